@@ -1,0 +1,70 @@
+# Every target works on a fresh Debian/Ubuntu machine with Python 3.11 or newer.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 5000
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+# ---- what is needed -------------------------------------------------------------------------------------------------
+
+.PHONY: system-packages
+system-packages:
+	@scripts/system-packages run
+
+$(VENV)/.run-installed: requirements/run.txt pyproject.toml scripts/make-venv
+	@PYTHON=$(PYTHON) scripts/make-venv $(VENV) requirements/run.txt
+	@touch $@
+
+$(VENV)/.dev-installed: requirements/dev.txt pyproject.toml scripts/make-venv
+	@PYTHON=$(PYTHON) scripts/make-venv $(VENV) requirements/dev.txt
+	@touch $(VENV)/.run-installed $@
+
+.PHONY: dev
+dev: system-packages $(VENV)/.dev-installed ## Install everything needed to work on the code
+
+.PHONY: lock
+lock: $(VENV)/.dev-installed ## Resolve requirements/*.txt anew (needs a package index)
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header $(LOCK_ARGS) \
+	    pyproject.toml requirements/build.in -o requirements/run.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header $(LOCK_ARGS) \
+	    --extra dev -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
+
+# ---- run ------------------------------------------------------------------------------------------------------------
+
+.PHONY: run
+run: system-packages $(VENV)/.run-installed ## Serve on http://127.0.0.1:$PORT with an evaluation licence until Ctrl+C
+	@PORT=$(PORT) exec scripts/run-evaluation $(BIN) .run
+
+# ---- checks ---------------------------------------------------------------------------------------------------------
+
+.PHONY: lint
+lint: $(VENV)/.dev-installed ## Formatting, ruff, mypy --strict, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(VENV)/.dev-installed ## Let ruff format and mend what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: test
+test: system-packages $(VENV)/.dev-installed ## All tests that need no container engine
+	$(BIN)/python -m pytest tests
+
+.PHONY: bench
+bench: system-packages $(VENV)/.dev-installed ## Ratios against a baseline measured in the same run
+	$(BIN)/python -m benchmarks
+
+.PHONY: clean
+clean: ## Remove what the targets made, but neither .run/ nor .venv/
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
