@@ -1,0 +1,131 @@
+"""The one family of errors that this package raises to its callers.
+
+Invariants:
+
+* Every failure that outside bytes, files or arguments can cause is a `LicensesError`; nothing else may escape.
+* `code` is wire format: it may be added to, never renamed.
+* `str(error)` is the cause, `next_step` is what a person can do about it; neither ever holds key material.
+"""
+
+import os
+import shlex
+from pathlib import Path
+from typing import ClassVar, Self
+
+
+class LicensesError(Exception):
+    """The root of the family.
+
+    Attributes:
+        code: Stable name of the kind of failure, for machines.
+        next_step: What a person can do, as one or two sentences.
+    """
+
+    code: ClassVar[str] = "licenses"
+    usual_step: ClassVar[str] = "Report this to the vendor together with the message."
+
+    def __init__(self, cause: str, *, next_step: str | None = None) -> None:
+        super().__init__(cause)
+        self.next_step = self.usual_step if next_step is None else next_step
+
+
+class FormatError(LicensesError):
+    """The bytes are not what they should be: truncated, edited, or another kind of file."""
+
+    code = "license_format"
+    usual_step = (
+        "Copy the file again from where the vendor delivered it, in binary mode and without opening it in an editor."
+    )
+
+
+class UntrustedKeyError(LicensesError):
+    """The bytes are signed, but by nobody whom the trust root knows."""
+
+    code = "untrusted_key"
+    usual_step = (
+        "Check that the file and the trust root come from the same vendor; 'licenses inspect FILE' shows who signed."
+    )
+
+
+class BadSignatureError(LicensesError):
+    """A known key's signature does not fit the bytes, or too few keys signed."""
+
+    code = "bad_signature"
+    usual_step = (
+        "The file was changed after it was signed: fetch the original again, or ask the vendor to issue it anew."
+    )
+
+
+class IssueError(LicensesError):
+    """The vendor's side was asked for something that must not be issued."""
+
+    code = "issue_refused"
+    usual_step = "Correct the terms and issue again; 'licenses issue --help' explains each of them."
+
+
+class RecordError(LicensesError):
+    """A usage record, checkpoint or proof is malformed or does not hold."""
+
+    code = "usage_record"
+    usual_step = (
+        "Keep the files as they are and run 'usage-verify' on the folder; it names each file and line that is wrong."
+    )
+
+
+class FileAccessError(LicensesError):
+    """The operating system refused a file or folder.
+
+    Attributes:
+        path: The file or folder.
+        uid: The user id that needs the access.
+    """
+
+    code = "file_access"
+
+    def __init__(self, cause: str, *, path: Path, next_step: str | None = None, uid: int | None = None) -> None:
+        super().__init__(cause, next_step=next_step)
+        self.path = path
+        self.uid = os.geteuid() if uid is None else uid
+
+    @classmethod
+    def from_os_error(cls, exc: OSError, path: Path, *, doing: str, mode: str, uid: int | None = None) -> Self:
+        """Say what failed, who needs what, and the commands that would grant it.
+
+        Args:
+            exc: What the operating system said.
+            path: The file or folder that was asked for.
+            doing: The attempt in words, such as "read the trust root".
+            mode: The permission bits wanted, as for chmod.
+            uid: The user id that needs the access; by default that of this process.
+        """
+        wanted = os.geteuid() if uid is None else uid
+        step = remedy(exc, path, mode=mode, uid=wanted)
+        return cls(f"cannot {doing}: {path}: {exc.strerror or exc}", path=path, next_step=step, uid=wanted)
+
+
+class KeyFileError(FileAccessError):
+    """A key or trust root file is missing, not readable, or open to too many."""
+
+    code = "key_file"
+
+
+class FolderError(FileAccessError):
+    """The folder of licences is missing or not readable."""
+
+    code = "license_folder"
+
+
+def remedy(exc: OSError, path: Path, *, mode: str, uid: int) -> str:
+    """The next step for an operating system's refusal, with the commands to run."""
+    quoted = shlex.quote(str(path))
+    match exc:
+        case FileNotFoundError():
+            return f"Make sure that {path} exists and can be reached by user id {uid}."
+        case PermissionError():
+            return f"Give it to user id {uid}: sudo chown {uid}:{uid} {quoted} && sudo chmod {mode} {quoted}"
+        case FileExistsError():
+            return f"Choose another name, or move {path} aside first."
+        case IsADirectoryError() | NotADirectoryError():
+            return f"Check the path: {path} is not of the kind that is wanted here."
+        case _:
+            return f"Check the disk and the mount: free space with 'df {quoted}', read-only with 'findmnt -T {quoted}'."

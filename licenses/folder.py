@@ -1,0 +1,291 @@
+"""Many licence files may lie in one folder: read them without blocking, and choose the one to serve under.
+
+Invariants:
+
+* `read_folder` does all the reading and no judging; it is bounded in files and bytes and never waits for anyone.
+* `choose` does all the judging and no reading; the same files, instant and facts give the same choice.
+* A file that does not serve never keeps one that does from serving, and every loser's reason is told.
+"""
+
+import os
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from licenses.errors import FolderError, LicensesError
+from licenses.host import HostFactors
+from licenses.keyring import TrustRoot
+from licenses.model import CONTAINER_TYPE, License
+from licenses.strict_json import MAX_BYTES
+from licenses.verify import Judgement, Standing, judge, open_license
+
+MAX_FILES = 64
+MAX_NAMES = 4096
+
+_LEFTOVERS = ("~", ".tmp", ".part", ".partial", ".swp", ".swo", ".swx")
+
+
+@dataclass(frozen=True, slots=True)
+class LicenseFile:
+    """One name in the folder.
+
+    Attributes:
+        name: The file's name.
+        blob: Its bytes; None when they could not be had.
+        problem: Why not, in words; None when they could.
+    """
+
+    name: str
+    blob: bytes | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileVerdict:
+    """What became of one file.
+
+    Attributes:
+        name: The file's name.
+        standing_or_problem: A `Standing`, the code of an error, or "file_problem".
+        reason: In one sentence for a person.
+        license: What it grants, if its signature held.
+        next_step: What a person can do.
+    """
+
+    name: str
+    standing_or_problem: str
+    reason: str
+    license: License | None = None
+    next_step: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The licence to go by, and why the others are not it.
+
+    Attributes:
+        best: The licence that serves; if none does, the one whose standing tells a person most.
+        best_name: Its file.
+        judgement: How it stands; None when there is no licence at all.
+        verdicts: One for each file, in the order of the files.
+        revoked_license_ids: All that are known to be revoked, those that the files here revoke included.
+        revoked_key_ids: The same for keys.
+    """
+
+    best: License | None
+    best_name: str | None
+    judgement: Judgement | None
+    verdicts: tuple[FileVerdict, ...]
+    revoked_license_ids: frozenset[str] = frozenset()
+    revoked_key_ids: frozenset[str] = frozenset()
+
+    @property
+    def serves(self) -> bool:
+        """Whether there is a licence to serve under."""
+        return self.judgement is not None and self.judgement.serves
+
+
+def read_folder(path: Path) -> tuple[LicenseFile, ...]:
+    """Read the files of a licence folder, in the order of their names.
+
+    Hidden names and what editors and copiers leave behind are passed over. Links are followed: that is how
+    orchestrators mount single files.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        At most `MAX_FILES` files, and one more entry that tells of the rest, if any.
+
+    Raises:
+        FolderError: The folder is missing or cannot be listed.
+    """
+    try:
+        names = sorted(_names(path))
+    except OSError as exc:
+        error = FolderError.from_os_error(exc, path, doing="read the licence folder", mode="u+rx")
+        if isinstance(exc, FileNotFoundError):
+            error.next_step = (
+                f"Mount a volume and make sure that the directory named by Mounts:License ({path}) exists; "
+                f"user id {error.uid} must be able to read it."
+            )
+        raise error from exc
+    except ValueError as exc:
+        raise FolderError(
+            f"cannot read the licence folder: {exc}", path=path, next_step="Correct Mounts:License."
+        ) from exc
+    files = [_read(path, name) for name in names[:MAX_FILES]]
+    if len(names) > MAX_FILES:
+        unread = f"{len(names) - MAX_FILES} more files were not read: at most {MAX_FILES} are"
+        files.append(LicenseFile("…", None, unread))
+    return tuple(files)
+
+
+def choose(
+    files: Sequence[LicenseFile],
+    trust_root: TrustRoot,
+    *,
+    at: datetime,
+    container_type: str = CONTAINER_TYPE,
+    host: HostFactors | None = None,
+    device_public: bytes | None = None,
+    sequence_floor: int | Mapping[str, int] = 0,
+    revoked_license_ids: Collection[str] = (),
+    revoked_key_ids: Collection[str] = (),
+    product_version: str | None = None,
+) -> Choice:
+    """Choose the licence to serve under.
+
+    What serves beats what does not. Among licences of one id the highest sequence that serves wins; among different
+    ids a production licence beats an evaluation one, a running term beats grace, a later expiry beats an earlier one.
+
+    Args:
+        files: As `read_folder` returned them.
+        trust_root: Whom to believe.
+        at: The effective time, aware UTC.
+        container_type: See `judge`, as for all that follow.
+        host: See `judge`.
+        device_public: See `judge`.
+        sequence_floor: See `judge`; a mapping from licence id is best here.
+        revoked_license_ids: See `judge`; what the files themselves revoke is added.
+        revoked_key_ids: See `judge`; what the files themselves revoke is added.
+        product_version: See `judge`.
+    """
+    opened: dict[int, License] = {}
+    verdicts: dict[int, FileVerdict] = {}
+    for index, file in enumerate(files):
+        try:
+            if file.blob is None:
+                reason = file.problem or "The file could not be read."
+                verdicts[index] = FileVerdict(
+                    file.name, "file_problem", reason, next_step="Replace or remove this file."
+                )
+            else:
+                opened[index] = open_license(file.blob, trust_root)
+        except LicensesError as exc:
+            verdicts[index] = FileVerdict(file.name, exc.code, str(exc), next_step=exc.next_step)
+    ids, keys = _revocations(opened.values(), frozenset(revoked_license_ids), frozenset(revoked_key_ids))
+    judgements = {
+        index: judge(
+            lic,
+            at=at,
+            container_type=container_type,
+            host=host,
+            device_public=device_public,
+            sequence_floor=sequence_floor,
+            revoked_license_ids=ids,
+            revoked_key_ids=keys,
+            product_version=product_version,
+        )
+        for index, lic in opened.items()
+    }
+    _mark_superseded(opened, judgements)
+    for index, judgement in judgements.items():
+        verdicts[index] = FileVerdict(
+            files[index].name, judgement.standing, judgement.reason, opened[index], judgement.next_step
+        )
+    best = min(judgements, key=lambda index: _rank(opened[index], judgements[index], files[index].name), default=None)
+    return Choice(
+        best=None if best is None else opened[best],
+        best_name=None if best is None else files[best].name,
+        judgement=None if best is None else judgements[best],
+        verdicts=tuple(verdicts[index] for index in range(len(files))),
+        revoked_license_ids=ids,
+        revoked_key_ids=keys,
+    )
+
+
+_TELLING = (
+    Standing.VALID,
+    Standing.GRACE,
+    Standing.NOT_YET_VALID,
+    Standing.EXPIRED,
+    Standing.UPGRADE_NEEDED,
+    Standing.DEVICE_MISMATCH,
+    Standing.HOST_MISMATCH,
+    Standing.MISMATCH,
+    Standing.SUPERSEDED,
+    Standing.REVOKED,
+)
+
+
+def _rank(lic: License, judgement: Judgement, name: str) -> tuple[bool, bool, int, float, int, str, str]:
+    """The smallest is the best."""
+    return (
+        not judgement.serves,
+        lic.evaluation,
+        _TELLING.index(judgement.standing),
+        -lic.expires_at.timestamp(),
+        -lic.sequence,
+        lic.license_id,
+        name,
+    )
+
+
+def _mark_superseded(opened: Mapping[int, License], judgements: dict[int, Judgement]) -> None:
+    newest: dict[str, int] = {}
+    for index, lic in opened.items():
+        if judgements[index].serves:
+            newest[lic.license_id] = max(lic.sequence, newest.get(lic.license_id, 0))
+    for index, lic in opened.items():
+        sequence = newest.get(lic.license_id, 0)
+        if judgements[index].serves and lic.sequence < sequence:
+            reason = f"Sequence {lic.sequence} is replaced by sequence {sequence} in the same folder."
+            judgements[index] = Judgement(Standing.SUPERSEDED, reason)
+
+
+def _revocations(
+    licenses: Collection[License], license_ids: frozenset[str], key_ids: frozenset[str]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """Add what the licences revoke; a revoked licence or key revokes nothing, evaluation ones nothing of production."""
+    for lic in sorted(licenses, key=lambda lic: (lic.evaluation, -lic.revoked.sequence, lic.license_id, -lic.sequence)):
+        if lic.license_id in license_ids or lic.key_id in key_ids:
+            continue
+        production = {other.license_id for other in licenses if lic.evaluation and not other.evaluation}
+        signers = {other.key_id for other in licenses if lic.evaluation and not other.evaluation}
+        license_ids = license_ids | (set(lic.revoked.license_ids) - production - {lic.license_id})
+        key_ids = key_ids | (set(lic.revoked.key_ids) - signers - {lic.key_id})
+    return license_ids, key_ids
+
+
+def _names(path: Path) -> Iterator[str]:
+    with os.scandir(path) as entries:
+        for count, entry in enumerate(entries):
+            if count >= MAX_NAMES:
+                return
+            if not entry.name.startswith((".", "#")) and not entry.name.endswith(_LEFTOVERS):
+                yield entry.name
+
+
+def _read(folder: Path, name: str) -> LicenseFile:
+    shown = name.encode("utf-8", errors="backslashreplace").decode("utf-8")
+    try:
+        descriptor = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        with open(descriptor, "rb") as stream:
+            kind = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(kind):
+                return LicenseFile(shown, None, f"This is {_kind_text(kind)}, not a file.")
+            blob = stream.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        return LicenseFile(shown, None, "This is a directory, not a file.")
+    except OSError as exc:
+        wanted = f" User id {os.geteuid()} must be able to read it." if isinstance(exc, PermissionError) else ""
+        return LicenseFile(shown, None, f"The file cannot be read: {exc.strerror or exc}.{wanted}")
+    if len(blob) > MAX_BYTES:
+        return LicenseFile(shown, None, f"The file is longer than {MAX_BYTES} bytes: no licence is.")
+    return LicenseFile(shown, blob)
+
+
+def _kind_text(mode: int) -> str:
+    for is_kind, words in (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISFIFO, "a pipe"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    ):
+        if is_kind(mode):
+            return words
+    return "something else"

@@ -1,0 +1,194 @@
+"""Keys under their ids, and the small files that hold them.
+
+Invariants:
+
+* A key id ends in the first 16 hexadecimal digits of SHA-256 of the public key, so an id cannot be moved to another
+  key; ids that start with "evaluation-" mark their key, and everything that it signs, as evaluation.
+* All keys are Ed25519. No document chooses an algorithm.
+* A private key is never printed and never read from a file that others may open.
+"""
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NewType
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from licenses.errors import FormatError, KeyFileError
+
+KeyId = NewType("KeyId", str)
+
+EVALUATION_PREFIX = "evaluation-"
+MAX_KEY_FILE_BYTES = 8 * 1024
+
+
+def fingerprint(public: Ed25519PublicKey) -> str:
+    """SHA-256 of the 32 public bytes, in hexadecimal."""
+    return hashlib.sha256(public.public_bytes_raw()).hexdigest()
+
+
+def key_id_of(public: Ed25519PublicKey, role: str, *, evaluation: bool = False) -> KeyId:
+    """The id that a key of this role bears."""
+    return KeyId(f"{EVALUATION_PREFIX if evaluation else ''}{role}-{fingerprint(public)[:16]}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VerifyingKey:
+    """A public key under its id.
+
+    Attributes:
+        key_id: Its id; only a hint of which key to try.
+        public: The key.
+        evaluation: Whether all that it signs is for evaluation; always true when the id says so.
+    """
+
+    key_id: KeyId
+    public: Ed25519PublicKey
+    evaluation: bool = False
+
+    def __post_init__(self) -> None:
+        if self.key_id.startswith(EVALUATION_PREFIX):
+            object.__setattr__(self, "evaluation", True)
+
+    @property
+    def raw(self) -> bytes:
+        """The 32 public bytes."""
+        return self.public.public_bytes_raw()
+
+    def is_signature(self, signature: bytes, message: bytes) -> bool:
+        """Whether `signature` is this key's signature over `message`."""
+        try:
+            self.public.verify(signature, message)
+        except (InvalidSignature, ValueError):
+            return False
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, VerifyingKey) and (self.key_id, self.raw) == (other.key_id, other.raw)
+
+    def __hash__(self) -> int:
+        return hash((self.key_id, self.raw))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SigningKey:
+    """A private key under its id. Its text form never shows the key."""
+
+    key_id: KeyId
+    private: Ed25519PrivateKey = field(repr=False)
+
+    @classmethod
+    def generate(cls, role: str, *, evaluation: bool = False) -> "SigningKey":
+        """A new key, from the operating system's randomness."""
+        private = Ed25519PrivateKey.generate()
+        return cls(key_id_of(private.public_key(), role, evaluation=evaluation), private)
+
+    @property
+    def verifying(self) -> VerifyingKey:
+        """The public half, under the same id."""
+        return VerifyingKey(self.key_id, self.private.public_key())
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes of Ed25519 signature."""
+        return self.private.sign(message)
+
+    def to_pem(self) -> bytes:
+        """The private key as unencrypted PKCS #8; for key files only."""
+        return self.private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+
+
+def load_signing_key(path: Path, role: str) -> SigningKey:
+    """Read a private key file (unencrypted PKCS #8 PEM) and name the key by its fingerprint.
+
+    Args:
+        path: The file; refused when anyone but its owner may read it. A name that starts with "evaluation-" marks
+            the key as evaluation.
+        role: What the key is for: one of ROLES.
+
+    Raises:
+        KeyFileError: The file cannot be read, or is open to others.
+        FormatError: It holds no Ed25519 private key.
+    """
+    pem = read_small_file(path, doing=f"read the {role} key", mode="0600", private=True)
+    try:
+        private = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+        raise FormatError(f"{path} holds no unencrypted private key in PEM form") from exc
+    if not isinstance(private, Ed25519PrivateKey):
+        raise FormatError(f"the key in {path} is not an Ed25519 key")
+    evaluation = path.name.startswith(EVALUATION_PREFIX)
+    return SigningKey(key_id_of(private.public_key(), role, evaluation=evaluation), private)
+
+
+def load_public_key(path: Path, role: str) -> VerifyingKey:
+    """Read a public key file (PEM) and name the key by its fingerprint.
+
+    Raises:
+        KeyFileError: The file cannot be read.
+        FormatError: It holds no Ed25519 public key.
+    """
+    pem = read_small_file(path, doing=f"read the {role} public key", mode="0444")
+    try:
+        public = serialization.load_pem_public_key(pem)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+        raise FormatError(
+            f"{path} holds no public key in PEM form",
+            next_step="Give the file 'device.pub' of the state directory, or a copy.",
+        ) from exc
+    if not isinstance(public, Ed25519PublicKey):
+        raise FormatError(f"the key in {path} is not an Ed25519 key")
+    return VerifyingKey(key_id_of(public, role), public)
+
+
+def public_pem(public: Ed25519PublicKey) -> bytes:
+    """The PEM text that `load_public_key` reads."""
+    return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def read_small_file(
+    path: Path, *, doing: str, mode: str, private: bool = False, max_bytes: int = MAX_KEY_FILE_BYTES
+) -> bytes:
+    """Read a small regular file without ever blocking on it.
+
+    Args:
+        path: The file.
+        doing: The attempt in words, for the message.
+        mode: The permission bits wanted, for the message.
+        private: Refuse a file that anyone but its owner may open.
+        max_bytes: Longest file accepted.
+
+    Raises:
+        KeyFileError: It cannot be read, is no regular file, or is open to others.
+        FormatError: It is too long.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        with open(descriptor, "rb") as stream:
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                raise KeyFileError(
+                    f"cannot {doing}: {path} is not a regular file", path=path, next_step="Give the path of a file."
+                )
+            if private and facts.st_mode & 0o077:
+                raise KeyFileError(
+                    f"will not {doing}: others than its owner may open {path} (mode {facts.st_mode & 0o777:04o})",
+                    path=path,
+                    next_step=f"Close it: chmod {mode} {path}",
+                )
+            blob = stream.read(max_bytes + 1)
+    except OSError as exc:
+        raise KeyFileError.from_os_error(exc, path, doing=doing, mode=mode) from exc
+    except ValueError as exc:
+        raise KeyFileError(
+            f"cannot {doing}: {exc}", path=path, next_step="Give a path without NUL characters."
+        ) from exc
+    if len(blob) > max_bytes:
+        raise FormatError(f"{path} is longer than {max_bytes} bytes")
+    return blob
