@@ -36,6 +36,7 @@ def canonical(value: object) -> bytes:
         FormatError: The value holds something that has no such form.
     """
     try:
+        _refuse_floats(value)
         return _ENCODER.encode(value).encode("ascii")
     except (TypeError, ValueError, RecursionError) as exc:
         raise FormatError(f"cannot be written as JSON: {exc}") from exc
@@ -117,6 +118,13 @@ class Fields:
     def has(self, name: str) -> bool:
         """Whether the member is there and not yet taken."""
         return name in self._members
+
+    def take_if_empty(self, name: str) -> bool:
+        """Take the member if it is an empty string, and say whether it was."""
+        if self._members.get(name) != "":
+            return False
+        del self._members[name]
+        return True
 
     def text(self, name: str, *, max_length: int = 256, pattern: re.Pattern[str] | None = None) -> str:
         """A string without control characters, 1 to `max_length` characters, matching `pattern` as a whole."""
@@ -219,6 +227,20 @@ def _bound_depth(blob: bytes, max_depth: int) -> None:
                 depth -= 1
             case _:
                 pass
+
+
+def _refuse_floats(value: object) -> None:
+    match value:
+        case str() | int() | None:
+            pass
+        case dict():
+            for item in value.values():
+                _refuse_floats(item)
+        case list() | tuple():
+            for item in value:
+                _refuse_floats(item)
+        case _:
+            raise FormatError(f"cannot be written as JSON here: {type(value).__name__}")
 
 
 def _refuse_surrogates(value: JsonValue) -> None:

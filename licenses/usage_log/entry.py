@@ -1,0 +1,114 @@
+"""One entry of the usage log is one line: its bytes are what is hashed, stored and exported.
+
+Invariants:
+
+* An entry has exactly one spelling: compact JSON, members sorted, ASCII, integers only, no line end. What
+  `parse_entry` accepts, `encode_entry` would write again byte for byte.
+* Every entry has `seq`, `kind`, `wall_ms`, `effective_ms` and `boottime_ms`. A `use` entry has the members of the
+  public contract and no others, so no text of a document, no file name and no client address can slip in.
+* A `window` entry is the last of its record file: `opened` and `closed` (moments with `boot_id`), `reason`,
+  `first_seq` and `meters` (the sums of the window). So what a file's header and trailer say is under the seal.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import NoReturn
+
+from licenses.errors import FormatError, RecordError
+from licenses.strict_json import JsonValue, canonical, loads
+
+KINDS = frozenset({"use", "window", "boot", "license", "clock", "gap", "fault", "ack", "key", "quarantine"})
+MAX_LINE_BYTES = 16 * 1024
+MAX_QUANTITY = 1_000_000_000
+INTEGER_MEMBERS = ("boottime_ms", "effective_ms", "seq", "wall_ms")
+
+_USE_TEXTS = ("apiType", "containerId", "containerType", "containerVersion", "id")
+_USE_MEMBERS = frozenset((*INTEGER_MEMBERS, *_USE_TEXTS, "kind", "meter", "page", "requestTime"))
+_METER_MEMBERS = frozenset({"name", "quantity"})
+_LONG_NUMBER = re.compile(r"[0-9]{16}")
+_GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def encode_entry(entry: Mapping[str, object]) -> bytes:
+    """The line of an entry, without line end.
+
+    Raises:
+        RecordError: A member is missing, unknown or of the wrong kind.
+    """
+    try:
+        line = canonical(dict(entry))
+    except FormatError as exc:
+        raise RecordError(f"an entry {exc}") from exc
+    parse_entry(line)
+    return line
+
+
+def parse_entry(line: bytes) -> dict[str, JsonValue]:
+    """Read one line, without line end.
+
+    Raises:
+        RecordError: It is not exactly what `encode_entry` writes.
+    """
+    if len(line) > MAX_LINE_BYTES:
+        raise RecordError(f"an entry of {len(line)} bytes is too long, the limit is {MAX_LINE_BYTES}")
+    try:
+        text = line.decode("ascii")
+        value, end = _DECODER.raw_decode(text)
+        spelled = _ENCODER.encode(value)
+        if _LONG_NUMBER.search(text) is not None:
+            loads(line, max_bytes=MAX_LINE_BYTES)
+    except (FormatError, ValueError, RecursionError, OverflowError) as exc:
+        raise RecordError(f"an entry is not JSON: {exc}") from exc
+    if end != len(text) or spelled != text:
+        raise RecordError("an entry is not spelled as the meter spells it (spaces, order, escapes or repeated members)")
+    if not isinstance(value, dict):
+        raise RecordError("an entry is not an object")
+    entry: dict[str, JsonValue] = value
+    for name in INTEGER_MEMBERS:
+        member = entry.get(name)
+        if type(member) is not int or member < 0:
+            raise RecordError(f"an entry's {name} is not a whole number from 0 on")
+    kind = entry.get("kind")
+    if kind == "use":
+        _require_use(entry)
+    elif kind not in KINDS:
+        raise RecordError(f"an entry is of the unknown kind {kind!r:.40}")
+    return entry
+
+
+def leaf_hash(line: bytes) -> bytes:
+    """The leaf of a line in the Merkle tree: SHA-256(0x00 || line)."""
+    return hashlib.sha256(b"\x00" + line).digest()
+
+
+def _require_use(entry: Mapping[str, JsonValue]) -> None:
+    if entry.keys() != _USE_MEMBERS:
+        wrong = sorted(entry.keys() ^ _USE_MEMBERS)
+        raise RecordError(f"a use entry lacks or adds members: {', '.join(map(ascii, wrong))[:200]}")
+    for member in _USE_TEXTS:
+        text = entry[member]
+        if not isinstance(text, str) or not 1 <= len(text) <= 128:
+            raise RecordError(f"a use entry's {member} is not a text of 1 to 128 characters")
+    identity, meter = entry["id"], entry["meter"]
+    if not isinstance(identity, str) or _GUID.fullmatch(identity) is None:
+        raise RecordError("a use entry's id is not a GUID in lower case")
+    page, requested = entry["page"], entry["requestTime"]
+    if type(page) is not int or page < 1 or type(requested) is not int or requested < 0:
+        raise RecordError("a use entry's page or requestTime is out of range")
+    if not isinstance(meter, dict) or meter.keys() != _METER_MEMBERS:
+        raise RecordError("a use entry's meter must have a name and a quantity")
+    name, quantity = meter["name"], meter["quantity"]
+    if not isinstance(name, str) or not 1 <= len(name) <= 128:
+        raise RecordError("a use entry's meter has no name")
+    if type(quantity) is not int or not 0 <= quantity <= MAX_QUANTITY:
+        raise RecordError("a use entry's quantity is out of range")
+
+
+def _refuse_number(digits: str) -> NoReturn:
+    raise RecordError(f"an entry holds {digits[:20]}, which is not an integer")
+
+
+_DECODER = json.JSONDecoder(parse_float=_refuse_number, parse_constant=_refuse_number)
+_ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":"))
