@@ -1,0 +1,251 @@
+"""Admission: gather the facts, decide once, let every request read that one decision.
+
+Invariant: a request reads one reference and never waits for a fact; the facts are at most `REFRESH_SECONDS` old.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+
+from licenses.errors import LicensesError
+from licenses.lease import open_lease
+from licenses.model import READ_PAGES_METER, License
+from sidecar.clock import Clock, EffectiveTime, effective_time, instant
+from sidecar.core_client import CoreClient, CoreHealth
+from sidecar.errors import CoreUnavailableError, LedgerUnavailableError, SidecarError
+from sidecar.gate import Facts, Lease, LicenseFacts, State, Verdict, decide
+from sidecar.ledger import Ledger, LedgerSnapshot
+from sidecar.license_mount import LicenseMount, LicenseView
+from sidecar.settings import STANDARD_MAX_ATTEMPTS, Settings
+from sidecar.states import refusal_message
+
+REFRESH_SECONDS = 0.5
+_START_SECONDS = 20.0
+_log = structlog.get_logger("Tollgate.Gate")
+
+
+class NotServingError(SidecarError):
+    """Queries are not admitted now; nothing was recorded.
+
+    Attributes:
+        verdict: The decision and its reason.
+    """
+
+    code = "not_serving"
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(refusal_message(verdict))
+        self.verdict = verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What everything that shows the service's state shows: one decision and the facts behind it.
+
+    Attributes:
+        verdict: The decision.
+        license: The licence in force; None when no file holds one.
+        view: The licence folder as it was found.
+        ledger: The ledger at that moment; None when it cannot be read.
+        core: The core's word about itself; None when it does not answer.
+        effective_at: Effective time of the decision (UTC).
+        quarantined: The wall clock is ahead of what is believed.
+        evaluation: An evaluation licence is in force.
+    """
+
+    verdict: Verdict
+    license: License | None
+    view: LicenseView
+    ledger: LedgerSnapshot | None
+    core: CoreHealth | None
+    effective_at: datetime
+    quarantined: bool
+
+    @property
+    def evaluation(self) -> bool:
+        """Whether an evaluation licence is in force; shown everywhere."""
+        return self.license is not None and self.license.evaluation
+
+
+def license_facts(view: LicenseView) -> LicenseFacts | None:
+    """The part of a licence that the decision looks at."""
+    lic, judgement = view.license, view.judgement
+    if lic is None or judgement is None:
+        return None
+    pages = next((meter for meter in lic.meters if meter.name == READ_PAGES_METER), None)
+    return LicenseFacts(
+        standing=judgement.standing.name,
+        reason=judgement.reason,
+        serves=judgement.serves,
+        expires_at=lic.expires_at,
+        termination_at=lic.termination_at,
+        soft_pages=None if pages is None else pages.soft,
+        hard_pages=None if pages is None or pages.overage_allowed else pages.hard,
+    )
+
+
+def metering_facts(snapshot: LedgerSnapshot, lic: License | None, settings: Settings) -> dict[str, object]:
+    """The part of the ledger that the decision looks at, as keywords of `Facts`."""
+    relaxed = lic is not None and lic.evaluation
+    return {
+        "pages_used": snapshot.license_pages.get(lic.license_id, 0) if lic else 0,
+        "failed_cycles": snapshot.failed_cycles,
+        "failure": snapshot.failure,
+        "max_attempts": settings.max_attempts if relaxed else STANDARD_MAX_ATTEMPTS,
+        "strict": settings.strict,
+    }
+
+
+class Admission:
+    """Holds the present decision and keeps it fresh from a thread of its own.
+
+    Args:
+        settings: The settings.
+        clock: Where readings come from.
+        ledger: The ledger.
+        licenses: The licence folder.
+        core: The core.
+    """
+
+    def __init__(
+        self, *, settings: Settings, clock: Clock, ledger: Ledger, licenses: LicenseMount, core: CoreClient
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._ledger = ledger
+        self._licenses = licenses
+        self._core = core
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._started_ns = clock.read().boottime_ns
+        self._lease_lost_ns: int | None = self._started_ns
+        self._core_seen = False
+        self._lease_seen = False
+        self._standing = self._observe()
+
+    @property
+    def standing(self) -> Standing:
+        """The present decision with the facts behind it."""
+        return self._standing
+
+    def require(self) -> Standing:
+        """Admit a query.
+
+        Raises:
+            NotServingError: Queries are not admitted.
+        """
+        standing = self._standing
+        if not standing.verdict.serves:
+            raise NotServingError(standing.verdict)
+        return standing
+
+    def refresh(self) -> Standing:
+        """Gather the facts anew and decide."""
+        before, self._standing = self._standing, self._observe()
+        now = self._standing.verdict
+        if now.state is not before.verdict.state or now.serves is not before.verdict.serves:
+            log = _log.info if now.serves else _log.warning
+            log("state changed", state=now.state.value, was=before.verdict.state.value, reason=now.reason)
+        return self._standing
+
+    def start(self, on_refresh: Callable[[Standing], None] | None = None) -> None:
+        """Keep the decision fresh until `stop`."""
+        self._thread = threading.Thread(target=self._watch, args=(on_refresh,), name="admission", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop keeping it fresh."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def _watch(self, on_refresh: Callable[[Standing], None] | None) -> None:
+        while not self._stop.is_set():
+            standing = self.refresh()
+            if on_refresh is not None:
+                on_refresh(standing)
+            self._stop.wait(REFRESH_SECONDS)
+
+    def _observe(self) -> Standing:
+        ledger_problem, snapshot = "", None
+        reading = self._clock.read()
+        try:
+            snapshot = self._ledger.snapshot(READ_PAGES_METER)
+        except LedgerUnavailableError as exc:
+            ledger_problem = str(exc)
+        now = effective_time(reading, snapshot.high_water if snapshot else None)
+        view = self._licenses.look(now.at)
+        core, core_problem = self._core_health()
+        facts = Facts(
+            effective_at=now.at,
+            license=license_facts(view),
+            license_problem=view.problem,
+            ledger_problem=ledger_problem,
+            core_problem=core_problem,
+            core_starting=not self._core_seen and self._uptime_seconds(now) < _START_SECONDS,
+            cpu_problem=core.cpu_problem if core else "",
+            lease=self._lease(view.license, now),
+        )
+        if snapshot is not None:
+            facts = replace(facts, **metering_facts(snapshot, view.license, self._settings))  # type: ignore[arg-type]
+        return Standing(
+            verdict=decide(facts),
+            license=view.license,
+            view=view,
+            ledger=snapshot,
+            core=core,
+            effective_at=now.at,
+            quarantined=now.quarantined,
+        )
+
+    def _core_health(self) -> tuple[CoreHealth | None, str]:
+        try:
+            health = self._core.health()
+        except CoreUnavailableError as exc:
+            return None, str(exc)
+        self._core_seen = True
+        return health, ""
+
+    def _lease(self, lic: License | None, now: EffectiveTime) -> Lease:
+        """Read the lease as the core will; one that was just lost is awaited for a while."""
+        if lic is not None and self._licenses.device is not None:
+            try:
+                lease = open_lease(self._licenses.lease_path.read_bytes(), self._licenses.device)
+                reading = now.reading
+                if (
+                    lease.refusal(
+                        boot_id=reading.boot_id,
+                        boottime_ms=reading.boottime_ns // 1_000_000,
+                        license_id=lic.license_id,
+                        sequence=lic.sequence,
+                    )
+                    is None
+                ):
+                    self._lease_lost_ns = None
+                    return Lease.HONOURED
+            except (OSError, LicensesError):
+                pass
+        if self._lease_lost_ns is None or lic is None:
+            self._lease_lost_ns = now.reading.boottime_ns
+        waited = (now.reading.boottime_ns - self._lease_lost_ns) / 1e9
+        return Lease.AWAITED if waited < _START_SECONDS else Lease.ABSENT
+
+    def _uptime_seconds(self, now: EffectiveTime) -> float:
+        return (now.reading.boottime_ns - self._started_ns) / 1e9
+
+
+__all__ = [
+    "REFRESH_SECONDS",
+    "Admission",
+    "NotServingError",
+    "Standing",
+    "State",
+    "instant",
+    "license_facts",
+    "metering_facts",
+]

@@ -1,0 +1,215 @@
+"""The composition root: from settings to running parts. The only module that knows how they connect.
+
+Invariant: nothing is built twice in one process, and nothing is opened before it is needed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from licenses.device_key import DeviceKey, instance_id_of
+from licenses.errors import LicensesError
+from sidecar import __version__
+from sidecar.admission import Admission
+from sidecar.clock import Clock, SystemClock
+from sidecar.core_client import CoreClient
+from sidecar.errors import LedgerUnavailableError, MeterAlreadyRunningError, SettingsError, SidecarError
+from sidecar.ledger import Ledger, prepare
+from sidecar.license_mount import LEASE_NAME, LicenseMount
+from sidecar.metering import Meter, RecordOutput
+from sidecar.reading import Reader
+from sidecar.results import OperationStore
+from sidecar.settings import Settings
+
+LEDGER_NAME = "ledger.db"
+LOCK_NAME = "meter.lock"
+_DEVICE_WAIT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything behind the web's routes: handed to the application, never global.
+
+    Attributes:
+        settings: The settings.
+        clock: Where readings come from.
+        ledger: The ledger.
+        admission: The gate.
+        reader: Takes documents in.
+    """
+
+    settings: Settings
+    clock: Clock
+    ledger: Ledger
+    admission: Admission
+    reader: Reader
+
+    def start(self) -> None:
+        """Start the threads behind the routes; call it in the process that serves."""
+        self.reader.start()
+        self.admission.start(lambda standing: self.reader.widen(standing.core.workers if standing.core else 0))
+
+    def stop(self) -> None:
+        """Stop them; unfinished operations stay in the spool."""
+        self.reader.stop()
+        self.admission.stop()
+
+
+def ledger_path(settings: Settings) -> Path:
+    """Where the ledger is."""
+    return settings.state_directory / LEDGER_NAME
+
+
+def migrate(settings: Settings) -> None:
+    """Make the state directory and bring the ledger up to date; one process at a time does it.
+
+    Raises:
+        LedgerUnavailableError: The state directory or the ledger cannot be used.
+    """
+    try:
+        settings.state_directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        handle = os.open(settings.state_directory / "migrate.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as exc:
+        uid, gid = os.geteuid(), os.getegid()
+        raise LedgerUnavailableError(
+            f"{settings.state_directory}: {exc.strerror or exc}",
+            next_step=f"make that folder (Sidecar:StateDirectory) and run 'chown {uid}:{gid}' on it",
+        ) from exc
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        prepare(ledger_path(settings))
+    finally:
+        os.close(handle)
+
+
+def build_core_client(settings: Settings) -> CoreClient:
+    """The sidecar's end of the core's socket."""
+    return CoreClient(
+        settings.core_socket,
+        settings.state_directory / LEASE_NAME,
+        page_seconds=settings.page_timeout_seconds + 5,
+    )
+
+
+def build_store(settings: Settings) -> OperationStore:
+    """The spool."""
+    return OperationStore(settings.shared_directory, result_seconds=settings.result_minutes * 60)
+
+
+def build_services(settings: Settings, clock: Clock | None = None) -> Services:
+    """Everything behind the web's routes.
+
+    Raises:
+        SidecarError: The state directory, the ledger or the spool cannot be used.
+    """
+    clock = clock or SystemClock()
+    migrate(settings)
+    licenses = LicenseMount(settings)
+    ledger = Ledger(ledger_path(settings), clock=clock, instance=_instance(licenses, settings), version=__version__)
+    core = build_core_client(settings)
+    store = build_store(settings)
+    store.prepare()
+    admission = Admission(settings=settings, clock=clock, ledger=ledger, licenses=licenses, core=core)
+    reader = Reader(
+        store=store,
+        core=core,
+        ledger=ledger,
+        admission=admission,
+        clock=clock,
+        max_running_seconds=settings.max_running_minutes * 60,
+        max_queued=settings.max_queued_operations,
+        max_document_bytes=settings.max_document_bytes,
+    )
+    return Services(settings=settings, clock=clock, ledger=ledger, admission=admission, reader=reader)
+
+
+def build_meter(settings: Settings, clock: Clock | None = None) -> Meter:
+    """The meter. The caller holds the meter's lock.
+
+    Raises:
+        SidecarError: The state directory or the ledger cannot be used, or the settings need an evaluation licence.
+    """
+    clock = clock or SystemClock()
+    migrate(settings)
+    try:
+        device = DeviceKey.load_or_create(settings.state_directory)
+    except LicensesError as exc:
+        raise LedgerUnavailableError(str(exc), next_step=exc.next_step) from exc
+    licenses = LicenseMount(settings)
+    ledger = Ledger(ledger_path(settings), clock=clock, instance=device.instance_id, version=__version__)
+    require_cadence(settings, licenses, ledger)
+    return Meter(
+        settings=settings,
+        clock=clock,
+        ledger=ledger,
+        licenses=licenses,
+        device=device,
+        output=RecordOutput(settings.output_directory, device.instance_id),
+        jitter=random.SystemRandom(),
+    )
+
+
+def require_cadence(settings: Settings, licenses: LicenseMount, ledger: Ledger) -> None:
+    """Refuse windows or attempts outside the standard, unless the licence in force is an evaluation licence.
+
+    Raises:
+        SettingsError: They are outside, and a production licence is in force.
+    """
+    if settings.has_standard_cadence:
+        return
+    view = licenses.look(ledger.now().at)
+    if view.license is not None and not view.license.evaluation:
+        raise SettingsError(
+            "Metering:MinIntervalSeconds, Metering:MaxIntervalSeconds and Metering:MaxAttempts may leave 600, 900 and "
+            "10 under an evaluation licence only",
+            next_step="take these settings away",
+        )
+
+
+class MeterLock:
+    """Exactly one meter per state directory: an advisory lock that the kernel drops with the process.
+
+    Args:
+        settings: Where the state directory is.
+
+    Raises:
+        MeterAlreadyRunningError: Somebody else holds it; the text says who.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        settings.state_directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        path = settings.state_directory / LOCK_NAME
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            holder = os.pread(self._handle, 200, 0).decode("utf-8", "replace").strip() or "an unknown process"
+            os.close(self._handle)
+            raise MeterAlreadyRunningError(
+                f"another meter works on {settings.state_directory}: {holder}",
+                next_step="stop that one, or give this instance a Sidecar:StateDirectory of its own",
+            ) from exc
+        os.ftruncate(self._handle, 0)
+        os.pwrite(self._handle, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let go of it; the kernel does so too when the process ends."""
+        os.close(self._handle)
+
+
+def _instance(licenses: LicenseMount, settings: Settings) -> str:
+    """The instance's id, once the meter has made the device key at its first start."""
+    until = time.monotonic() + _DEVICE_WAIT_SECONDS
+    while (device := licenses.device) is None:
+        if time.monotonic() > until:
+            raise SidecarError(
+                f"there is no device key in {settings.state_directory}; the meter makes it at its first start",
+                next_step="start the meter first ('sidecar meter'), or read its log",
+            )
+        time.sleep(0.05)
+    return instance_id_of(device.raw)

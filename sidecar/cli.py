@@ -1,0 +1,260 @@
+"""The `sidecar` command.
+
+Invariant: without a sub-command, or with `Key=Value` words in its place, it is the launcher, so that
+`docker run IMAGE eula=accept Mounts:License=/license` works as written. Exit codes are those of contract H16.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import urllib.error
+import urllib.request
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+
+from licenses.errors import LicensesError
+from sidecar import __version__
+from sidecar.bootstrap import MeterLock, build_meter, build_store, ledger_path, migrate
+from sidecar.clock import SystemClock
+from sidecar.errors import LedgerUnavailableError, MeterAlreadyRunningError, SettingsError, SidecarError
+from sidecar.logs import configure_logs
+from sidecar.settings import Settings, load_settings, require_start
+
+EXIT_USAGE = 64
+EXIT_SETTINGS = 65
+EXIT_UNAVAILABLE = 69
+EXIT_SOFTWARE = 70
+EXIT_ALREADY_RUNNING = 73
+EXIT_PERMISSION = 77
+_log = structlog.get_logger("Tollgate.Sidecar")
+
+
+def _settings_help() -> str:
+    lines = ["\b", "Settings (words on the command line, environment with ':' or '__', or a file):"]
+    for one in fields(Settings):
+        default = one.default
+        shown = "" if default in ("", None) else f" [{default}]"
+        lines.append(f"  {one.metadata['name']:<34}{one.metadata['meaning']}{shown}")
+    return "\n".join(lines)
+
+
+class _SettingsGroup(click.Group):
+    """A group whose first word may be a setting."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Route `Key=Value` words, or nothing at all, to the launcher."""
+        first = next((arg for arg in args if arg != "--"), None)
+        if first is None or (first not in self.commands and "=" in first and not first.startswith("--config")):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+_WORDS = click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
+_CONFIG = click.option(
+    "--config", "config", type=click.Path(path_type=Path, dir_okay=False), help="Settings file (INI or TOML)."
+)
+
+
+@click.group(cls=_SettingsGroup, epilog=_settings_help(), context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sidecar")
+def cli() -> None:
+    """Tollgate's sidecar: the gate, the meter and the API in front of the OCR core.
+
+    Without a command it starts everything: sidecar eula=accept Mounts:License=/license Mounts:Output=/output
+    """
+
+
+@cli.command()
+@_WORDS
+@_CONFIG
+def run(words: tuple[str, ...], config: Path | None) -> None:
+    """Start core, meter and web, and keep them running (the default)."""
+    from sidecar.launcher import Launcher
+
+    settings = _settings(words, config, process="launcher")
+    require_start(settings)
+    _require_mounts(settings)
+    migrate(settings)
+    _log.info(f"Using '{settings.license_directory}' for reading licence files.")
+    _log.info(f"Using '{settings.output_directory}' for writing usage records.")
+    _log.info("Logging to console.")
+    _log.warning("No access control enabled!", meaning="any caller that reaches this port is served")
+    sys.exit(Launcher(settings, os.environ).run(lambda: _get(settings, "/ready")[0] == 200))
+
+
+@cli.command()
+@_WORDS
+@_CONFIG
+def web(words: tuple[str, ...], config: Path | None) -> None:
+    """Serve the HTTP API."""
+    from sidecar.web.server import WebServer
+
+    settings = _settings(words, config, process="web")
+    require_start(settings)
+    WebServer(settings).run()
+
+
+@cli.command()
+@_WORDS
+@_CONFIG
+def meter(words: tuple[str, ...], config: Path | None) -> None:
+    """Run the meter: windows, record files, leases. Exactly one per state directory."""
+    from sidecar.scheduler import MeterTimetable
+
+    settings = _settings(words, config, process="meter")
+    require_start(settings)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    lock = MeterLock(settings)
+    one = build_meter(settings)
+    clock, store = SystemClock(), build_store(settings)
+    store.prepare()
+    one.open()
+    MeterTimetable(one, clock=clock, expire_results=lambda: store.expire(now_ns=clock.read().wall_ns)).run(stop)
+    one.close()
+    lock.release()
+
+
+@cli.command(name="migrate")
+@_WORDS
+@_CONFIG
+def migrate_command(words: tuple[str, ...], config: Path | None) -> None:
+    """Bring the ledger's schema up to date; run it once before anything serves."""
+    settings = _settings(words, config, process="migrate")
+    migrate(settings)
+    click.echo(f"{ledger_path(settings)} is up to date")
+
+
+@cli.command()
+@_WORDS
+@_CONFIG
+@click.option("--json", "as_json", is_flag=True, help="Print facts for machines.")
+def diagnose(words: tuple[str, ...], config: Path | None, as_json: bool) -> None:
+    """Look for every cause of a refusal; works with the service down. Exit 1 when a check fails."""
+    from sidecar.diagnose import diagnose as run_checks
+
+    checks = run_checks(_settings(words, config, process="diagnose"), SystemClock())
+    if as_json:
+        click.echo(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        for check in checks:
+            colour = {"ok": "green", "warn": "yellow", "fail": "red"}[check.result]
+            click.echo(f"{click.style(check.result.rjust(4), fg=colour)}  {check.name:<13} {check.cause}")
+            if check.next_step:
+                click.echo(f"{'':19} → {check.next_step}")
+    sys.exit(1 if any(check.result == "fail" for check in checks) else 0)
+
+
+@cli.command()
+@_WORDS
+@_CONFIG
+def health(words: tuple[str, ...], config: Path | None) -> None:
+    """Exit 0 when the running service would serve a query now, else 1; needs no shell and no curl."""
+    status, body = _get(_settings(words, config, process="health"), "/ready")
+    click.echo(str(body.get("message", "the service does not answer")))
+    sys.exit(0 if status == 200 else 1)
+
+
+@cli.command()
+@_WORDS
+@_CONFIG
+@click.option("--json", "as_json", is_flag=True, help="Print the whole answer of /status.")
+def status(words: tuple[str, ...], config: Path | None, as_json: bool) -> None:
+    """Tell the state of the running service, its reason and the next step."""
+    settings = _settings(words, config, process="status")
+    code, body = _get(settings, "/status")
+    if code != 200:
+        raise SidecarError(
+            f"nothing answers on {settings.listen}", next_step="start the service, or run 'sidecar diagnose'"
+        )
+    if as_json:
+        click.echo(json.dumps(body, indent=2))
+        return
+    click.echo(f"{body['state']}: {body['title']}")
+    click.echo(f"  reason     {body['reason']}")
+    if body["nextStep"]:
+        click.echo(f"  next step  {body['nextStep']}")
+    for warning in body["warnings"]:
+        click.echo(f"  warning    {warning}")
+    if body["license"]:
+        lic = body["license"]
+        mark = " (EVALUATION)" if lic["evaluation"] else ""
+        click.echo(f"  licence    {lic['id']} for {lic['customer']}, {lic['daysLeft']} days left{mark}")
+    if body["metering"]:
+        click.echo(f"  pages      {body['metering']['pages']} under this licence")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command; every failure is one message with a next step, and an exit code of contract H16."""
+    os.umask(0o027)
+    try:
+        cli.main(args=argv, prog_name="sidecar", standalone_mode=False)
+    except click.exceptions.Exit as exc:
+        sys.exit(exc.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(EXIT_USAGE)
+    except SettingsError as exc:
+        _say(exc)
+        sys.exit(exc.exit_code)
+    except MeterAlreadyRunningError as exc:
+        _say(exc)
+        sys.exit(EXIT_ALREADY_RUNNING)
+    except LedgerUnavailableError as exc:
+        _say(exc)
+        sys.exit(EXIT_PERMISSION if "Permission denied" in str(exc.__cause__) else EXIT_UNAVAILABLE)
+    except (SidecarError, LicensesError) as exc:
+        _say(exc)
+        sys.exit(EXIT_UNAVAILABLE)
+
+
+def _say(exc: SidecarError | LicensesError) -> None:
+    click.echo(f"sidecar: {exc}", err=True)
+    if exc.next_step:
+        click.echo(f"Next step: {exc.next_step}", err=True)
+
+
+def _settings(words: tuple[str, ...], config: Path | None, *, process: str) -> Settings:
+    settings = load_settings(words, file=config)
+    configure_logs(settings.log_level, process=process)
+    return settings
+
+
+def _require_mounts(settings: Settings) -> None:
+    """A missing licence folder is a mistake in the command line, better said now than as a state (contract A.6)."""
+    if not settings.license_directory.is_dir():
+        raise SettingsError(
+            f"the licence folder {settings.license_directory} does not exist",
+            next_step="mount a volume and make sure the directory named by Mounts:License exists",
+        )
+
+
+def _get(settings: Settings, path: str) -> tuple[int, dict[str, Any]]:
+    """Ask the running service on this machine; status 0 when nothing answers."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://{host}:{settings.port}{path}", timeout=3) as answer:
+            return answer.status, dict(json.load(answer))
+    except urllib.error.HTTPError as exc:
+        try:
+            return exc.code, dict(json.load(exc))
+        except ValueError:
+            return exc.code, {}
+    except (OSError, ValueError):
+        return 0, {}
+
+
+if __name__ == "__main__":
+    main()

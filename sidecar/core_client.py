@@ -1,0 +1,236 @@
+"""The sidecar's end of the core's socket.
+
+Invariant: whatever happens on the other side (refusal, crash, hang, garbage) comes back as one of our errors with its
+cause chained, within the time limit. A connection that dies is one error, a time limit is another, because only the
+first is worth a second try.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import socket
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from ocr_core.page_text import PageText
+from sidecar.errors import (
+    CoreDownError,
+    CoreRefusedError,
+    CoreTimeoutError,
+    CoreUnavailableError,
+    DocumentRefusedError,
+    RecognitionError,
+)
+
+LEASE_HEADER = "Tollgate-Lease"
+_MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_REFUSALS = {"LeaseRefused", "LicenseRefused", "CpuUnsupported"}
+_HEALTH_SECONDS = 2.0
+_INSPECT_SECONDS = 10.0
+_RESTART_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """What the core found when it looked at a document's structure.
+
+    Attributes:
+        format: `jpeg`, `png`, `bmp`, `tiff` or `pdf`.
+        pages: Number of pages, at least 1.
+    """
+
+    format: str
+    pages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreHealth:
+    """The core's word about itself.
+
+    Attributes:
+        workers: Pages it recognises side by side.
+        cpu_problem: Why this processor cannot run it; empty when it can.
+        engine: Name and version of the engine.
+        languages: Codes that requests may name.
+    """
+
+    workers: int
+    cpu_problem: str
+    engine: str
+    languages: tuple[str, ...]
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path, timeout_seconds: float) -> None:
+        super().__init__("core", timeout=timeout_seconds)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class CoreClient:
+    """Calls to the core. Holds no connection; safe to share between threads.
+
+    Args:
+        socket_path: The core's Unix socket.
+        lease_path: File that holds the lease minted last.
+        page_seconds: Time limit for one page.
+    """
+
+    def __init__(self, socket_path: Path, lease_path: Path, *, page_seconds: float) -> None:
+        self._socket_path = socket_path
+        self._lease_path = lease_path
+        self._page_seconds = page_seconds
+
+    def health(self) -> CoreHealth:
+        """Ask how the core is.
+
+        Raises:
+            CoreUnavailableError: It does not answer.
+        """
+        answer = _json(*self._call("GET", "/health", None, _HEALTH_SECONDS))
+        try:
+            cpu, engine = answer["cpu"], answer["engine"]
+            return CoreHealth(
+                workers=max(1, int(answer["workers"])),
+                cpu_problem="" if cpu["supported"] else str(cpu["reason"]),
+                engine=f"{engine['name']} {engine['version']}",
+                languages=tuple(map(str, answer["languages"])),
+            )
+        except (KeyError, TypeError, ValueError) as exc:
+            raise CoreUnavailableError(f"the core's health answer is malformed: {exc!r}") from exc
+
+    def inspect(self, operation_id: str, formats: tuple[str, ...], language: str | None) -> Document:
+        """Have the core look at a document's structure.
+
+        Raises:
+            DocumentRefusedError: The document is at fault.
+            CoreRefusedError: The core will not work.
+            CoreUnavailableError: The core died, twice.
+        """
+        body = {"document": operation_id, "formats": list(formats), "language": language}
+        try:
+            answer = _json(*self._twice("/inspect", body, _INSPECT_SECONDS))
+        except CoreTimeoutError as exc:
+            raise DocumentRefusedError("InvalidImage", "The document could not be examined in time.") from exc
+        try:
+            return Document(format=str(answer["format"]), pages=int(answer["pages"]))
+        except (KeyError, TypeError, ValueError) as exc:
+            raise CoreUnavailableError(f"the core's answer is malformed: {exc!r}") from exc
+
+    def recognize(self, operation_id: str, page: int, *, language: str | None, reading_order: str) -> PageText:
+        """Have one page read; a page whose worker dies is tried once more.
+
+        Raises:
+            DocumentRefusedError: The page cannot be decoded.
+            RecognitionError: The engine failed on the page.
+            CoreRefusedError: The core will not work.
+            CoreTimeoutError: The page took longer than the limit.
+            CoreUnavailableError: The core died, twice.
+        """
+        body = {"document": operation_id, "page": page, "language": language, "reading_order": reading_order}
+        status, answer = self._twice("/page", body, self._page_seconds)
+        try:
+            return PageText.from_bytes(answer)
+        except ValueError as exc:
+            raise CoreUnavailableError(f"the core's page is malformed (status {status}): {exc}") from exc
+
+    def _twice(self, path: str, body: dict[str, Any], seconds: float) -> tuple[int, bytes]:
+        """Call; if the worker died in the middle, or the lease was just being renewed, call once more.
+
+        A core that cannot be reached at all has tried nothing: its restart is awaited for a few seconds.
+        """
+        give_up = time.monotonic() + _RESTART_SECONDS
+        again = True
+        while True:
+            try:
+                return self._call("POST", path, body, seconds)
+            except CoreTimeoutError:
+                raise
+            except CoreDownError:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.2)
+            except CoreUnavailableError:
+                if not again:
+                    raise
+                again = False
+            except CoreRefusedError as exc:
+                if not again or exc.reason != "LeaseRefused":
+                    raise
+                again = False
+                time.sleep(1.0)
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None, seconds: float) -> tuple[int, bytes]:
+        headers = {"Content-Type": "application/json"}
+        if body is not None:
+            headers[LEASE_HEADER] = self._lease()
+        connection = _UnixConnection(self._socket_path, seconds)
+        try:
+            connection.connect()
+        except OSError as exc:
+            connection.close()
+            raise CoreDownError(
+                f"the core at {self._socket_path} cannot be reached: {exc.strerror or exc}",
+                next_step="read the core's log; run 'ocr-core --self-test'",
+            ) from exc
+        try:
+            connection.request(method, path, json.dumps(body).encode() if body is not None else None, headers)
+            response = connection.getresponse()
+            answer = response.read(_MAX_ANSWER_BYTES)
+        except TimeoutError as exc:
+            raise CoreTimeoutError(f"the core did not answer {path} within {seconds:g} s") from exc
+        except (OSError, http.client.HTTPException) as exc:
+            raise CoreUnavailableError(
+                f"the core gave up in the middle of {path}: {type(exc).__name__}: {exc}",
+                next_step="read the core's log",
+            ) from exc
+        finally:
+            connection.close()
+        if response.status != HTTPStatus.OK:
+            raise _failure(response.status, answer)
+        return response.status, answer
+
+    def _lease(self) -> str:
+        try:
+            return base64.b64encode(self._lease_path.read_bytes()).decode("ascii")
+        except OSError:
+            return ""
+
+
+def _json(status: int, answer: bytes) -> dict[str, Any]:
+    try:
+        parsed = json.loads(answer)
+    except ValueError as exc:
+        raise CoreUnavailableError(f"the core's answer is no JSON (status {status})") from exc
+    if not isinstance(parsed, dict):
+        raise CoreUnavailableError("the core's answer is no object")
+    return parsed
+
+
+def _failure(status: int, answer: bytes) -> Exception:
+    """The error that an answer other than 200 stands for."""
+    try:
+        error = json.loads(answer)["error"]
+        code, message = str(error["code"]), str(error["message"])
+    except (ValueError, KeyError, TypeError):
+        return CoreUnavailableError(f"the core answered {status} without a reason")
+    if code in _REFUSALS:
+        return CoreRefusedError(code, message)
+    if status == HTTPStatus.GATEWAY_TIMEOUT:
+        return CoreTimeoutError(message)
+    if status == HTTPStatus.NOT_FOUND:
+        return RecognitionError(f"the core does not find the document: {message}")
+    if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return DocumentRefusedError(code, message)
+    return RecognitionError(f"{code}: {message}")

@@ -1,0 +1,150 @@
+"""One family of errors for the sidecar.
+
+Invariant: every failure that may leave a use case is a `SidecarError` with a stable `code`, a cause (its text) and a
+`next_step` a person can take. Nothing here knows HTTP; `sidecar.web.errors` maps the family in one table, and a test
+walks `__subclasses__()` so that none is forgotten.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import ClassVar
+
+
+class SidecarError(Exception):
+    """Root of the family.
+
+    Attributes:
+        code: Stable word for machines; added, never renamed.
+        next_step: What a person can do about it.
+    """
+
+    code: ClassVar[str] = "sidecar"
+
+    def __init__(self, cause: str, *, next_step: str = "") -> None:
+        super().__init__(cause)
+        self.next_step = next_step
+
+
+class SettingsError(SidecarError):
+    """A setting that cannot be used; the process must not start (exit code 65, or 64 for the EULA)."""
+
+    code = "bad_setting"
+
+    def __init__(self, cause: str, *, next_step: str = "", exit_code: int = 65) -> None:
+        super().__init__(cause, next_step=next_step)
+        self.exit_code = exit_code
+
+
+class LedgerUnavailableError(SidecarError):
+    """The ledger could not be read or written; nothing was recorded."""
+
+    code = "ledger_unavailable"
+
+
+class LedgerConflictError(SidecarError):
+    """The same event id came back with other content; nothing was recorded."""
+
+    code = "event_conflict"
+
+
+class MeterAlreadyRunningError(SidecarError):
+    """Another meter holds the lock of this state directory."""
+
+    code = "meter_already_running"
+
+
+class OutputUnwritableError(SidecarError):
+    """A record file could not be made durable on the output mount; the use stays pending in the ledger."""
+
+    code = "output_unwritable"
+
+
+class SpoolUnavailableError(SidecarError):
+    """The spool (`Mounts:Shared`) could not be read or written."""
+
+    code = "spool_unavailable"
+
+
+class QueueFullError(SidecarError):
+    """More operations wait than the spool may hold; the caller should come back later."""
+
+    code = "queue_full"
+
+
+class OperationNotFoundError(SidecarError):
+    """No operation of that id: never made, expired, or deleted."""
+
+    code = "operation_not_found"
+
+
+class DocumentRefusedError(SidecarError):
+    """The document or a parameter of the request is at fault.
+
+    Attributes:
+        reason: Error code of contract E.1.4, such as `InvalidImage`.
+    """
+
+    code = "document_refused"
+
+    def __init__(self, reason: str, cause: str) -> None:
+        super().__init__(cause)
+        self.reason = reason
+
+
+class CoreUnavailableError(SidecarError):
+    """The core did not answer, died in the middle of a page, or answered nonsense."""
+
+    code = "core_unavailable"
+
+
+class CoreDownError(CoreUnavailableError):
+    """The core's socket cannot be reached: nothing was tried, and waiting for its restart loses nothing."""
+
+    code = "core_down"
+
+
+class CoreTimeoutError(CoreUnavailableError):
+    """The core did not finish within the time limit; trying the same bytes again would only cost as much again."""
+
+    code = "core_timeout"
+
+
+class CoreRefusedError(SidecarError):
+    """The core will not work: no lease, no licence, or a processor it cannot run on.
+
+    Attributes:
+        reason: The core's own code: `LeaseRefused`, `LicenseRefused` or `CpuUnsupported`.
+    """
+
+    code = "core_refused"
+
+    def __init__(self, reason: str, cause: str) -> None:
+        super().__init__(cause)
+        self.reason = reason
+
+
+class RecognitionError(SidecarError):
+    """The engine failed on a page that was well-formed; the page is not counted."""
+
+    code = "recognition_failed"
+
+
+def unwritable(exc: OSError, path: Path) -> OutputUnwritableError:
+    """Say what is wrong with `path` in words that an operator can act on: path, uid wanted, the command to run."""
+    uid, gid = os.geteuid(), os.getegid()
+    name = errno.errorcode.get(exc.errno or 0, "EIO")
+    shown = Path(os.fsdecode(exc.filename)) if exc.filename else path
+    steps = {
+        "EACCES": f"run 'chown -R {uid}:{gid} {path}' on the host; the service runs as {uid}:{gid}",
+        "EPERM": f"run 'chown -R {uid}:{gid} {path}' on the host; the service runs as {uid}:{gid}",
+        "ENOENT": f"mount a folder at {path} (setting Mounts:Output) that belongs to {uid}:{gid}",
+        "ENOTDIR": f"{path} must be a folder; mount one there (setting Mounts:Output) that belongs to {uid}:{gid}",
+        "ENOSPC": f"free space on the file system that holds {path}; nothing has to be deleted from the records",
+        "EDQUOT": f"raise the disk quota of uid {uid} on the file system that holds {path}",
+        "EROFS": f"mount {path} read-write",
+    }
+    step = steps.get(name, f"check the disk behind {path} (dmesg), then its owner: wanted {uid}:{gid}")
+    return OutputUnwritableError(f"{shown}: {exc.strerror or exc} ({name})", next_step=step)

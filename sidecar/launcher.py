@@ -1,0 +1,136 @@
+"""The launcher: core, meter and web as child processes of one supervisor (container, or a terminal).
+
+Invariant: a child that dies is started again, and when one cannot be kept alive the launcher stops the others and
+exits non-zero. On SIGTERM or SIGINT web stops first, then the meter closes the window, then the core; no child
+outlives the launcher.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from sidecar.settings import Settings
+
+EXIT_CHILD_LOST = 70
+_MAX_STARTS = 6
+_STARTS_WITHIN_SECONDS = 60.0
+_STOP_SECONDS = {"web": 5.0, "meter": 3.5, "core": 1.0}
+_PR_SET_PDEATHSIG = 1
+_log = structlog.get_logger("Tollgate.Launcher")
+
+
+@dataclass(slots=True)
+class _Child:
+    name: str
+    command: Sequence[str]
+    process: subprocess.Popen[bytes] | None = None
+    starts: list[float] = field(default_factory=list)
+
+
+class Launcher:
+    """Starts the three processes and keeps them.
+
+    Args:
+        settings: Handed down to the children through their environment, so that no secret shows in their arguments.
+        environ: The launcher's own environment.
+    """
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._environ = {**environ, **settings.to_environment(), "PYTHONUNBUFFERED": "1"}
+        python = [sys.executable, "-m"]
+        self._children = [
+            _Child("core", [*python, "ocr_core"]),
+            _Child("meter", [*python, "sidecar.cli", "meter"]),
+            _Child("web", [*python, "sidecar.cli", "web"]),
+        ]
+        self._stop = threading.Event()
+
+    def run(self, is_ready: Callable[[], bool]) -> int:
+        """Run until a signal or until a child is lost for good.
+
+        Args:
+            is_ready: Whether the whole service would serve now; asked until it says yes, once.
+
+        Returns:
+            The exit code: 0 after a signal, else non-zero.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        started = time.monotonic()
+        for child in self._children:
+            self._start(child)
+        announced = False
+        code = 0
+        while not self._stop.wait(0.1):
+            lost = [child for child in self._children if not self._keep(child)]
+            if lost:
+                _log.error("a process cannot be kept running; stopping", process=lost[0].name)
+                code = EXIT_CHILD_LOST
+                break
+            if not announced and is_ready():
+                announced = True
+                seconds = round(time.monotonic() - started, 1)
+                _log.info("Application started. Press Ctrl+C to shut down.", ready_after_seconds=seconds)
+        self._drain()
+        return code
+
+    def _start(self, child: _Child) -> None:
+        child.starts.append(time.monotonic())
+        child.process = subprocess.Popen(
+            child.command,
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            # Own process group: Ctrl+C in the terminal reaches the launcher alone, which then stops them in order.
+            process_group=0,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl, safe before exec; no threads hold locks yet
+        )
+
+    def _keep(self, child: _Child) -> bool:
+        """Start a child again if it is gone; false when that has happened too often."""
+        process = child.process
+        if process is None or process.poll() is None:
+            return True
+        now = time.monotonic()
+        child.starts = [at for at in child.starts if now - at < _STARTS_WITHIN_SECONDS]
+        if len(child.starts) >= _MAX_STARTS or process.returncode in _FINAL_CODES:
+            return False
+        _log.warning("process ended, starting it again", process=child.name, exit_code=process.returncode)
+        time.sleep(min(2.0, 0.1 * 2 ** len(child.starts)))
+        self._start(child)
+        return True
+
+    def _drain(self) -> None:
+        """Stop web first so that nothing new arrives, then the meter so that it closes the window, then the core."""
+        for name in ("web", "meter", "core"):
+            child = next(child for child in self._children if child.name == name)
+            process = child.process
+            if process is None or process.poll() is not None:
+                continue
+            process.terminate()
+            try:
+                process.wait(_STOP_SECONDS[name])
+            except subprocess.TimeoutExpired:
+                _log.warning("process did not stop in time and is killed", process=name)
+                process.kill()
+                process.wait()
+
+
+# Bad usage, bad settings, no permission, another meter: starting again cannot mend these.
+_FINAL_CODES = {64, 65, 73, 77}
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() == 1:
+        os._exit(1)

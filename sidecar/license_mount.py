@@ -1,0 +1,56 @@
+"""The folder of licence files, shared by all threads of one process.
+
+Invariant: one `LicenseWatch` behind one lock; every look happens at the effective time that the caller computed.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime
+from pathlib import Path
+
+from licenses.host import collect
+from licenses.keys import VerifyingKey
+from licenses.watch import LicenseView, LicenseWatch
+from sidecar.settings import Settings
+
+LEASE_NAME = "lease.dsse.json"
+METER_STATUS_NAME = "meter.json"
+
+__all__ = ["LEASE_NAME", "METER_STATUS_NAME", "LicenseMount", "LicenseView"]
+
+
+class LicenseMount:
+    """The licence folder, the trust root and the lease's place.
+
+    Args:
+        settings: Where they are.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._watch = LicenseWatch(
+            settings.license_directory,
+            trust_root_path=settings.trust_root,
+            state_directory=settings.state_directory,
+            host=collect(operator_id=settings.host_id or None),
+        )
+        self._lock = threading.Lock()
+        self.lease_path: Path = settings.state_directory / LEASE_NAME
+        self.meter_status_path: Path = settings.state_directory / METER_STATUS_NAME
+
+    @property
+    def device(self) -> VerifyingKey | None:
+        """The device's public key; None before the meter's first start."""
+        with self._lock:
+            return self._watch.device
+
+    @property
+    def vendor(self) -> str:
+        """The vendor's domain, as the trust root names it."""
+        with self._lock:
+            return self._watch.trust_root.vendor if self._watch.trust_root else "unknown.invalid"
+
+    def look(self, at: datetime) -> LicenseView:
+        """Read the folder and judge what is there at the effective time `at`."""
+        with self._lock:
+            return self._watch.look(at)

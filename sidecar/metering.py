@@ -1,0 +1,416 @@
+"""The metering cycle: close the window, seal it, write its record file, mint the next lease.
+
+Invariant: a cycle succeeds only when the ledger has committed and the record file, its name and the checkpoint are
+durable on the output mount. Any failure leaves everything pending in the ledger; the count of consecutive failures is
+persisted, so a restart neither resets nor advances it. Each step may be repeated after a crash: the bytes of a record
+file depend on the ledger alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from licenses.device_key import DeviceKey
+from licenses.durable import make_folders, write_file
+from licenses.lease import Lease, seal_lease
+from licenses.model import READ_PAGES_METER, License
+from licenses.usage_log.files import Tally, header_line, record_name, tally_trailer_line, write_once
+from licenses.usage_log.note import sign_checkpoint
+from sidecar import __version__
+from sidecar.admission import license_facts, metering_facts
+from sidecar.clock import Clock, EffectiveTime, instant
+from sidecar.errors import LedgerUnavailableError, OutputUnwritableError, unwritable
+from sidecar.gate import Facts, Verdict, decide
+from sidecar.ledger import Ledger, PendingRecord
+from sidecar.license_mount import LicenseMount
+from sidecar.settings import (
+    STANDARD_MAX_ATTEMPTS,
+    STANDARD_MAX_INTERVAL_SECONDS,
+    STANDARD_MIN_INTERVAL_SECONDS,
+    Settings,
+)
+
+SERVICE_NAME = "computervisionread"
+LEASE_SLACK_SECONDS = 60
+_log = structlog.get_logger("Tollgate.Meter")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CycleOutcome:
+    """How a cycle went.
+
+    Attributes:
+        failed_cycles: Consecutive failures after it; zero means success.
+        failure: Cause of the failure; empty on success.
+        files: Record files written.
+    """
+
+    failed_cycles: int
+    failure: str
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeterStatus:
+    """What the meter tells the web, beside the ledger.
+
+    Attributes:
+        deadline_ns: CLOCK_BOOTTIME at which the open window is to be closed.
+        boot_id: The boot that this is told in.
+        output_problem: What is known to be wrong with the output mount; empty when nothing is.
+    """
+
+    deadline_ns: int
+    boot_id: str
+    output_problem: str
+
+
+class RecordOutput:
+    """The output mount: where record files and checkpoints of this instance go.
+
+    Args:
+        output_directory: `Mounts:Output`; it must be there already, only what lies below is made.
+        instance: Instance id, a folder's name.
+    """
+
+    def __init__(self, output_directory: Path, instance: str) -> None:
+        self._root = output_directory
+        self.folder = output_directory / SERVICE_NAME / instance
+
+    def probe(self) -> None:
+        """Write and remove a file, as a record file would be written.
+
+        Raises:
+            OutputUnwritableError: It cannot be done; the text says what to do.
+        """
+        probe = self.folder / ".probe"
+        try:
+            self._make_folder(self.folder)
+            with probe.open("wb") as out:
+                out.write(b"\n")
+                out.flush()
+                os.fsync(out.fileno())
+            probe.unlink()
+        except OSError as exc:
+            raise unwritable(exc, self._root) from exc
+
+    def write(self, name: str, chunks: Iterator[bytes], checkpoint: str, size: int) -> tuple[Path, str]:
+        """Make a record file and its checkpoint durable.
+
+        Returns:
+            The file and the SHA-256 of its bytes, as 64 hex digits.
+
+        Raises:
+            OutputUnwritableError: One of them is not durable.
+        """
+        path = self.folder / "usage" / name
+        try:
+            self._make_folder(path.parent)
+            self._make_folder(self.folder / "checkpoints")
+            digest = write_once(path, chunks)
+            for place in (f"checkpoints/{size}", "checkpoint"):
+                write_file(self.folder / place, [checkpoint.encode("utf-8")], mode=0o440, overwrite=True)
+        except OSError as exc:
+            raise unwritable(exc, self._root) from exc
+        return path, digest
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder below the mount; the mount itself is the operator's to provide."""
+        if not self._root.is_dir():
+            missing = not self._root.exists()
+            kind = FileNotFoundError if missing else NotADirectoryError
+            raise kind(2 if missing else 20, "no such folder" if missing else "not a folder", str(self._root))
+        make_folders(folder, mode=0o750)
+
+
+class Meter:
+    """The use case behind the meter process.
+
+    Args:
+        settings: The settings.
+        clock: Where readings come from.
+        ledger: The ledger.
+        licenses: The licence folder.
+        device: The device key; only the meter holds it.
+        output: The output mount.
+        jitter: Source of the windows' random lengths.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        clock: Clock,
+        ledger: Ledger,
+        licenses: LicenseMount,
+        device: DeviceKey,
+        output: RecordOutput,
+        jitter: random.Random,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._ledger = ledger
+        self._licenses = licenses
+        self._device = device
+        self._output = output
+        self._jitter = jitter
+        self._license: License | None = None
+        self._minted: tuple[str, int, int] | None = None
+        self._deadline_ns = clock.read().boottime_ns
+        self._output_problem = ""
+        self._unpersisted_failures = 0
+
+    @property
+    def deadline_ns(self) -> int:
+        """CLOCK_BOOTTIME at which the open window is to be closed."""
+        return self._deadline_ns
+
+    # ---- the life of a meter ----------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Begin: note the boot, close what a crash left open, look at the output, mint the first lease."""
+        crashed = self._ledger.has_open_window()
+        if self._ledger.snapshot(READ_PAGES_METER).size:
+            self._check_frontier()
+        if crashed:
+            self._ledger.close_window("recovery", self._context())
+        reading = self._clock.read()
+        self._ledger.append("boot", {"boot_id": reading.boot_id, "product_version": __version__})
+        self.watch_license()
+        try:
+            self._output.probe()
+            if crashed or self._ledger.pending_records():
+                files = self._deliver()
+                self._ledger.cycle_succeeded()
+                _log.info("usage records delivered at start", files=len(files))
+        except OutputUnwritableError as exc:
+            # No cycle was due, so nothing is counted: a restart neither resets nor advances the attempts.
+            self._output_problem = f"{exc}. {exc.next_step}"
+            _log.warning("the output folder cannot be written", cause=str(exc), next_step=exc.next_step)
+        self.plan()
+        self.mint()
+
+    def cycle(self, reason: str = "interval") -> CycleOutcome:
+        """Close the window and deliver all that is pending; count the failure if that cannot be done."""
+        try:
+            self._ledger.close_window(reason, self._context())
+            files = self._deliver()
+            self._ledger.cycle_succeeded()
+        except (OutputUnwritableError, LedgerUnavailableError) as exc:
+            return self._failed(exc)
+        self._output_problem = ""
+        self._unpersisted_failures = 0
+        _log.info("usage record written", file=files[-1].name if files else "", files=len(files))
+        self.plan()
+        self.mint()
+        return CycleOutcome(failed_cycles=0, failure="", files=tuple(files))
+
+    def close(self) -> CycleOutcome:
+        """Close the window at shutdown. A failure is not counted: no cycle was due."""
+        self._revoke()
+        try:
+            self._ledger.close_window("shutdown", self._context())
+            files = self._deliver()
+            self._ledger.cycle_succeeded()
+        except (OutputUnwritableError, LedgerUnavailableError) as exc:
+            _log.warning(
+                "the last window stays pending in the ledger", cause=str(exc), next_step=getattr(exc, "next_step", "")
+            )
+            return CycleOutcome(failed_cycles=-1, failure=str(exc))
+        _log.info("window closed at shutdown", file=files[-1].name if files else "")
+        return CycleOutcome(failed_cycles=0, failure="", files=tuple(files))
+
+    def plan(self) -> float:
+        """Draw the length of the next window, uniformly between the bounds, and set its deadline on the boot clock.
+
+        Returns:
+            The length in seconds.
+        """
+        low, high = STANDARD_MIN_INTERVAL_SECONDS, STANDARD_MAX_INTERVAL_SECONDS
+        if self._settings.has_standard_cadence or (self._license is not None and self._license.evaluation):
+            low, high = self._settings.min_interval_seconds, self._settings.max_interval_seconds
+        seconds = self._jitter.uniform(low, high)
+        self._deadline_ns = self._clock.read().boottime_ns + int(seconds * 1e9)
+        self._publish()
+        return seconds
+
+    def watch_license(self) -> None:
+        """Look at the licence folder; note a change in the ledger, and mint or take back the lease accordingly."""
+        view = self._licenses.look(self._ledger.now().at)
+        lic = view.license if view.judgement is not None and view.judgement.serves else None
+        before = (self._license.license_id, self._license.sequence) if self._license else None
+        after = (lic.license_id, lic.sequence) if lic else None
+        if before == after:
+            return
+        self._license = lic
+        fields: dict[str, Any] = {"in_force": after is not None}
+        if lic is not None:
+            fields |= {
+                "license_id": lic.license_id,
+                "sequence": lic.sequence,
+                "evaluation": lic.evaluation,
+                "expires_at": int(lic.expires_at.timestamp()),
+            }
+            _log.info("licence in force", license_id=lic.license_id, sequence=lic.sequence, evaluation=lic.evaluation)
+        else:
+            _log.warning("no licence in force", cause=view.problem or "the licence does not serve")
+        self._ledger.append("license", fields)
+        self.mint()
+
+    def keep_time(self) -> None:
+        """Persist the effective time, so that a clock set back later gains nothing."""
+        self._ledger.keep_time()
+
+    def watch_output(self) -> None:
+        """While the output mount is known to be bad, see whether it was mended; no attempt is counted."""
+        if not self._output_problem:
+            return
+        try:
+            self._output.probe()
+        except OutputUnwritableError as exc:
+            self._output_problem = f"{exc}. {exc.next_step}"
+        else:
+            self._output_problem = ""
+            _log.info("the output folder can be written again")
+            self.mint()
+        self._publish()
+
+    def mint(self) -> None:
+        """Mint the lease for the open window if queries may be served, else take it back."""
+        verdict = self._verdict()
+        lic = self._license
+        if lic is None or not verdict.serves:
+            self._revoke()
+            return
+        now = self._ledger.keep_time()
+        from_ms = now.reading.boottime_ns // 1_000_000
+        until_ms = self._deadline_ns // 1_000_000 + LEASE_SLACK_SECONDS * 1000
+        key = (lic.license_id, lic.sequence, until_ms)
+        if key == self._minted:
+            return
+        lease = Lease(
+            license_id=lic.license_id,
+            license_sequence=lic.sequence,
+            instance=self._device.instance_id,
+            boot_id=now.reading.boot_id,
+            from_boottime_ms=from_ms,
+            until_boottime_ms=until_ms,
+            effective_ms=now.ns // 1_000_000,
+            serial=from_ms,
+        )
+        self._keep_file(self._licenses.lease_path, seal_lease(lease, self._device.signing_key))
+        self._minted = key
+
+    # ---- inside -----------------------------------------------------------------------------------------------------
+
+    def _deliver(self) -> list[Path]:
+        """Seal and write every closed window that is not on the output mount yet, oldest first."""
+        for record in self._ledger.pending_records():
+            if record.root is None:
+                origin = str(record.window["origin"])
+                self._ledger.seal_window(
+                    record,
+                    lambda size, root, origin=origin: sign_checkpoint(origin, size, root, self._device.signing_key),
+                )
+        return [self._write(record) for record in self._ledger.pending_records()]
+
+    def _write(self, record: PendingRecord) -> Path:
+        closed = record.window["closed"]
+        name = record_name(record.first_seq, record.size, instant(closed["effective_ms"] * 1_000_000))
+        path, digest = self._output.write(name, self._render(record), record.note or "", record.size)
+        self._ledger.mark_written(record.size, str(path.relative_to(self._output.folder)), digest)
+        return path
+
+    def _render(self, record: PendingRecord) -> Iterator[bytes]:
+        header = {
+            **record.window,
+            "instance": self._device.instance_id,
+            "product_version": __version__,
+            "first_seq": record.first_seq,
+            "previous_file_sha256": self._ledger.file_sha256_before(record.size),
+        }
+        yield header_line(header) + b"\n"
+        tally = Tally()
+        for line in self._ledger.lines(record.first_seq, record.size):
+            tally.add(json.loads(line))
+            yield line + b"\n"
+        yield tally_trailer_line(tally, size=record.size, root=record.root or b"") + b"\n"
+
+    def _context(self) -> dict[str, Any]:
+        lic = self._license
+        return {
+            "license_id": lic.license_id if lic else "",
+            "license_sequence": lic.sequence if lic else 0,
+            "evaluation": bool(lic and lic.evaluation),
+            "origin": f"{self._licenses.vendor}/{self._device.device_id}",
+        }
+
+    def _failed(self, exc: OutputUnwritableError | LedgerUnavailableError) -> CycleOutcome:
+        cause = f"{exc}. {exc.next_step}"
+        try:
+            count = self._ledger.cycle_failed(cause, {"code": exc.code})
+        except LedgerUnavailableError:
+            self._unpersisted_failures += 1
+            count = self._unpersisted_failures
+        self._output_problem = ""
+        relaxed = self._license is not None and self._license.evaluation
+        limit = self._settings.max_attempts if relaxed else STANDARD_MAX_ATTEMPTS
+        log = _log.error if count >= limit or count in (1, 5, 8) else _log.warning
+        log("metering attempt failed", attempt=count, of=limit, cause=str(exc), next_step=exc.next_step)
+        try:
+            self.plan()
+            self.mint()
+        except LedgerUnavailableError:
+            self._revoke()
+        return CycleOutcome(failed_cycles=count, failure=cause)
+
+    def _verdict(self) -> Verdict:
+        """The decision as far as the meter is concerned: it does not ask the core that waits for its lease."""
+        snapshot = self._ledger.snapshot(READ_PAGES_METER)
+        now: EffectiveTime = self._ledger.now()
+        view = self._licenses.look(now.at)
+        metering: dict[str, Any] = metering_facts(snapshot, view.license, self._settings)
+        return decide(
+            Facts(
+                effective_at=now.at,
+                license=license_facts(view),
+                license_problem=view.problem,
+                output_problem=self._output_problem,
+                **metering,
+            )
+        )
+
+    def _publish(self) -> None:
+        """Tell the web what the meter alone knows."""
+        status = MeterStatus(
+            deadline_ns=self._deadline_ns, boot_id=self._clock.read().boot_id, output_problem=self._output_problem
+        )
+        self._keep_file(self._licenses.meter_status_path, json.dumps(asdict(status)).encode("ascii"))
+
+    def _keep_file(self, path: Path, content: bytes) -> None:
+        try:
+            write_file(path, [content], mode=0o640, overwrite=True)
+        except OSError as exc:
+            raise LedgerUnavailableError(
+                f"{path}: {exc.strerror or exc}", next_step=f"check free space and owner of {path.parent}"
+            ) from exc
+
+    def _revoke(self) -> None:
+        self._licenses.lease_path.unlink(missing_ok=True)
+        self._minted = None
+
+    def _check_frontier(self) -> None:
+        last = self._ledger.last_seal()
+        if last is not None and self._ledger.frontier_root() != last[1]:
+            raise LedgerUnavailableError(
+                "the ledger's Merkle frontier does not give the root that was sealed last",
+                next_step="stop, keep the state directory as it is, and call the vendor; delete nothing",
+            )

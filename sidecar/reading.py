@@ -1,0 +1,418 @@
+"""Reading a document: split into pages, pages side by side, counted when the whole of it is read.
+
+Invariant: the entries of an operation are committed to the ledger after its last page was read and before its outcome
+can be seen; an operation that fails is not counted at all. Everything needed to go on after a crash is in the spool,
+and every step may be repeated: pages that were read are kept, use is counted under the operation's id.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import re
+import threading
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import structlog
+
+from licenses.model import READ_PAGES_METER
+from sidecar.admission import Admission, Standing
+from sidecar.clock import Clock
+from sidecar.core_client import CoreClient
+from sidecar.errors import (
+    CoreDownError,
+    CoreRefusedError,
+    CoreUnavailableError,
+    DocumentRefusedError,
+    LedgerUnavailableError,
+    QueueFullError,
+    RecognitionError,
+    SidecarError,
+    SpoolUnavailableError,
+)
+from sidecar.ledger import Ledger, UseEvent
+from sidecar.results import Operation, OperationStore, ReadRequest
+
+READ_FORMATS = ("jpeg", "png", "bmp", "tiff", "pdf")
+_PAGED_FORMATS = {"tiff", "pdf"}
+_PAGES_ITEM = re.compile(r"(\d{1,9})|(\d{1,9})-(\d{1,9})|(\d{1,9})-|-(\d{1,9})", re.ASCII)
+_SCAN_SECONDS = 5.0
+_PATIENCE_SECONDS = 1.0
+_log = structlog.get_logger("Tollgate.Reading")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadParameters:
+    """What a client asks of a read, in no API version's words.
+
+    Attributes:
+        pages: The `pages` expression, empty for all.
+        language: BCP-47 code; None to let the core choose.
+        reading_order: `basic` or `natural`.
+    """
+
+    pages: str = ""
+    language: str | None = None
+    reading_order: str = "basic"
+
+
+def require_pages_expression(expression: str) -> None:
+    """Refuse a `pages` expression that no document could satisfy (contract E.1.1).
+
+    Raises:
+        DocumentRefusedError: With reason `InvalidPageRange`.
+    """
+    for item in expression.split(",") if expression else ():
+        match = _PAGES_ITEM.fullmatch(item.strip())
+        numbers = [int(text) for text in match.groups() if text] if match else []
+        if match is None or min(numbers) < 1 or (len(numbers) == 2 and numbers[0] > numbers[1]):
+            raise DocumentRefusedError(
+                "InvalidPageRange",
+                f"The Pages parameter '{expression[:100]}' is invalid: use page numbers and ranges such as 1,3-5,8-.",
+            )
+
+
+def select_pages(expression: str, total: int) -> tuple[int, ...]:
+    """The pages that an expression means in a document of `total` pages, ascending, each once.
+
+    Raises:
+        DocumentRefusedError: With reason `InvalidPageRange` when it reaches beyond the document.
+    """
+    require_pages_expression(expression)
+    if not expression:
+        return tuple(range(1, total + 1))
+    chosen: set[int] = set()
+    for item in expression.split(","):
+        first, dash, last = item.strip().partition("-")
+        low = int(first or 1)
+        high = int(last) if last else (total if dash else low)
+        if low > total or high > total:
+            raise DocumentRefusedError(
+                "InvalidPageRange", f"The Pages parameter exceeds the number of pages ({total}) in the document."
+            )
+        chosen.update(range(low, high + 1))
+    return tuple(sorted(chosen))
+
+
+@dataclass(slots=True)
+class _Job:
+    request: ReadRequest
+    claim: int
+    deadline_ns: int
+    waiting: set[int] = field(default_factory=set)
+    failure: SidecarError | None = None
+    over: threading.Event = field(default_factory=threading.Event)
+
+
+class Reader:
+    """Takes documents in and has their pages read.
+
+    Pages are served by start-time fair queueing: each operation's pages follow one another in virtual time, so a
+    single picture does not wait behind the pages of a book, and the book still gets on.
+
+    Args:
+        store: The spool.
+        core: The core.
+        ledger: The ledger.
+        admission: The gate.
+        clock: Where readings come from.
+        max_running_seconds: An operation is failed after this long.
+        max_queued: Unfinished operations kept before new ones are turned away.
+        max_document_bytes: Largest document.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: OperationStore,
+        core: CoreClient,
+        ledger: Ledger,
+        admission: Admission,
+        clock: Clock,
+        max_running_seconds: float,
+        max_queued: int,
+        max_document_bytes: int,
+    ) -> None:
+        self._store = store
+        self._core = core
+        self._ledger = ledger
+        self._admission = admission
+        self._clock = clock
+        self._max_running_ns = int(max_running_seconds * 1e9)
+        self._max_queued = max_queued
+        self._max_document_bytes = max_document_bytes
+        self._lock = threading.Condition()
+        self._queue: list[tuple[int, int, int, _Job]] = []
+        self._virtual = 0
+        self._order = 0
+        self._jobs: dict[str, _Job] = {}
+        self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
+
+    # ---- what the web calls -----------------------------------------------------------------------------------------
+
+    def submit(
+        self, chunks: Iterable[bytes], parameters: ReadParameters, standing: Standing, *, synchronous: bool = False
+    ) -> str:
+        """Take a document in, look at its structure and queue its pages.
+
+        Args:
+            chunks: The document's bytes as they arrive.
+            parameters: What is asked.
+            standing: The decision that admitted the request.
+            synchronous: The client waits on the connection.
+
+        Returns:
+            The operation's id, a lower-case GUID.
+
+        Raises:
+            DocumentRefusedError: Document or parameters are at fault; nothing is kept.
+            QueueFullError: Too much is waiting.
+            CoreUnavailableError: The core cannot look at it now.
+            CoreRefusedError: The core will not work.
+            SpoolUnavailableError: The spool is full or broken.
+        """
+        with self._lock:
+            if len(self._jobs) >= self._max_queued:
+                raise QueueFullError(f"{len(self._jobs)} operations are waiting", next_step="try again later")
+        operation_id = str(uuid.uuid4())
+        size = self._store.receive(operation_id, chunks, max_bytes=self._max_document_bytes)
+        claim: int | None = None
+        try:
+            if size == 0:
+                raise DocumentRefusedError("BadArgument", "The request body is empty.")
+            require_pages_expression(parameters.pages)
+            document = self._core.inspect(operation_id, READ_FORMATS, parameters.language)
+            paged = document.format in _PAGED_FORMATS
+            request = ReadRequest(
+                operation_id=operation_id,
+                created_ns=self._clock.read().wall_ns,
+                pages=select_pages(parameters.pages if paged else "", document.pages),
+                language=parameters.language,
+                reading_order=parameters.reading_order,
+                license_id=standing.license.license_id if standing.license else "",
+                synchronous=synchronous,
+            )
+            claim = self._store.claim(operation_id)  # before it is accepted, so that no scan takes it up
+            if claim is None:
+                raise SpoolUnavailableError(f"operation {operation_id} cannot be claimed")
+            self._store.accept(request)
+        except BaseException:
+            if claim is not None:
+                os.close(claim)
+            self._store.discard(operation_id)
+            raise
+        self._enqueue(request, claim)
+        return operation_id
+
+    def read_now(self, chunks: Iterable[bytes], parameters: ReadParameters, standing: Standing) -> Operation:
+        """Take a document in and wait until it is read.
+
+        Returns:
+            The finished operation, succeeded or failed.
+
+        Raises:
+            Everything that `submit` raises, and what stopped the reading when that is no fault of the document.
+        """
+        operation_id = self.submit(chunks, parameters, standing, synchronous=True)
+        with self._lock:
+            job = self._jobs.get(operation_id)
+        if job is not None:
+            job.over.wait(self._max_running_ns / 1e9 + 10)
+            if isinstance(job.failure, CoreRefusedError | CoreDownError | DocumentRefusedError):
+                raise job.failure
+        operation = self.find(operation_id)
+        if operation.status in {"succeeded", "failed"}:
+            self._store.discard(operation_id)
+        return operation
+
+    def find(self, operation_id: str) -> Operation:
+        """Look an operation up.
+
+        Raises:
+            OperationNotFoundError: Unknown, expired or deleted.
+        """
+        return self._store.get(operation_id, now_ns=self._clock.read().wall_ns)
+
+    @property
+    def waiting_operations(self) -> int:
+        """Operations that this process has not finished."""
+        with self._lock:
+            return len(self._jobs)
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take up what a restart left unfinished, now and every few seconds."""
+        threading.Thread(target=self._scan_forever, name="reading-scan", daemon=True).start()
+
+    def widen(self, workers: int) -> None:
+        """Send as many pages side by side as the core has workers."""
+        with self._lock:
+            while len(self._threads) < workers and not self._stopping.is_set():
+                thread = threading.Thread(target=self._work_forever, name=f"reading-{len(self._threads)}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def stop(self) -> None:
+        """Stop taking pages; what is unfinished stays in the spool and is taken up at the next start."""
+        self._stopping.set()
+        with self._lock:
+            self._lock.notify_all()
+            jobs = list(self._jobs.values())
+        for job in jobs:
+            if job.request.synchronous:
+                job.over.set()
+
+    # ---- the queue --------------------------------------------------------------------------------------------------
+
+    def _enqueue(self, request: ReadRequest, claim: int) -> None:
+        with self._lock:
+            deadline_ns = self._clock.read().boottime_ns + self._max_running_ns
+            job = _Job(request, claim, deadline_ns, waiting=set(request.pages))
+            self._jobs[request.operation_id] = job
+            for ordinal, page in enumerate(request.pages):
+                self._push(self._virtual + 1 + ordinal, page, job)
+            self._lock.notify_all()
+
+    def _push(self, virtual: int, page: int, job: _Job) -> None:
+        self._order += 1
+        heapq.heappush(self._queue, (virtual, self._order, page, job))
+
+    def _work_forever(self) -> None:
+        while True:
+            with self._lock:
+                while not self._queue and not self._stopping.is_set():
+                    self._lock.wait()
+                if self._stopping.is_set():
+                    return
+                virtual, _, page, job = heapq.heappop(self._queue)
+                self._virtual = max(self._virtual, virtual)
+            try:
+                self._read_page(page, job)
+            except Exception as exc:  # noqa: BLE001 - a fault of ours must end the operation, not the thread
+                _log.error("page failed unexpectedly", operation_id=job.request.operation_id, error=repr(exc))
+                self._page_over(page, job, RecognitionError("an internal error stopped the page"))
+
+    def _read_page(self, page: int, job: _Job) -> None:
+        request = job.request
+        if job.failure is not None:
+            self._page_over(page, job, None)
+            return
+        failure: SidecarError | None = None
+        try:
+            if self._clock.read().boottime_ns >= job.deadline_ns:
+                raise RecognitionError("the operation ran longer than Task:MaxRunningTimeSpanInMinutes allows")
+            self._store.begin(request.operation_id)
+            if not self._store.has_page(request.operation_id, page):
+                text = self._core.recognize(
+                    request.operation_id, page, language=request.language, reading_order=request.reading_order
+                )
+                self._store.put_page(request.operation_id, text)
+        except (CoreRefusedError, CoreDownError, SpoolUnavailableError) as exc:
+            if self._may_wait(job):
+                self._again(page, job)
+                return
+            failure = exc
+        except (DocumentRefusedError, RecognitionError, CoreUnavailableError) as exc:
+            failure = exc
+        self._page_over(page, job, failure)
+
+    def _may_wait(self, job: _Job) -> bool:
+        """Whether a page may wait for the core, its lease or the spool to come back."""
+        return not job.request.synchronous and self._clock.read().boottime_ns < job.deadline_ns
+
+    def _again(self, page: int, job: _Job) -> None:
+        self._stopping.wait(_PATIENCE_SECONDS)
+        with self._lock:
+            self._push(self._virtual, page, job)
+            self._lock.notify()
+
+    def _page_over(self, page: int, job: _Job, failure: SidecarError | None) -> None:
+        with self._lock:
+            job.waiting.discard(page)
+            if failure is not None and job.failure is None:
+                job.failure = failure
+            if job.waiting:
+                return
+        self._finish(job)
+
+    def _finish(self, job: _Job) -> None:
+        """Count, then show. Until the ledger has committed, nothing of the result can be seen."""
+        request = job.request
+        while not self._stopping.is_set():
+            try:
+                if job.failure is None:
+                    self._ledger.record_use(
+                        [
+                            UseEvent(
+                                operation_id=request.operation_id,
+                                page=page,
+                                meter=READ_PAGES_METER,
+                                license_id=request.license_id,
+                            )
+                            for page in request.pages
+                        ]
+                    )
+                self._store.finish(
+                    request.operation_id,
+                    finished_ns=self._clock.read().wall_ns,
+                    errors=[] if job.failure is None else [_public_error(job.failure)],
+                )
+                break
+            except (LedgerUnavailableError, SpoolUnavailableError) as exc:
+                _log.warning("result held back", operation_id=request.operation_id, cause=str(exc))
+                self._admission.refresh()
+                if self._clock.read().boottime_ns >= job.deadline_ns:
+                    job.failure = exc
+                self._stopping.wait(_PATIENCE_SECONDS)
+        else:
+            return
+        if job.failure is not None:
+            _log.warning(
+                "operation failed",
+                operation_id=request.operation_id,
+                code=_public_error(job.failure)[0],
+                cause=str(job.failure),
+            )
+        with self._lock:
+            self._jobs.pop(request.operation_id, None)
+        os.close(job.claim)
+        job.over.set()
+
+    # ---- after a restart --------------------------------------------------------------------------------------------
+
+    def _scan_forever(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._take_up()
+            except SidecarError as exc:
+                _log.warning("the spool cannot be read", cause=str(exc))
+            self._stopping.wait(_SCAN_SECONDS)
+
+    def _take_up(self) -> None:
+        """Go on with accepted operations that nobody works on."""
+        for request in self._store.unfinished():
+            with self._lock:
+                if request.operation_id in self._jobs:
+                    continue
+            claim = self._store.claim(request.operation_id)
+            if claim is None:
+                continue
+            if request.synchronous:
+                self._store.discard(request.operation_id)
+                os.close(claim)
+                continue
+            _log.info("taking up an unfinished operation", operation_id=request.operation_id)
+            self._enqueue(request, claim)
+
+
+def _public_error(failure: SidecarError) -> tuple[str, str]:
+    """Code and message of contract E.1.4 for what stopped an operation."""
+    if isinstance(failure, DocumentRefusedError):
+        return failure.reason, str(failure)
+    if isinstance(failure, SpoolUnavailableError | LedgerUnavailableError):
+        return "StorageException", "The result could not be stored."
+    return "FailedToProcess", "The document could not be processed."

@@ -1,0 +1,111 @@
+"""The meter's timetable: the only file that imports APScheduler.
+
+Invariant: a window's length is measured on the boot clock. APScheduler plans by the wall clock, so a watch in the main
+thread compares the two every second: when the wall clock stepped, all jobs are planned anew, and a window that is due
+by the boot clock is closed whatever the wall clock says.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from sidecar.clock import Clock, instant
+from sidecar.errors import SidecarError
+from sidecar.metering import Meter
+
+STEP_TOLERANCE_NS = 2 * 1_000_000_000
+WATCH_SECONDS = 1.0
+_LICENSE_SECONDS = 0.5
+_KEEP_TIME_SECONDS = 60
+_EXPIRE_SECONDS = 60
+_OUTPUT_SECONDS = 10
+_log = structlog.get_logger("Tollgate.Scheduler")
+
+
+class MeterTimetable:
+    """Runs a meter's jobs until told to stop.
+
+    Args:
+        meter: The meter.
+        clock: Where readings come from.
+        expire_results: Removes results past their lifetime.
+    """
+
+    def __init__(self, meter: Meter, *, clock: Clock, expire_results: Callable[[], object]) -> None:
+        self._meter = meter
+        self._clock = clock
+        # One worker: the jobs share the meter, and a cycle must never overlap another.
+        self._scheduler = BackgroundScheduler(
+            timezone=UTC,
+            executors={"default": ThreadPoolExecutor(1)},
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
+        )
+        self._jobs: dict[str, tuple[Callable[[], object], float]] = {
+            "license": (meter.watch_license, _LICENSE_SECONDS),
+            "time": (meter.keep_time, _KEEP_TIME_SECONDS),
+            "output": (meter.watch_output, _OUTPUT_SECONDS),
+            "results": (expire_results, _EXPIRE_SECONDS),
+        }
+        self._planned_ns = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Run until `stop` is set; the caller closes the last window afterwards."""
+        for name, (job, seconds) in self._jobs.items():
+            self._scheduler.add_job(_guarded(name, job), "interval", seconds=seconds, id=name)
+        self._scheduler.add_job(_guarded("window", self._meter.cycle), "date", run_date=self._due(), id="window")
+        self._planned_ns = self._meter.deadline_ns
+        self._scheduler.start()
+        offset = self._offset_ns()
+        while not stop.wait(WATCH_SECONDS):
+            now = self._offset_ns()
+            if abs(now - offset) > STEP_TOLERANCE_NS:
+                _log.warning("the wall clock stepped; jobs are planned anew", seconds=round((now - offset) / 1e9, 1))
+                self._plan_all()
+            offset = now
+            self._plan_window()
+        self._scheduler.shutdown(wait=True)
+
+    def _plan_window(self) -> None:
+        """Keep the window's job at the meter's deadline; run it now if it is overdue by the boot clock."""
+        deadline_ns = self._meter.deadline_ns
+        if self._scheduler.get_job("window") is None or deadline_ns != self._planned_ns:
+            self._planned_ns = deadline_ns
+            self._scheduler.add_job(
+                _guarded("window", self._meter.cycle), "date", run_date=self._due(), id="window", replace_existing=True
+            )
+
+    def _plan_all(self) -> None:
+        soon = instant(self._clock.read().wall_ns) + timedelta(seconds=0.5)
+        for name in self._jobs:
+            self._scheduler.modify_job(name, next_run_time=soon)
+        self._planned_ns = 0
+        self._plan_window()
+        self._scheduler.wakeup()
+
+    def _due(self) -> datetime:
+        reading = self._clock.read()
+        return instant(reading.wall_ns) + timedelta(
+            seconds=max(0.0, (self._meter.deadline_ns - reading.boottime_ns) / 1e9)
+        )
+
+    def _offset_ns(self) -> int:
+        reading = self._clock.read()
+        return reading.wall_ns - reading.boottime_ns
+
+
+def _guarded(name: str, job: Callable[[], object]) -> Callable[[], None]:
+    """A job that tells of its failure and lives on; what counts as a failed cycle was counted inside."""
+
+    def run() -> None:
+        try:
+            job()
+        except SidecarError as exc:
+            _log.error("job failed", job=name, code=exc.code, cause=str(exc), next_step=exc.next_step)
+
+    return run

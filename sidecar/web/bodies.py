@@ -1,0 +1,94 @@
+"""Request bodies: the document as a stream of chunks, whichever way a client sends it (contract E.0, E.1.4).
+
+Invariant: a document is never held in memory as a whole, and what is refused is still read to its end (within
+bounds), so that clients that send before they listen get the answer instead of a reset connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from typing import IO
+from urllib.parse import urlsplit
+
+from flask import Request
+
+from sidecar.errors import DocumentRefusedError
+from sidecar.web.errors import UnsupportedMediaTypeError
+
+_CHUNK_BYTES = 256 * 1024
+_MAX_JSON_BYTES = 64 * 1024
+_DRAIN_SECONDS = 20.0
+_RAW_TYPES = {"", "application/octet-stream", "application/pdf"}
+
+
+def document_chunks(request: Request, *, max_bytes: int) -> Iterator[bytes]:
+    """The document in a request's body.
+
+    Args:
+        request: The request.
+        max_bytes: Largest document.
+
+    Raises:
+        DocumentRefusedError: There is none, or it is only named by a URL.
+        UnsupportedMediaTypeError: The body is of a kind that holds no document.
+    """
+    kind = request.mimetype
+    if kind == "application/json":
+        _refuse_url(request.stream.read(_MAX_JSON_BYTES + 1))
+    if kind == "multipart/form-data":
+        request.max_content_length = max_bytes + _MAX_JSON_BYTES
+        first = next(iter(request.files.values()), None)
+        if first is None:
+            raise DocumentRefusedError("BadArgument", "The multipart body has no file part.")
+        return _chunks(first.stream)
+    if kind in _RAW_TYPES or kind.startswith("image/"):
+        if request.content_length is not None and request.content_length > max_bytes:
+            raise DocumentRefusedError(
+                "InvalidImageSize", f"Input image is too large: at most {max_bytes} bytes are accepted."
+            )
+        return _chunks(request.stream)
+    raise UnsupportedMediaTypeError(
+        f"The Content-Type '{kind[:80]}' is not supported; send application/octet-stream, image/* or application/pdf."
+    )
+
+
+def drain(request: Request, *, max_bytes: int) -> None:
+    """Read what is left of a body that nobody wants, up to `max_bytes` and for a limited time."""
+    until = time.monotonic() + _DRAIN_SECONDS
+    left = max_bytes
+    with contextlib.suppress(Exception):
+        while left > 0 and time.monotonic() < until:
+            chunk = request.stream.read(min(_CHUNK_BYTES, left))
+            if not chunk:
+                return
+            left -= len(chunk)
+
+
+def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
+    while chunk := stream.read(_CHUNK_BYTES):
+        yield chunk
+
+
+def _refuse_url(body: bytes) -> None:
+    """Tell apart what may be wrong with a JSON body; even a good one cannot be followed without a network."""
+    try:
+        parsed = json.loads(body) if len(body) <= _MAX_JSON_BYTES else None
+        url = parsed["url"] if isinstance(parsed, dict) else None
+    except (ValueError, KeyError, RecursionError):
+        url = None
+    if not isinstance(url, str) or not url:
+        raise DocumentRefusedError("BadArgument", "The JSON body is malformed or has no 'url'.")
+    try:
+        parts = urlsplit(url)
+        absolute = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        absolute = False
+    if not absolute:
+        raise DocumentRefusedError("InvalidImageUrl", "The image URL is not an absolute http or https address.")
+    raise DocumentRefusedError(
+        "FailedToDownloadImage",
+        "This service does not fetch documents from the network; send the document itself in the request body.",
+    )

@@ -1,0 +1,199 @@
+"""Errors on the wire: the family mapped to status and code in one place.
+
+Invariant: nothing but JSON (or, for unrouted paths and wrong methods, nothing at all) leaves as an error; no traceback
+does. `Retry-After` goes with 503 alone, in whole seconds, because clients retry whatever carries it (contract E.9).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import msgspec
+import structlog
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from sidecar.admission import NotServingError
+from sidecar.errors import (
+    CoreDownError,
+    CoreRefusedError,
+    CoreTimeoutError,
+    CoreUnavailableError,
+    DocumentRefusedError,
+    LedgerConflictError,
+    LedgerUnavailableError,
+    MeterAlreadyRunningError,
+    OperationNotFoundError,
+    OutputUnwritableError,
+    QueueFullError,
+    RecognitionError,
+    SettingsError,
+    SidecarError,
+    SpoolUnavailableError,
+)
+from sidecar.gate import State
+from sidecar.states import STATES
+
+JSON = "application/json; charset=utf-8"
+NOT_FOUND_TEXT = (
+    "Operation ID is invalid, expired or the results matching this operationId have been deleted."  # contract E.1.2
+)
+_RETRY_SECONDS = 5
+_log = structlog.get_logger("Tollgate.Web")
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """Code and message of contract E.1.4."""
+
+    code: str
+    message: str
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The wrapped form, which the original service was seen to answer."""
+
+    error: ErrorDetail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WireError:
+    """What one error becomes.
+
+    Attributes:
+        status: HTTP status.
+        code: Code of contract E.1.4 or C.3.
+        message: For people; None takes the error's own text.
+        retry: Whether coming back later may help.
+    """
+
+    status: HTTPStatus
+    code: str
+    message: str | None = None
+    retry: bool = False
+
+
+WIRE_ERRORS: dict[type[SidecarError], WireError] = {
+    OperationNotFoundError: WireError(status=HTTPStatus.NOT_FOUND, code="BadArgument", message=NOT_FOUND_TEXT),
+    DocumentRefusedError: WireError(status=HTTPStatus.BAD_REQUEST, code="InvalidRequest"),
+    NotServingError: WireError(status=HTTPStatus.FORBIDDEN, code="NoCredit"),
+    CoreRefusedError: WireError(status=HTTPStatus.FORBIDDEN, code="NoCredit"),
+    QueueFullError: WireError(
+        status=HTTPStatus.SERVICE_UNAVAILABLE,
+        code="ServiceUnavailable",
+        message="Too many operations are waiting; try again later.",
+        retry=True,
+    ),
+    CoreDownError: WireError(status=HTTPStatus.SERVICE_UNAVAILABLE, code="ServiceUnavailable", retry=True),
+    CoreTimeoutError: WireError(
+        status=HTTPStatus.INTERNAL_SERVER_ERROR,
+        code="FailedToProcess",
+        message="The document took too long to process.",
+    ),
+    CoreUnavailableError: WireError(
+        status=HTTPStatus.INTERNAL_SERVER_ERROR, code="FailedToProcess", message="The document could not be processed."
+    ),
+    RecognitionError: WireError(
+        status=HTTPStatus.INTERNAL_SERVER_ERROR, code="FailedToProcess", message="The document could not be processed."
+    ),
+    SpoolUnavailableError: WireError(
+        status=HTTPStatus.INTERNAL_SERVER_ERROR, code="StorageException", message="The result store cannot be used."
+    ),
+    LedgerUnavailableError: WireError(
+        status=HTTPStatus.SERVICE_UNAVAILABLE,
+        code="ServiceUnavailable",
+        message="Usage cannot be recorded, so nothing is served.",
+        retry=True,
+    ),
+    LedgerConflictError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
+    # These belong to start-up and to the meter; no route raises them, and if one did it would be our fault.
+    OutputUnwritableError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
+    MeterAlreadyRunningError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
+    SettingsError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
+}
+
+
+class UnsupportedMediaTypeError(SidecarError):
+    """The request's Content-Type is none that the route takes."""
+
+    code = "unsupported_media_type"
+
+
+WIRE_ERRORS[UnsupportedMediaTypeError] = WireError(
+    status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE, code="UnsupportedMediaType"
+)
+
+
+def wire_error(exc: SidecarError) -> WireError:
+    """What an error becomes on the wire; the details of a refusal come from the error itself."""
+    known = WIRE_ERRORS[type(exc)]
+    if isinstance(exc, DocumentRefusedError):
+        return WireError(status=known.status, code=exc.reason, message=str(exc))
+    if isinstance(exc, NotServingError):
+        info = STATES[exc.verdict.state]
+        if info.http_status == HTTPStatus.SERVICE_UNAVAILABLE:
+            return WireError(
+                status=HTTPStatus.SERVICE_UNAVAILABLE,
+                code="ServiceUnavailable",
+                message=str(exc),
+                retry=exc.verdict.state is not State.HOST_UNSUPPORTED,
+            )
+    if isinstance(exc, CoreRefusedError) and exc.reason == "CpuUnsupported":
+        return WireError(status=HTTPStatus.SERVICE_UNAVAILABLE, code="ServiceUnavailable", message=str(exc))
+    return known
+
+
+def register(app: Flask, *, wrapped: bool) -> None:
+    """Answer every error in the shape chosen by `ErrorCompat`.
+
+    Args:
+        app: The application.
+        wrapped: `observed` bodies; else the flat, `documented` ones.
+    """
+
+    def ours(exc: SidecarError) -> Response:
+        wire = wire_error(exc)
+        message = wire.message if wire.message is not None else str(exc)
+        log = _log.error if wire.status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.debug
+        log("request refused", route=_route(), status=int(wire.status), code=wire.code, cause=str(exc))
+        return error_response(wire.status, wire.code, message, wrapped=wrapped, retry=wire.retry)
+
+    def foreign(exc: HTTPException) -> Response:
+        if isinstance(exc, MethodNotAllowed):
+            return Response(status=405, headers={"Allow": ", ".join(sorted(exc.valid_methods or ()))})
+        if exc.code == HTTPStatus.NOT_FOUND:
+            return Response(status=404)
+        if exc.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return error_response(
+                HTTPStatus.BAD_REQUEST, "InvalidImageSize", "Input image is too large.", wrapped=wrapped
+            )
+        status = HTTPStatus(exc.code or 500)
+        return error_response(status, "BadArgument", exc.description or status.phrase, wrapped=wrapped)
+
+    def unexpected(exc: Exception) -> Response:
+        _log.error("request failed unexpectedly", route=_route(), error=repr(exc), exc_info=exc)
+        return error_response(
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            "InternalServerError",
+            "The request could not be processed.",
+            wrapped=wrapped,
+        )
+
+    app.register_error_handler(SidecarError, ours)
+    app.register_error_handler(HTTPException, foreign)
+    app.register_error_handler(Exception, unexpected)
+
+
+def error_response(status: HTTPStatus, code: str, message: str, *, wrapped: bool, retry: bool = False) -> Response:
+    """One error body with its headers."""
+    detail = ErrorDetail(code, message)
+    body = msgspec.json.encode(ErrorBody(detail) if wrapped else detail)
+    response = Response(body, status=int(status), content_type=JSON)
+    if retry:
+        response.headers["Retry-After"] = str(_RETRY_SECONDS)
+    return response
+
+
+def _route() -> str:
+    """The route's pattern; never the path itself, which a client may have put anything into."""
+    return request.url_rule.rule if request.url_rule else "(none)"

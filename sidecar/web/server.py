@@ -1,0 +1,77 @@
+"""The web process: gunicorn around the application.
+
+Invariant: threads and connections to the ledger are made in the worker, after the fork, never in gunicorn's master.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+
+from sidecar.bootstrap import build_services
+from sidecar.settings import Settings
+from sidecar.web import create_app
+from sidecar.web.services import EXTENSION, Services
+
+GRACEFUL_SECONDS = 4
+_log = structlog.get_logger("Tollgate.Web")
+
+
+class WebServer(BaseApplication):  # type: ignore[misc]
+    """Serves the HTTP API until SIGTERM.
+
+    Args:
+        settings: The settings.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Set gunicorn up; nothing is read from its own files or environment."""
+        settings = self._settings
+        for name, value in {
+            "bind": [settings.listen],
+            "worker_class": "gthread",
+            "workers": settings.web_workers,
+            "threads": settings.web_threads,
+            "worker_connections": 1000,
+            "keepalive": 75,
+            "timeout": 60,
+            "graceful_timeout": GRACEFUL_SECONDS,
+            "backlog": 1024,
+            "accesslog": None,
+            "errorlog": "-",
+            "loglevel": "warning",
+            "control_socket_disable": True,
+            "proc_name": "sidecar-web",
+            "post_worker_init": _started,
+            "worker_exit": _stopped,
+        }.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """Build the application in the worker."""
+        return create_app(build_services(self._settings))
+
+
+def _services(worker: Any) -> Services | None:
+    app = worker.app.callable
+    return None if app is None else app.extensions[EXTENSION]
+
+
+def _started(worker: Any) -> None:
+    one = _services(worker)
+    if one is not None:
+        one.start()
+        _log.info("Now listening on: http://" + one.settings.listen)
+
+
+def _stopped(_server: Any, worker: Any) -> None:
+    one = _services(worker)
+    if one is not None:
+        one.stop()

@@ -1,0 +1,259 @@
+"""The service's own pages: home, readiness, status, usage totals, metrics (contract D and C.2).
+
+Invariant: all of them show the one decision that admission holds, and all of them answer in every state.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from flask import Blueprint, Response, current_app, render_template, request
+
+from licenses.model import READ_PAGES_METER
+from sidecar import __version__
+from sidecar.admission import Standing
+from sidecar.ledger.ledger import API_TYPE
+from sidecar.metering import SERVICE_NAME
+from sidecar.states import STATES, public_word, status_message
+from sidecar.web.errors import JSON, error_response
+from sidecar.web.metrics import render_metrics
+from sidecar.web.services import services
+
+bp = Blueprint("service", __name__)
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """Whether a query would be served now."""
+
+    service: str
+    ready: str
+    message: str
+
+
+class LicenseStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """The licence in force, or the best that was found."""
+
+    id: str
+    sequence: int
+    customer: str
+    evaluation: bool
+    expires_at: str
+    termination_at: str
+    days_left: int
+    standing: str
+    reason: str
+
+
+class LicenseFileStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """What became of one file in the licence folder."""
+
+    file: str
+    standing: str
+    reason: str
+    next_step: str
+
+
+class MeteringStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """How the meter does; pages are of the licence in force."""
+
+    pages: int
+    failed_cycles: int
+    failure: str
+    entries: int
+    sealed_entries: int
+    pending_files: int
+
+
+class CoreStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """How the core does."""
+
+    answers: bool
+    workers: int
+    engine: str
+    cpu_problem: str
+
+
+class Status(msgspec.Struct, frozen=True, rename="camel"):
+    """The contract's three fields first, then ours: the same decision in more words."""
+
+    service: str
+    api_status: str
+    api_status_message: str
+    state: str
+    title: str
+    reason: str
+    next_step: str
+    serves: bool
+    evaluation: bool
+    warnings: list[str]
+    version: str
+    effective_time: str
+    clock_quarantined: bool
+    license: LicenseStatus | None
+    license_files: list[LicenseFileStatus]
+    metering: MeteringStatus | None
+    core: CoreStatus
+
+
+class UsageMeter(msgspec.Struct, frozen=True, rename="camel"):
+    """Units of one meter; `billedUnit` counts against the commitment."""
+
+    name: str
+    quantity: int
+    billed_unit: int
+
+
+class UsageLogs(msgspec.Struct, frozen=True, rename="camel"):
+    """Totals of the usage records (contract C.2, the superset)."""
+
+    type: str
+    meters: list[UsageMeter]
+    api_type: str
+    service_name: str
+
+
+@bp.get("/ready")
+def ready() -> Response:
+    """200 when a query would be served, else 503 with the reason."""
+    verdict = services(current_app).admission.standing.verdict
+    message = "Api is ready.." if verdict.serves and not verdict.warnings else status_message(verdict)
+    body = Ready(SERVICE_NAME, "ready" if verdict.serves else "notready", message)
+    status = HTTPStatus.OK if verdict.serves else HTTPStatus.SERVICE_UNAVAILABLE
+    return _json(body, status)
+
+
+@bp.get("/status")
+def status() -> Response:
+    """The decision and its reason; 200 in every state, so that it can be read when nothing else can."""
+    return _json(describe(services(current_app).admission.standing))
+
+
+@bp.get("/ContainerLiveness")
+@bp.get("/containerliveness")
+def liveness() -> Response:
+    """200 as long as this process answers."""
+    return _json({"service": SERVICE_NAME, "alive": True})
+
+
+@bp.get("/records/usage-logs/", strict_slashes=False)
+def usage_logs() -> Response:
+    """Totals of everything that was ever counted."""
+    return _usage(None)
+
+
+@bp.get("/records/usage-logs/<month>/<year>", strict_slashes=False)
+@bp.get("/records/usage-logs/<month>/<year>/", strict_slashes=False)
+def usage_logs_of_month(month: str, year: str) -> Response:
+    """Totals of one month; both `3/2031` and `03/2031`."""
+    if not re.fullmatch(r"\d{1,2}", month, re.ASCII) or not 1 <= int(month) <= 12:
+        return _bad_month("The month must be a number from 1 to 12.")
+    if not re.fullmatch(r"\d{4}", year, re.ASCII) or int(year) < 1:
+        return _bad_month("The year must have four digits.")
+    return _usage(f"{year}-{int(month):02d}")
+
+
+@bp.get("/metrics")
+def metrics() -> Response:
+    """Prometheus metrics."""
+    one = services(current_app)
+    return Response(*render_metrics(one))
+
+
+@bp.get("/")
+def home() -> Response:
+    """The home page: state, licence, metering, how to send the first document."""
+    one = services(current_app)
+    standing = one.admission.standing
+    page = render_template(
+        "home.html",
+        status=describe(standing),
+        info=STATES[standing.verdict.state],
+        months=one.ledger.months(READ_PAGES_METER)[-12:] if standing.ledger else [],
+        host=request.headers.get("Host") or request.host,
+        scheme=request.scheme,
+        version=__version__,
+        now=standing.effective_at,
+    )
+    return Response(page, content_type="text/html; charset=utf-8")
+
+
+@bp.get("/favicon.ico")
+def favicon() -> Response:
+    """The page's icon."""
+    return current_app.send_static_file("icon.svg")
+
+
+def describe(standing: Standing) -> Status:
+    """The decision with the facts behind it, as `/status` tells them."""
+    verdict, view, snapshot, core = standing.verdict, standing.view, standing.ledger, standing.core
+    lic, judgement = view.license, view.judgement
+    return Status(
+        service=SERVICE_NAME,
+        api_status=public_word(verdict),
+        api_status_message=status_message(verdict),
+        state=verdict.state.value,
+        title=STATES[verdict.state].title,
+        reason=verdict.reason,
+        next_step=STATES[verdict.state].next_step,
+        serves=verdict.serves,
+        evaluation=standing.evaluation,
+        warnings=list(verdict.warnings),
+        version=__version__,
+        effective_time=_instant(standing.effective_at),
+        clock_quarantined=standing.quarantined,
+        license=None
+        if lic is None or judgement is None
+        else LicenseStatus(
+            id=lic.license_id,
+            sequence=lic.sequence,
+            customer=lic.customer,
+            evaluation=lic.evaluation,
+            expires_at=_instant(lic.expires_at),
+            termination_at=_instant(lic.termination_at),
+            days_left=max(0, (lic.expires_at - standing.effective_at).days),
+            standing=judgement.standing.value,
+            reason=judgement.reason,
+        ),
+        license_files=[
+            LicenseFileStatus(one.name, str(one.standing_or_problem), one.reason, one.next_step)
+            for one in view.verdicts
+        ],
+        metering=None
+        if snapshot is None
+        else MeteringStatus(
+            pages=snapshot.license_pages.get(lic.license_id, 0) if lic else 0,
+            failed_cycles=snapshot.failed_cycles,
+            failure=snapshot.failure,
+            entries=snapshot.size,
+            sealed_entries=snapshot.sealed_size,
+            pending_files=snapshot.pending_files,
+        ),
+        core=CoreStatus(
+            answers=core is not None,
+            workers=core.workers if core else 0,
+            engine=core.engine if core else "",
+            cpu_problem=core.cpu_problem if core else "",
+        ),
+    )
+
+
+def _usage(month: str | None) -> Response:
+    totals = services(current_app).ledger.totals(month)
+    meters = [UsageMeter(name, quantity, quantity) for name, quantity in totals]
+    return _json(UsageLogs("CommerceUsageResponse", meters, API_TYPE, SERVICE_NAME))
+
+
+def _bad_month(message: str) -> Response:
+    return error_response(HTTPStatus.BAD_REQUEST, "BadArgument", message, wrapped=True)
+
+
+def _json(body: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return Response(msgspec.json.encode(body), status=int(status), content_type=JSON)
+
+
+def _instant(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
