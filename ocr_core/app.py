@@ -1,0 +1,248 @@
+"""The core over HTTP: three routes, plain WSGI, one request at a time for each worker process.
+
+Invariants:
+
+* `/inspect` and `/page` pass the wall first; `/health` answers always.
+* Every answer is JSON; a refusal is `{"error": {"code", "message"}}` with a code of `errors`; no traceback leaves.
+* A document is named by its GUID alone, opened without following a link, and never written to.
+* Neither text nor file names of documents are logged.
+"""
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, BinaryIO, TypeVar
+
+import msgspec
+
+from ocr_core import documents, languages
+from ocr_core.engine import OcrEngine
+from ocr_core.errors import BadArgumentError, CoreError, DocumentNotFoundError, FailedToProcessError
+from ocr_core.page_reader import PageReader
+from ocr_core.reading_order import ReadingOrder
+from ocr_core.wall import Wall
+
+MAX_BODY_BYTES = 64 * 1024
+LEASE_HEADER = "Tollgate-Lease"
+SERVICE = "ocr-core"
+
+_log = logging.getLogger("ocr_core")
+
+Environ = dict[str, object]
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
+_Request = TypeVar("_Request")
+
+_DocumentId = Annotated[
+    str, msgspec.Meta(pattern=r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$")
+]
+
+
+class InspectRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What `/inspect` is asked.
+
+    Attributes:
+        document: GUID of the operation whose document it is.
+        formats: Formats that the caller takes.
+    """
+
+    document: _DocumentId
+    formats: tuple[str, ...] = tuple(str(kind) for kind in documents.DocumentFormat)
+
+
+class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What `/page` is asked.
+
+    Attributes:
+        document: GUID of the operation whose document it is.
+        page: Counted from 1.
+        language: BCP-47 code to read with; None reads with the default models.
+        languages: Tesseract models to read with, for callers that know them; `language` goes first.
+        reading_order: "basic" or "natural".
+    """
+
+    document: _DocumentId
+    page: Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+    language: str | None = None
+    languages: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
+    reading_order: ReadingOrder = "basic"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What the app works with; built once, at start.
+
+    Attributes:
+        engine: The engine.
+        wall: The second wall.
+        version: Of this package.
+        shared_directory: Holds `operations/<guid>/document`.
+        default_languages: Models to read with when the caller names no language.
+        workers: How many pages are read at once.
+        page_timeout_seconds: Deadline for one page.
+        max_pixels: Pages are shrunk to this many pixels.
+    """
+
+    engine: OcrEngine
+    wall: Wall
+    version: str
+    shared_directory: Path
+    default_languages: tuple[str, ...]
+    workers: int
+    page_timeout_seconds: float
+    max_pixels: int
+
+
+def create_app(services: Services) -> WsgiApp:
+    """Build the app around services already built; opens nothing, starts nothing."""
+    core = _Core(services)
+    routes: dict[str, tuple[str, Callable[[Environ], bytes]]] = {
+        "/health": ("GET", core.health),
+        "/inspect": ("POST", core.inspect),
+        "/page": ("POST", core.page),
+    }
+
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        path, method = str(environ.get("PATH_INFO", "")), str(environ.get("REQUEST_METHOD", ""))
+        allowed, handler = routes.get(path, ("", None))
+        if handler is None:
+            return _answer(start_response, HTTPStatus.NOT_FOUND, _error("BadArgument", f"There is no {path[:80]!r}."))
+        if method != allowed:
+            body = _error("BadArgument", f"{path} takes {allowed} only.")
+            return _answer(start_response, HTTPStatus.METHOD_NOT_ALLOWED, body, ("Allow", allowed))
+        try:
+            return _answer(start_response, HTTPStatus.OK, handler(environ))
+        except CoreError as exc:
+            return _answer(start_response, HTTPStatus(exc.status), _error(exc.code, str(exc)))
+        except MemoryError:
+            _log.error("out of memory on %s", path)
+            failure = FailedToProcessError("The page needs more memory than one page may take.")
+        except Exception:  # noqa: BLE001 - the last net: the caller gets a code, the log gets the traceback
+            _log.exception("unexpected failure on %s", path)
+            failure = FailedToProcessError("The core failed; its log tells why.")
+        return _answer(start_response, HTTPStatus(failure.status), _error(failure.code, str(failure)))
+
+    return app
+
+
+class _Core:
+    """The three routes."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._reader = PageReader(services.engine)
+        self._installed = frozenset(services.engine.languages())
+        self._supported = languages.supported(self._installed)
+
+    def health(self, _: Environ) -> bytes:
+        """What the core is, and whether it would read."""
+        services, cpu, standing = self._services, self._services.wall.cpu, self._services.wall.license_standing()
+        return msgspec.json.encode(
+            {
+                "service": SERVICE,
+                "version": services.version,
+                "engine": {"name": services.engine.name, "version": services.engine.version},
+                "languages": sorted(self._installed),
+                "supported_languages": self._supported,
+                "default_languages": services.default_languages,
+                "workers": services.workers,
+                "cpu": {"supported": cpu.supported, "reason": cpu.reason},
+                "license": {
+                    "standing": standing.standing,
+                    "reason": standing.reason,
+                    "license_id": standing.license_id,
+                },
+            }
+        )
+
+    def inspect(self, environ: Environ) -> bytes:
+        """What a document is, and how many pages it has."""
+        self._services.wall.admit(_lease(environ))
+        request = _request(environ, InspectRequest)
+        with open_document(self._services.shared_directory, request.document) as file:
+            found = documents.inspect(file, request.formats)
+        return msgspec.json.encode({"format": str(found.format), "pages": found.pages})
+
+    def page(self, environ: Environ) -> bytes:
+        """The text of one page."""
+        self._services.wall.admit(_lease(environ))
+        request = _request(environ, PageRequest)
+        models = self._models(request)
+        with open_document(self._services.shared_directory, request.document) as file:
+            image = documents.load_page(file, request.page, max_pixels=self._services.max_pixels)
+        page = self._reader.read(
+            image,
+            models,
+            order=request.reading_order,
+            language=request.language,
+            timeout_seconds=self._services.page_timeout_seconds,
+        )
+        return page.to_wire()
+
+    def _models(self, request: PageRequest) -> tuple[str, ...]:
+        if request.language is not None:
+            return languages.models_for(request.language, self._installed)
+        return languages.known_models(request.languages or self._services.default_languages, self._installed)
+
+
+@contextmanager
+def open_document(shared_directory: Path, document: str) -> Iterator[BinaryIO]:
+    """Open `<shared>/operations/<guid>/document` for reading.
+
+    Raises:
+        DocumentNotFoundError: It is not there, or not a regular file.
+        FailedToProcessError: The operating system refuses it.
+    """
+    path = shared_directory / "operations" / document.lower() / "document"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+            raise DocumentNotFoundError(f"There is no document {document}.") from exc
+        raise FailedToProcessError(
+            f"The document cannot be opened: {exc.strerror}; user id {os.getuid()} must be able to read {path.parent}."
+        ) from exc
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise DocumentNotFoundError(f"There is no document {document}.")
+        yield file
+
+
+def _lease(environ: Environ) -> str | None:
+    header = environ.get("HTTP_" + LEASE_HEADER.upper().replace("-", "_"))
+    return header if isinstance(header, str) else None
+
+
+def _request(environ: Environ, kind: type[_Request]) -> _Request:
+    """The body, bounded, as a request.
+
+    Raises:
+        BadArgumentError: It is too long or malformed.
+    """
+    body = environ["wsgi.input"].read(MAX_BODY_BYTES + 1)  # type: ignore[attr-defined]
+    if len(body) > MAX_BODY_BYTES:
+        raise BadArgumentError(f"The request is longer than {MAX_BODY_BYTES} bytes.")
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise BadArgumentError(f"The request is malformed: {exc}") from exc
+
+
+def _error(code: str, message: str) -> bytes:
+    return msgspec.json.encode({"error": {"code": code, "message": message}})
+
+
+def _answer(
+    start_response: StartResponse, status: HTTPStatus, body: bytes, *headers: tuple[str, str]
+) -> Iterable[bytes]:
+    start_response(
+        f"{status.value} {status.phrase}",
+        [("Content-Type", "application/json; charset=utf-8"), ("Content-Length", str(len(body))), *headers],
+    )
+    return [body]

@@ -1,0 +1,590 @@
+"""Bytes that a stranger sent → gray page images; the only place where documents are decoded.
+
+Invariants:
+
+* What a file is, is decided by its first bytes, never by its name or by what the sender says.
+* Sides are judged from the header before a pixel is decoded, so a declared bomb costs nothing.
+* Only the page that is asked for is decoded, and it leaves here as 8-bit gray, the right way up (EXIF), on white
+  where it was transparent, with no more pixels than the cap.
+* Whatever a decoder raises on hostile bytes becomes InvalidImageError, in one place (`_decoding`).
+"""
+
+import contextlib
+import math
+import mmap
+import os
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO
+
+import pypdfium2
+import pypdfium2.raw as pdfium
+from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+
+from ocr_core.errors import (
+    FailedToProcessError,
+    InvalidImageDimensionError,
+    InvalidImageError,
+    InvalidImageSizeError,
+    InvalidPageRangeError,
+    UnsupportedImageFormatError,
+)
+from ocr_core.page_text import Number, Unit
+
+MIN_SIDE = 50
+MAX_SIDE = 10_000
+MAX_PAGES = 2000
+PDF_DPI = 200
+PLAUSIBLE_DPI = range(70, 1201)
+
+_DECODED_AT_INSPECTION_PIXELS = 1_000_000
+_MAX_CHUNKS = 200_000
+_MAX_TIFF_ENTRIES = 4096
+_MAX_TIFF_TAG_BYTES = 128 * 1024 * 1024
+_POINTS_PER_INCH = 72
+_PDF_HEADER_WITHIN = 1024
+
+Image.MAX_IMAGE_PIXELS = MAX_SIDE * MAX_SIDE
+
+
+class DocumentFormat(StrEnum):
+    """What is read."""
+
+    JPEG = "jpeg"
+    PNG = "png"
+    BMP = "bmp"
+    TIFF = "tiff"
+    PDF = "pdf"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What a document is.
+
+    Attributes:
+        format: Its format.
+        pages: How many pages it has, at least 1.
+    """
+
+    format: DocumentFormat
+    pages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageImage:
+    """One page, decoded.
+
+    Attributes:
+        image: Mode "L"; may have fewer pixels than the page.
+        page: Its number in the document, counted from 1.
+        width: Width of the page as a viewer shows it, in `unit`.
+        height: Height, likewise.
+        unit: "pixel" or "inch".
+        dpi: Resolution of `image` where it is known and plausible.
+    """
+
+    image: Image.Image
+    page: int
+    width: Number
+    height: Number
+    unit: Unit
+    dpi: int | None
+
+
+def sniff(head: bytes) -> DocumentFormat:
+    """Tell the format by the first bytes.
+
+    Args:
+        head: The first 1024 bytes or more.
+
+    Raises:
+        UnsupportedImageFormatError: A picture of a kind that is not read.
+        InvalidImageError: Not a picture.
+    """
+    for magic, found in _MAGIC:
+        if head.startswith(magic):
+            return found
+    if b"%PDF-" in head[:_PDF_HEADER_WITHIN]:
+        return DocumentFormat.PDF
+    for pattern, name in _OTHER_PICTURES:
+        if pattern.match(head):
+            raise UnsupportedImageFormatError(f"{name} is not read. Send JPEG, PNG, BMP, TIFF or PDF.")
+    raise InvalidImageError("The bytes are not an image. Send JPEG, PNG, BMP, TIFF or PDF.")
+
+
+def inspect(file: BinaryIO, formats: Collection[str] = tuple(DocumentFormat)) -> Inspection:
+    """Check a whole document's structure, cheaply: no large picture is decoded.
+
+    Args:
+        file: A real file, opened for reading.
+        formats: The formats that the caller takes.
+
+    Raises:
+        CoreError: One of the document codes.
+    """
+    size = _size(file)
+    with _decoding(), _mapped(file) as data:
+        kind = _taken(data, formats)
+        if kind is DocumentFormat.PDF:
+            pages = _inspect_pdf(file)
+        elif kind is DocumentFormat.TIFF:
+            pages = _inspect_tiff(file, data)
+        else:
+            with _open_image(file, kind) as image:
+                if kind is DocumentFormat.PNG:
+                    _walk_png(data)
+                elif kind is DocumentFormat.JPEG:
+                    _walk_jpeg(data)
+                else:
+                    _require_bmp_pixels(image, size)
+                if image.width * image.height <= _DECODED_AT_INSPECTION_PIXELS:
+                    image.load()
+            pages = 1
+    return Inspection(format=kind, pages=pages)
+
+
+def load_page(file: BinaryIO, page: int, *, max_pixels: int) -> PageImage:
+    """Decode one page.
+
+    Args:
+        file: A real file, opened for reading.
+        page: Counted from 1.
+        max_pixels: The cap; a larger picture is shrunk by averaging areas.
+
+    Raises:
+        CoreError: One of the document codes.
+    """
+    _size(file)
+    with _decoding():
+        with _mapped(file) as data:
+            kind = sniff(data[:_PDF_HEADER_WITHIN])
+            if kind is DocumentFormat.TIFF:
+                directories = _tiff_directories(data)
+                _require_page(page, len(directories))
+            elif kind is not DocumentFormat.PDF:
+                _require_page(page, 1)
+        if kind is DocumentFormat.PDF:
+            return _load_pdf_page(file, page, max_pixels)
+        with _open_image(file, kind) as image:
+            if kind is DocumentFormat.TIFF:
+                image.seek(page - 1)
+                _require_sides(image.size)
+            return _page_image(image, page, max_pixels)
+
+
+# ---- one place for what decoders raise ------------------------------------------------------------------------------
+
+
+_DECODER_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, NotImplementedError, RecursionError,
+    RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    """Turn what decoders raise on damaged or hostile bytes into refusals; a failing disk stays a failure."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        raise InvalidImageDimensionError(_SIDES) from exc
+    except pypdfium2.PdfiumError as exc:
+        if getattr(exc, "err_code", None) == pdfium.FPDF_ERR_PASSWORD:
+            raise InvalidImageError("The PDF is protected by a password. Send it without.") from exc
+        raise InvalidImageError("The PDF is damaged.") from exc
+    except MemoryError as exc:
+        raise InvalidImageError("The image needs more memory than one page may take.") from exc
+    except OSError as exc:
+        if exc.errno is not None:
+            raise FailedToProcessError(f"The document could not be read: {exc.strerror}.") from exc
+        raise InvalidImageError("The image is damaged or cut off.") from exc
+    except _DECODER_ERRORS as exc:
+        raise InvalidImageError("The image is damaged.") from exc
+
+
+# ---- formats --------------------------------------------------------------------------------------------------------
+
+
+_MAGIC = (
+    (b"\xff\xd8\xff", DocumentFormat.JPEG),
+    (b"\x89PNG\r\n\x1a\n", DocumentFormat.PNG),
+    (b"BM", DocumentFormat.BMP),
+    (b"II\x2a\x00", DocumentFormat.TIFF),
+    (b"MM\x00\x2a", DocumentFormat.TIFF),
+    (b"II\x2b\x00", DocumentFormat.TIFF),
+    (b"MM\x00\x2b", DocumentFormat.TIFF),
+)
+
+_OTHER_PICTURES = (
+    (re.compile(rb"GIF8[79]a"), "GIF"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "WebP"),
+    (re.compile(rb"\x00\x00[\x01\x02]\x00[\x01-\xff]\x00"), "ICO"),
+    (re.compile(rb"....ftyp(?:hei|hev|mif1|msf1|avi)", re.DOTALL), "HEIF"),
+    (re.compile(rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51"), "JPEG 2000"),
+    (re.compile(rb"\xff\x0a|\x00\x00\x00\x0cJXL "), "JPEG XL"),
+    (re.compile(rb"\x97JB2\r\n"), "JBIG2"),
+    (re.compile(rb"8BPS"), "PSD"),
+    (re.compile(rb"P[1-7]\s"), "Netpbm"),
+    (re.compile(rb"AT&TFORM"), "DjVu"),
+    (
+        re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:\?xml|!--|!DOCTYPE svg|svg).{0,600}?<?svg", re.DOTALL | re.IGNORECASE),
+        "SVG",
+    ),
+)
+
+_PLUGINS = {
+    DocumentFormat.JPEG: JpegImagePlugin.JpegImageFile.format,
+    DocumentFormat.PNG: PngImagePlugin.PngImageFile.format,
+    DocumentFormat.BMP: BmpImagePlugin.BmpImageFile.format,
+    DocumentFormat.TIFF: TiffImagePlugin.TiffImageFile.format,
+}
+
+_SIDES = f"The image must be from {MIN_SIDE} x {MIN_SIDE} to {MAX_SIDE} x {MAX_SIDE} pixels."
+
+
+def _taken(data: mmap.mmap, formats: Collection[str]) -> DocumentFormat:
+    kind = sniff(data[:_PDF_HEADER_WITHIN])
+    if kind not in formats:
+        names = ", ".join(sorted(name.upper() for name in formats)) or "nothing"
+        raise UnsupportedImageFormatError(f"{kind.upper()} is not taken here; taken is: {names}.")
+    return kind
+
+
+def _size(file: BinaryIO) -> int:
+    size = os.fstat(file.fileno()).st_size
+    if size == 0:
+        raise InvalidImageSizeError("The document is empty.")
+    return size
+
+
+@contextlib.contextmanager
+def _mapped(file: BinaryIO) -> Iterator[mmap.mmap]:
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
+
+
+def _open_image(file: BinaryIO, kind: DocumentFormat) -> Image.Image:
+    """Read the header, and judge the sides before anything else."""
+    file.seek(0)
+    image = Image.open(file, formats=[_PLUGINS[kind] or ""])
+    _require_sides(image.size)
+    return image
+
+
+def _require_sides(size: tuple[int, int]) -> None:
+    if not all(MIN_SIDE <= side <= MAX_SIDE for side in size):
+        raise InvalidImageDimensionError(f"{_SIDES} This one is {size[0]} x {size[1]}.")
+
+
+def _require_page(page: int, pages: int) -> None:
+    if not 1 <= page <= pages:
+        raise InvalidPageRangeError(f"The document has {pages} pages; there is no page {page}.")
+
+
+def _require_page_count(pages: int) -> None:
+    if pages > MAX_PAGES:
+        raise InvalidPageRangeError(f"The document has more than {MAX_PAGES} pages.")
+    if pages < 1:
+        raise InvalidImageError("The document has no pages.")
+
+
+# ---- structure ------------------------------------------------------------------------------------------------------
+
+
+def _walk_png(data: mmap.mmap) -> None:
+    """Every chunk whole, its checksum right, picture data among them, IEND at the end (what follows is ignored)."""
+    position, pixels = 8, False
+    with memoryview(data) as view:
+        for _ in range(_MAX_CHUNKS):
+            length, kind = struct.unpack_from(">I4s", view, position)
+            end = position + 12 + length
+            if end > len(view):
+                break
+            if zlib.crc32(view[position + 4 : end - 4]) != struct.unpack_from(">I", view, end - 4)[0]:
+                raise InvalidImageError("The PNG is damaged: the checksum of a chunk is wrong.")
+            pixels = pixels or kind == b"IDAT"
+            if kind == b"IEND":
+                if not pixels:
+                    break
+                return
+            position = end
+    raise InvalidImageError("The PNG is cut off.")
+
+
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_START_OF_SCAN = 0xDA
+_END_OF_IMAGE = 0xD9
+_STANDALONE = frozenset({0x01, 0xD8})
+
+
+def _walk_jpeg(data: mmap.mmap) -> None:
+    """Segments up to the end-of-image marker (what follows is ignored)."""
+    position = 2
+    for _ in range(_MAX_CHUNKS):
+        found = _JPEG_MARKER.search(data, position)
+        if found is None:
+            break
+        marker = data[found.end() - 1]
+        position = found.end()
+        if marker == _END_OF_IMAGE:
+            return
+        if marker not in _STANDALONE:
+            position += max(2, struct.unpack_from(">H", data, position)[0])
+    raise InvalidImageError("The JPEG is cut off.")
+
+
+def _require_bmp_pixels(image: Image.Image, size: int) -> None:
+    """The rows must be there; run-length coded ones are only known to start inside the file."""
+    for codec, _, offset, args in getattr(image, "tile", ()):
+        needed = args[1] * image.height if codec == "raw" else 1
+        if offset + needed > size:
+            raise InvalidImageError("The BMP is cut off.")
+
+
+@dataclass(frozen=True, slots=True)
+class _TiffDirectory:
+    width: int
+    height: int
+
+
+_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_TIFF_INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_WIDTH, _HEIGHT = 256, 257
+_EXTENTS = ((273, 279), (324, 325))
+
+
+def _inspect_tiff(file: BinaryIO, data: mmap.mmap) -> int:
+    directories = _tiff_directories(data)
+    with _open_image(file, DocumentFormat.TIFF) as image:
+        budget = _DECODED_AT_INSPECTION_PIXELS
+        for number, directory in enumerate(directories):
+            budget -= directory.width * directory.height
+            if budget < 0:
+                break
+            image.seek(number)
+            image.load()
+    return len(directories)
+
+
+def _tiff_directories(data: mmap.mmap) -> list[_TiffDirectory]:
+    """Walk the chain of directories: no loop, sides in bounds, every strip or tile inside the file."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = struct.unpack_from(order + "H", data, 2)[0] == 43
+    offset_format, first_at = (order + "Q", 8) if big else (order + "I", 4)
+    (offset,) = struct.unpack_from(offset_format, data, first_at)
+    seen: set[int] = set()
+    found: list[_TiffDirectory] = []
+    tag_bytes = 0
+    while offset:
+        if offset in seen:
+            raise InvalidImageError("The TIFF is damaged: its directories form a loop.")
+        seen.add(offset)
+        _require_page_count(len(seen))
+        tags, tag_bytes, offset = _tiff_directory(data, offset, order=order, big=big, tag_bytes=tag_bytes)
+        width, height = (next(iter(tags.get(tag, ())), 0) for tag in (_WIDTH, _HEIGHT))
+        _require_sides((width, height))
+        for starts, counts in _EXTENTS:
+            for start, count in zip(tags.get(starts, ()), tags.get(counts, ()), strict=False):
+                if start + count > len(data):
+                    raise InvalidImageError("The TIFF is cut off.")
+        found.append(_TiffDirectory(width, height))
+    _require_page_count(len(found))
+    return found
+
+
+def _tiff_directory(
+    data: mmap.mmap, offset: int, *, order: str, big: bool, tag_bytes: int
+) -> tuple[dict[int, tuple[int, ...]], int, int]:
+    """The integer tags that matter, the bytes that all tags take so far, and the next directory's offset."""
+    count_format, entry_format, inline, next_format = (
+        (order + "Q", order + "HHQ", 8, order + "Q") if big else (order + "H", order + "HHI", 4, order + "I")
+    )
+    (entries,) = struct.unpack_from(count_format, data, offset)
+    if not 0 < entries <= _MAX_TIFF_ENTRIES:
+        raise InvalidImageError("The TIFF is damaged: a directory is empty or far too long.")
+    offset += struct.calcsize(count_format)
+    tags: dict[int, tuple[int, ...]] = {}
+    for _ in range(entries):
+        tag, kind, count = struct.unpack_from(entry_format, data, offset)
+        value_at = offset + struct.calcsize(entry_format)
+        length = _TIFF_SIZES.get(kind, 0) * count
+        offset = value_at + inline
+        if length > inline:
+            (value_at,) = struct.unpack_from(order + ("Q" if big else "I"), data, value_at)
+            tag_bytes += min(length, len(data))
+            if tag_bytes > _MAX_TIFF_TAG_BYTES:
+                raise InvalidImageError("The TIFF is damaged: its tags are far too long.")
+        wanted = tag in (_WIDTH, _HEIGHT) or any(tag in pair for pair in _EXTENTS)
+        if wanted and kind in _TIFF_INTEGERS and count:
+            if value_at + length > len(data):
+                raise InvalidImageError("The TIFF is cut off.")
+            tags[tag] = struct.unpack_from(f"{order}{count}{_TIFF_INTEGERS[kind]}", data, value_at)
+    return tags, tag_bytes, struct.unpack_from(next_format, data, offset)[0]
+
+
+# ---- pictures -------------------------------------------------------------------------------------------------------
+
+
+def _page_image(image: Image.Image, page: int, max_pixels: int) -> PageImage:
+    width, height = image.size
+    across, down = _resolution(image)
+    target = _target_size((width, height), (across, down), max_pixels)
+    turned = _exif_transposition(image)
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        image.draft("L", (max(1, target[0]), max(1, target[1])))
+    gray = _shrunk(_gray(image), target)
+    dpi = round(across * gray.width / width) if across is not None else None
+    if turned is not None:
+        gray = gray.transpose(turned)
+        if turned in _SIDEWAYS:
+            width, height = height, width
+    return PageImage(image=gray, page=page, width=width, height=height, unit="pixel", dpi=_plausible(dpi))
+
+
+def _target_size(size: tuple[int, int], dpi: tuple[float | None, float | None], max_pixels: int) -> tuple[int, int]:
+    """The size to work at: square pixels (a fax has oblong ones), and no more of them than the cap."""
+    width, height = size
+    across, down = dpi
+    if across and down and not 0.9 < across / down < 1.1 and 0.25 < across / down < 4:
+        if across > down:
+            height = round(height * across / down)
+        else:
+            width = round(width * down / across)
+    shrink = math.sqrt(max_pixels / (width * height))
+    if shrink < 1:
+        width, height = math.floor(width * shrink), math.floor(height * shrink)
+    return max(1, width), max(1, height)
+
+
+def _shrunk(gray: Image.Image, target: tuple[int, int]) -> Image.Image:
+    if gray.size == target:
+        return gray
+    return gray.resize(target, Image.Resampling.BOX)
+
+
+def _plausible(dpi: int | None) -> int | None:
+    return dpi if dpi is not None and dpi in PLAUSIBLE_DPI else None
+
+
+def _resolution(image: Image.Image) -> tuple[float | None, float | None]:
+    """Dots per inch across and down, where the file says so and both are plausible."""
+    try:
+        across, down = (float(value) for value in image.info["dpi"])
+    except (KeyError, TypeError, ValueError, ArithmeticError):
+        return None, None
+    if all(PLAUSIBLE_DPI.start <= value < PLAUSIBLE_DPI.stop for value in (across, down)):
+        return across, down
+    return None, None
+
+
+_EXIF_ORIENTATION = 0x0112
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = frozenset(_TRANSPOSITIONS[value] for value in (5, 6, 7, 8))
+
+
+def _exif_transposition(image: Image.Image) -> Image.Transpose | None:
+    """How to turn the pixels upright; None too where the decoder does it itself (TIFF)."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return None
+    try:
+        return _TRANSPOSITIONS.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except (OSError, *_DECODER_ERRORS):
+        return None  # a broken tag does not break the picture
+
+
+def _gray(image: Image.Image) -> Image.Image:
+    """8-bit gray, on white."""
+    if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        return _flattened(image.convert("LA" if image.mode in ("L", "LA", "La") else "RGBA"))
+    if image.mode.startswith("I") or image.mode == "F":
+        return _scaled(image)
+    if image.mode in ("CMYK", "HSV"):
+        return image.convert("RGB").convert("L")
+    if image.mode in ("LAB", "YCbCr"):
+        return image.getchannel(0)
+    return image.convert("L")
+
+
+def _flattened(image: Image.Image) -> Image.Image:
+    alpha = image.getchannel("A")
+    gray = image.convert("L")
+    if alpha.getextrema() == (255, 255):
+        return gray
+    return Image.composite(gray, Image.new("L", gray.size, 255), alpha)
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """Deep pixels by the number of bits that are used; real ones by their range."""
+    deep = image if image.mode in ("I", "F") else image.convert("I")
+    low, high = deep.getextrema()
+    if not (isinstance(low, int | float) and isinstance(high, int | float) and math.isfinite(high - low)):
+        raise InvalidImageError("The image is damaged: its pixels are not numbers.")
+    if deep.mode == "F":
+        factor, offset = (255 / (high - low), -low * 255 / (high - low)) if high > low else (0.0, 255.0)
+    else:
+        factor, offset = 255 / (2 ** max(8, int(high).bit_length()) - 1), 0.0
+    return deep.convert("F").point(lambda value: value * factor + offset).convert("L")
+
+
+# ---- PDF ------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _open_pdf(file: BinaryIO) -> Iterator[pypdfium2.PdfDocument]:
+    """Open through the descriptor, so that what is read is what was opened."""
+    pdf = pypdfium2.PdfDocument(Path(f"/proc/self/fd/{file.fileno()}"))
+    try:
+        with contextlib.suppress(pypdfium2.PdfiumError):
+            pdf.init_forms()  # what was typed into a form is drawn, where the form is sound
+        _require_page_count(len(pdf))
+        yield pdf
+    finally:
+        pdf.close()
+
+
+def _inspect_pdf(file: BinaryIO) -> int:
+    with _open_pdf(file) as pdf:
+        pdf[0].close()
+        return len(pdf)
+
+
+def _load_pdf_page(file: BinaryIO, page: int, max_pixels: int) -> PageImage:
+    with _open_pdf(file) as pdf:
+        _require_page(page, len(pdf))
+        sheet = pdf[page - 1]
+        try:
+            width, height = sheet.get_size()
+            if not (math.isfinite(width) and math.isfinite(height) and min(width, height) > 0):
+                raise InvalidImageError("The PDF is damaged: a page has no size.")
+            scale = min(
+                PDF_DPI / _POINTS_PER_INCH, math.sqrt(max_pixels / (width * height)), MAX_SIDE / max(width, height)
+            )
+            bitmap = sheet.render(scale=scale, grayscale=True, fill_color=(255, 255, 255, 255))
+            image = bitmap.to_pil().convert("L").copy()
+            bitmap.close()
+        finally:
+            sheet.close()
+    return PageImage(
+        image=image,
+        page=page,
+        width=round(width / _POINTS_PER_INCH, 4),
+        height=round(height / _POINTS_PER_INCH, 4),
+        unit="inch",
+        dpi=_plausible(round(scale * _POINTS_PER_INCH)),
+    )

@@ -1,0 +1,93 @@
+"""What a process of the core may use, and when it must die.
+
+Invariants:
+
+* A page that outlives its deadline ends with the process that reads it: the kernel's timer kills, so neither native
+  code nor a held interpreter lock can stop it.
+* No worker outlives its master.
+"""
+
+import ctypes
+import math
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_PROC_CGROUP = Path("/proc/self/cgroup")
+
+
+def usable_cpus(*, cgroup_root: Path = _CGROUP_ROOT, proc_cgroup: Path = _PROC_CGROUP) -> int:
+    """How many CPUs this process may keep busy: its affinity, cut by the cgroup's quota; at least 1."""
+    cpus = len(os.sched_getaffinity(0))
+    quotas = [quota for quota in _quotas(cgroup_root, proc_cgroup) if quota > 0]
+    return max(1, min([cpus, *(math.ceil(quota) for quota in quotas)]))
+
+
+def _quotas(root: Path, proc_cgroup: Path) -> Iterator[float]:
+    """CPU quotas of the process's cgroups and their parents, in CPUs."""
+    for line in _text(proc_cgroup).splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, own = rest.partition(":")
+        if controllers == "":
+            for folder in _upwards(root, own):
+                quota, _, period = _text(folder / "cpu.max").strip().partition(" ")
+                if quota.isdigit() and period.isdigit() and int(period):
+                    yield int(quota) / int(period)
+        elif "cpu" in controllers.split(","):
+            for mount in ("cpu", "cpu,cpuacct"):
+                for folder in _upwards(root / mount, own):
+                    quota = _text(folder / "cpu.cfs_quota_us").strip()
+                    period = _text(folder / "cpu.cfs_period_us").strip()
+                    if quota.isdigit() and period.isdigit() and int(period):
+                        yield int(quota) / int(period)
+
+
+def _upwards(root: Path, own: str) -> Iterator[Path]:
+    folder = root / own.strip("/")
+    while True:
+        yield folder
+        if folder == root or root not in folder.parents:
+            return
+        folder = folder.parent
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+
+
+def limit_memory(limit_bytes: int) -> None:
+    """Cap the address space, so that a bomb is a MemoryError here and not an out-of-memory kill elsewhere."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        limit_bytes = min(limit_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, hard))
+
+
+def die_with_parent(number: signal.Signals, *, parent_pid: int) -> None:
+    """Ask the kernel to send `number` here when the parent is gone; at once if it is gone already.
+
+    Args:
+        number: The signal.
+        parent_pid: Who the parent was when this process was started.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    if os.getppid() != parent_pid:
+        os.kill(os.getpid(), number)
+
+
+def arm_deadline(seconds: float) -> None:
+    """Let the kernel kill this process (SIGALRM) unless `disarm_deadline` comes first."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def disarm_deadline() -> None:
+    """Take the deadline back."""
+    signal.setitimer(signal.ITIMER_REAL, 0)

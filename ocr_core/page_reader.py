@@ -1,0 +1,264 @@
+"""One page image → PageText: straighten, read, turn and read again if it reads badly, map back.
+
+Invariants:
+
+* A page that reads well is read once; what it pays for the others is one look at its ink profile.
+* Every coordinate goes back through the inverse of what was done to the raster, so a polygon lies on the page as a
+  viewer shows it.
+* The engine is behind a port; this module knows none by name.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from PIL import Image
+
+from ocr_core import geometry, skew
+from ocr_core.documents import PageImage
+from ocr_core.engine import FoundLine, OcrEngine, Picture
+from ocr_core.errors import EngineTimeoutError
+from ocr_core.geometry import Affine, Corners
+from ocr_core.page_text import Line, PageText, Polygon, Style, Word
+from ocr_core.reading_order import ReadingOrder, ordered
+
+WEAK_CONFIDENCE = 0.65
+STRONG_CONFIDENCE = 0.80
+FEW_WORDS = 3
+
+_STRAIGHTENED_FROM_DEGREES = 1.0
+_LINES_CONTRAST = 3.0
+_LINES_GAIN = 1.5
+_ACROSS_PLAINLY = 1.5
+_ORIENTATION_HINT = 3.0
+_ORIENTATION_SURE = 10.0
+_SHORT_LINE_HEIGHTS = 5
+_CONFIDENCE_DECIMALS = 3
+_ANGLE_DECIMALS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What the engine found in one raster, and how that raster lies on the page.
+
+    Attributes:
+        lines: In pixels of the raster.
+        back: From pixels of the raster to units of the page.
+        turned: How many degrees the raster was turned back, that is, how far the text was turned clockwise.
+    """
+
+    lines: tuple[FoundLine, ...]
+    back: Affine
+    turned: float
+
+    @property
+    def words(self) -> int:
+        return sum(len(line.words) for line in self.lines)
+
+    @property
+    def confidence(self) -> float:
+        return _mean((word.confidence, len(word.text)) for line in self.lines for word in line.words)
+
+    @property
+    def is_strong(self) -> bool:
+        return self.words >= FEW_WORDS and self.confidence >= STRONG_CONFIDENCE
+
+    @property
+    def is_weak(self) -> bool:
+        return self.words < FEW_WORDS or self.confidence < WEAK_CONFIDENCE
+
+    @property
+    def evidence(self) -> float:
+        """How much text there is that the engine believes in."""
+        return sum(len(word.text) * max(0.0, word.confidence - 0.5) for line in self.lines for word in line.words)
+
+
+class PageReader:
+    """Reads pages with an engine.
+
+    Args:
+        engine: The engine.
+        monotonic: Seconds from a clock that never steps.
+    """
+
+    def __init__(self, engine: OcrEngine, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._engine = engine
+        self._monotonic = monotonic
+
+    def read(
+        self,
+        image: PageImage,
+        languages: tuple[str, ...],
+        *,
+        order: ReadingOrder = "basic",
+        language: str | None = None,
+        timeout_seconds: float = 60,
+    ) -> PageText:
+        """Read one page.
+
+        Args:
+            image: The page, decoded.
+            languages: Models to read with.
+            order: Order of the lines.
+            language: BCP-47 code that the caller forced; told back as the page's language.
+            timeout_seconds: When to give up.
+
+        Raises:
+            EngineTimeoutError: The time was not enough.
+            FailedToProcessError: The engine failed.
+        """
+        until = self._monotonic() + timeout_seconds
+        reading = self._best_reading(image, languages, until)
+        return _page_text(image, reading, order, language)
+
+    def _best_reading(self, image: PageImage, languages: tuple[str, ...], until: float) -> _Reading:
+        level = skew.estimate(image.image)
+        best = self._reading(image, 0, level, languages, until)
+        if not best.is_weak:
+            return best
+        for quarters, slope in self._other_ways_up(image, level):
+            try:
+                other = self._reading(image, quarters, slope, languages, until)
+            except EngineTimeoutError:
+                break
+            if other.evidence > best.evidence:
+                best = other
+            if best.is_strong:
+                break
+        return best
+
+    def _other_ways_up(self, image: PageImage, level: skew.Skew) -> list[tuple[int, skew.Skew]]:
+        """Quarter turns worth trying, the likeliest first.
+
+        The ink profile tells along which axis the lines run; the engine's guess tells which end is up.
+        """
+        upright = skew.estimate(image.image.transpose(Image.Transpose.ROTATE_90))
+        slopes = {1: upright, 2: level, 3: upright}
+        if upright.contrast > _ACROSS_PLAINLY * level.contrast:
+            candidates = [1, 3]
+        elif level.contrast > _ACROSS_PLAINLY * upright.contrast:
+            candidates = [2]
+        else:
+            candidates = [2, 1, 3]
+        guess = self._engine.orientation(_picture(image.image, image.dpi))
+        if guess is not None and guess.confidence >= _ORIENTATION_SURE:
+            candidates = [guess.quarter_turns] if guess.quarter_turns else []
+        elif guess is not None and guess.confidence >= _ORIENTATION_HINT:
+            candidates.sort(key=lambda quarters: quarters != guess.quarter_turns)
+        return [(quarters, slopes[quarters]) for quarters in candidates]
+
+    def _reading(
+        self, image: PageImage, quarters: int, slope: skew.Skew, languages: tuple[str, ...], until: float
+    ) -> _Reading:
+        degrees = slope.degrees if _is_plain(slope) else 0.0
+        raster = _turned_back(image.image, quarters, degrees)
+        turned = 90.0 * quarters + degrees
+        back = Affine.scaling(image.width / image.image.width, image.height / image.image.height).after(
+            Affine.turning(turned, of=raster.size, onto=image.image.size)
+        )
+        remaining = until - self._monotonic()
+        if remaining <= 0:
+            raise EngineTimeoutError("The page was not read in time.")
+        lines = self._engine.read(_picture(raster, image.dpi), languages, timeout_seconds=remaining)
+        return _Reading(lines=lines, back=back, turned=turned)
+
+
+def _is_plain(slope: skew.Skew) -> bool:
+    return (
+        abs(slope.degrees) >= _STRAIGHTENED_FROM_DEGREES
+        and slope.contrast >= _LINES_CONTRAST
+        and slope.gain >= _LINES_GAIN
+    )
+
+
+_QUARTERS_BACK = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
+
+
+def _turned_back(gray: Image.Image, quarters: int, degrees: float) -> Image.Image:
+    """Undo a clockwise turn; corners that come into view get the paper's colour."""
+    if quarters:
+        gray = gray.transpose(_QUARTERS_BACK[quarters])
+    if degrees:
+        gray = gray.rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=_paper(gray))
+    return gray
+
+
+def _paper(gray: Image.Image) -> int:
+    """The median pixel."""
+    histogram, passed = gray.histogram(), 0
+    for value, count in enumerate(histogram):
+        passed += count
+        if 2 * passed >= gray.width * gray.height:
+            return value
+    return 255
+
+
+def _picture(gray: Image.Image, dpi: int | None) -> Picture:
+    return Picture(pixels=gray.tobytes(), width=gray.width, height=gray.height, dpi=dpi)
+
+
+# ---- from the raster to the page ------------------------------------------------------------------------------------
+
+
+def _page_text(image: PageImage, reading: _Reading, order: ReadingOrder, language: str | None) -> PageText:
+    slope = _common_slope(reading.lines)
+    angle = geometry.normalised(reading.turned + slope)
+    lines = tuple(_line(line, image, reading, slope) for line in reading.lines)
+    return PageText(
+        page=image.page,
+        width=image.width,
+        height=image.height,
+        unit=image.unit,
+        angle=geometry.normalised(round(angle, _ANGLE_DECIMALS)) + 0.0,
+        orientation=round(angle / 90) % 4,
+        language=language,
+        lines=ordered(lines, order, angle=angle),
+    )
+
+
+def _common_slope(lines: tuple[FoundLine, ...]) -> float:
+    """Direction of the text in the raster: the median of the lines', long ones counting more."""
+    slopes = [(geometry.direction(line.baseline), _length(line)) for line in lines if _length(line) > 0]
+    return geometry.weighted_median(slopes) if slopes else 0.0
+
+
+def _length(line: FoundLine) -> float:
+    x1, y1, x2, y2 = line.baseline
+    return math.hypot(x2 - x1, y2 - y1)
+
+
+def _line(line: FoundLine, image: PageImage, reading: _Reading, common_slope: float) -> Line:
+    heights = sorted(min(box[2] - box[0], box[3] - box[1]) for box in (word.box for word in line.words))
+    is_short = _length(line) < _SHORT_LINE_HEIGHTS * heights[len(heights) // 2]
+    slope = common_slope if is_short else geometry.direction(line.baseline)
+    boxes = [geometry.turned_box(word.box, slope) for word in line.words]
+
+    def on_page(corners: Corners) -> Corners:
+        first, second, third, fourth = (reading.back(corner) for corner in corners)
+        return first, second, third, fourth
+
+    def polygon(corners: Corners) -> Polygon:
+        return geometry.polygon(on_page(corners), width=image.width, height=image.height, unit=image.unit)
+
+    words = tuple(
+        Word(text=word.text, polygon=polygon(box), confidence=round(word.confidence, _CONFIDENCE_DECIMALS))
+        for word, box in zip(line.words, boxes, strict=True)
+    )
+    text = "".join(("" if word.glued or not number else " ") + word.text for number, word in enumerate(line.words))
+    confidence = round(_mean((word.confidence, len(word.text)) for word in line.words), _CONFIDENCE_DECIMALS)
+    return Line(
+        text=text,
+        polygon=polygon(geometry.around(boxes, slope)),
+        words=words,
+        confidence=confidence,
+        style=Style(name="other", confidence=max(0.5, confidence)),
+    )
+
+
+def _mean(weighted: Iterable[tuple[float, float]]) -> float:
+    total = weights = 0.0
+    for value, weight in weighted:
+        total += value * weight
+        weights += weight
+    return total / weights if weights else 0.0

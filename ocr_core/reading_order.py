@@ -1,0 +1,48 @@
+"""In which order lines are told.
+
+* natural: the engine's own order, which goes down one column before it starts the next.
+* basic: from top to bottom, and from left to right where lines stand side by side, whatever column they are in.
+
+Invariant: pure; "top" is where the text's own top is, so a page that lies on its side is told as if it stood.
+"""
+
+import math
+from typing import Literal
+
+from ocr_core.page_text import Line
+
+ReadingOrder = Literal["basic", "natural"]
+
+
+def ordered(lines: tuple[Line, ...], order: ReadingOrder, *, angle: float) -> tuple[Line, ...]:
+    """Lines in the order that was asked for.
+
+    Args:
+        lines: In the engine's order.
+        order: "basic" or "natural".
+        angle: Direction of the text on the page, degrees clockwise.
+    """
+    return lines if order == "natural" else _from_top_to_bottom(lines, angle)
+
+
+def _from_top_to_bottom(lines: tuple[Line, ...], angle: float) -> tuple[Line, ...]:
+    """Rows of lines whose middles stand level, each row from left to right."""
+    placed = sorted(((*_extent(line, angle), number) for number, line in enumerate(lines)), key=lambda item: item[1])
+    rows: list[list[tuple[float, float, float, int]]] = []
+    for item in placed:
+        _, middle, height, _ = item
+        if rows and any(abs(middle - other) < min(height, tall) / 2 for _, other, tall, _ in rows[-1]):
+            rows[-1].append(item)
+        else:
+            rows.append([item])
+    return tuple(lines[number] for row in rows for _, _, _, number in sorted(row))
+
+
+def _extent(line: Line, angle: float) -> tuple[float, float, float]:
+    """Left edge, middle and height in the frame of the text."""
+    cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    x1, y1, x2, y2, x3, y3, x4, y4 = line.polygon
+    corners = ((x1, y1), (x2, y2), (x3, y3), (x4, y4))
+    across = [cosine * x + sine * y for x, y in corners]
+    down = [cosine * y - sine * x for x, y in corners]
+    return min(across), (min(down) + max(down)) / 2, max(down) - min(down)

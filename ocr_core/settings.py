@@ -1,0 +1,163 @@
+"""What the core is told at its start: `Key=Value` words over environment variables over defaults.
+
+Invariants:
+
+* Names compare without regard to case; `:`, `::` and `__` separate alike.
+* Unknown names are ignored: the same words are given to all processes of the appliance.
+* Settings are read once, into a frozen value; nothing else looks at the environment.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ocr_core.limits import usable_cpus
+from ocr_core.tesseract import DEFAULT_TESSDATA
+
+T = TypeVar("T")
+
+_SEPARATORS = re.compile(r"::?|__")
+_WORD = re.compile(r"([A-Za-z][A-Za-z0-9_:]*)=(.*)\Z", re.DOTALL)
+
+
+class SettingsError(ValueError):
+    """A setting's value cannot be used; the message names the setting."""
+
+
+class WordError(SettingsError):
+    """A word on the command line is not `Key=Value`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything the core can be told.
+
+    Attributes:
+        socket: Where it listens (`Sidecar:CoreSocket`).
+        state_directory: Where the device's public key lies (`Sidecar:StateDirectory`).
+        trust_root: The vendor's public keys (`Sidecar:TrustRoot`).
+        host_id: The operator's own name for this host, which a licence may be bound to (`Sidecar:HostId`).
+        license_directory: The licence folder (`Mounts:License`).
+        shared_directory: The folder of documents (`Mounts:Shared`).
+        workers: How many pages are read at once (`Core:Workers`; the CPUs that may be used).
+        cpu_info: The file that lists the CPU's flags (`Core:CpuInfo`).
+        tessdata: The folder of the models (`Core:Tessdata`, or TESSDATA_PREFIX).
+        languages: Models to read with when the caller names no language (`Core:Languages`, joined by +).
+        page_timeout_seconds: Deadline for one page (`Core:PageTimeoutSeconds`).
+        max_pixels: Pages are shrunk to this many pixels (`Core:MaxMegapixels`).
+        memory_bytes: Address space of one worker (`Core:WorkerMemoryMegabytes`).
+        die_with_parent: Stop when the process that started the core is gone (`Core:DieWithParent`).
+    """
+
+    socket: Path = Path("/run/sidecar/core.sock")
+    state_directory: Path = Path("/var/lib/sidecar")
+    trust_root: Path = Path("/etc/tollgate/trust-root.json")
+    host_id: str | None = None
+    license_directory: Path = Path("/license")
+    shared_directory: Path = Path("/share")
+    workers: int = 1
+    cpu_info: Path = Path("/proc/cpuinfo")
+    tessdata: Path = DEFAULT_TESSDATA
+    languages: tuple[str, ...] = ("eng",)
+    page_timeout_seconds: int = 60
+    max_pixels: int = 3_000_000
+    memory_bytes: int = 2 * 1024**3
+    die_with_parent: bool = False
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, str]) -> "Settings":
+        """Settings from names as people write them.
+
+        Raises:
+            SettingsError: A value cannot be used.
+        """
+        found = {_canonical(name): (name, value.strip()) for name, value in values.items() if value.strip()}
+
+        def take(name: str, default: T, read: Callable[[str], T]) -> T:
+            given, value = found.get(_canonical(name), (name, ""))
+            if not value:
+                return default
+            try:
+                return read(value)
+            except ValueError as exc:
+                raise SettingsError(f"{given}={value}: {exc}") from exc
+
+        default = cls()
+        tessdata = take("TESSDATA_PREFIX", default.tessdata, _path)
+        return cls(
+            socket=take("Sidecar:CoreSocket", default.socket, _path),
+            state_directory=take("Sidecar:StateDirectory", default.state_directory, _path),
+            trust_root=take("Sidecar:TrustRoot", default.trust_root, _path),
+            host_id=take("Sidecar:HostId", default.host_id, str),
+            license_directory=take("Mounts:License", default.license_directory, _path),
+            shared_directory=take("Mounts:Shared", default.shared_directory, _path),
+            workers=take("Core:Workers", 0, _between(1, 256)) or usable_cpus(),
+            cpu_info=take("Core:CpuInfo", default.cpu_info, _path),
+            tessdata=take("Core:Tessdata", tessdata, _path),
+            languages=take("Core:Languages", default.languages, _models),
+            page_timeout_seconds=take("Core:PageTimeoutSeconds", default.page_timeout_seconds, _between(1, 3600)),
+            max_pixels=take("Core:MaxMegapixels", default.max_pixels, _megapixels),
+            memory_bytes=1024**2
+            * take("Core:WorkerMemoryMegabytes", default.memory_bytes // 1024**2, _between(512, 2**20)),
+            die_with_parent=take("Core:DieWithParent", default.die_with_parent, _boolean),
+        )
+
+
+def read_settings(words: Iterable[str], environment: Mapping[str, str]) -> Settings:
+    """Settings from the command line and the environment; a word beats a variable.
+
+    Raises:
+        WordError: A word is not `Key=Value`.
+        SettingsError: A value cannot be used.
+    """
+    given = {_canonical(name): value for name, value in environment.items()}
+    for word in words:
+        match = _WORD.match(word)
+        if match is None:
+            raise WordError(f"{word!r} is not of the form Key=Value")
+        given[_canonical(match[1])] = match[2]
+    return Settings.from_mapping(given)
+
+
+def _canonical(name: str) -> str:
+    return name.casefold() if name.casefold() == "tessdata_prefix" else _SEPARATORS.sub(":", name).casefold()
+
+
+def _path(value: str) -> Path:
+    if "\0" in value:
+        raise ValueError("a path has no NUL")
+    return Path(value).absolute()
+
+
+def _between(low: int, high: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        if not (value.isascii() and value.isdigit() and len(value) < 10 and low <= int(value) <= high):
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(value)
+
+    return read
+
+
+def _megapixels(value: str) -> int:
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0.5 <= number <= 100:
+        raise ValueError("must be a number from 0.5 to 100")
+    return round(number * 1_000_000)
+
+
+def _models(value: str) -> tuple[str, ...]:
+    models = tuple(part.strip() for part in value.split("+") if part.strip())
+    if not models:
+        raise ValueError("must name at least one model, as in eng+deu")
+    return models
+
+
+def _boolean(value: str) -> bool:
+    if value.casefold() not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return value.casefold() == "true"

@@ -1,0 +1,214 @@
+"""The engine behind the port: Tesseract through tesserocr, and the only file that imports it.
+
+Invariants:
+
+* Pixels go in as bytes; neither Leptonica's decoders nor its encoders ever run.
+* One API object for each set of languages, made once, kept in a bounded least-recently-used cache.
+* An API object is used by one thread of one process at a time. Making one before a fork is safe (Tesseract starts no
+  threads) and lets the workers share its pages of memory.
+"""
+
+import os
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ["OMP_THREAD_LIMIT"] = "1"  # read once, when the library is loaded; a build with OpenMP is slower with more
+
+import tesserocr
+from tesserocr import OEM, PSM, RIL, PyTessBaseAPI
+
+from ocr_core.engine import FoundLine, FoundOrientation, FoundWord, Picture
+from ocr_core.errors import EngineTimeoutError, FailedToProcessError
+
+DEFAULT_TESSDATA = Path("/usr/share/tesseract-ocr/5/tessdata")
+ORIENTATION_MODEL = "osd"
+_NOT_LANGUAGES = frozenset({ORIENTATION_MODEL, "equ", "snum"})
+_MODEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}\Z")
+
+# Characters that are words of their own: Chinese, Japanese, Korean.
+_ONE_CHARACTER_WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+
+_Box = tuple[int, int, int, int]
+
+
+class TesserocrEngine:
+    """Tesseract's LSTM engine.
+
+    Args:
+        tessdata: Folder of the models.
+        cached_languages: How many sets of languages stay loaded (10-15 MB each).
+    """
+
+    name = "tesseract"
+
+    def __init__(self, tessdata: Path = DEFAULT_TESSDATA, *, cached_languages: int = 4) -> None:
+        self._tessdata = tessdata
+        self._cached_languages = cached_languages
+        self._apis: OrderedDict[tuple[str, ...], PyTessBaseAPI] = OrderedDict()
+        self._orientation_api: PyTessBaseAPI | None = None
+
+    @property
+    def version(self) -> str:
+        """See `OcrEngine.version`."""
+        return str(tesserocr.tesseract_version()).split("\n", 1)[0].removeprefix("tesseract").strip()
+
+    def languages(self) -> tuple[str, ...]:
+        """See `OcrEngine.languages`."""
+        found = []
+        for folder, prefix in ((self._tessdata, ""), (self._tessdata / "script", "script/")):
+            try:
+                stems = [entry.name.removesuffix(".traineddata") for entry in folder.glob("*.traineddata")]
+            except OSError:
+                continue
+            found += [prefix + stem for stem in stems if stem not in _NOT_LANGUAGES and _MODEL_NAME.match(stem)]
+        return tuple(sorted(found))
+
+    def preload(self, languages: tuple[str, ...]) -> None:
+        """See `OcrEngine.preload`."""
+        self._api(languages)
+
+    def read(self, picture: Picture, languages: tuple[str, ...], *, timeout_seconds: float) -> tuple[FoundLine, ...]:
+        """See `OcrEngine.read`."""
+        api = self._api(languages)
+        started = time.monotonic()
+        try:
+            _show(api, picture)
+            if not api.Recognize(max(1, int(timeout_seconds * 1000))):
+                if time.monotonic() - started >= timeout_seconds * 0.9:
+                    raise EngineTimeoutError(f"The page was not read within {timeout_seconds:.0f} seconds.")
+                raise FailedToProcessError("The engine could not read the page.")
+            return tuple(_lines(api))
+        except RuntimeError as exc:
+            raise FailedToProcessError("The engine could not read the page.") from exc
+        finally:
+            api.Clear()
+
+    def orientation(self, picture: Picture) -> FoundOrientation | None:
+        """See `OcrEngine.orientation`."""
+        if self._orientation_api is None:
+            if not (self._tessdata / f"{ORIENTATION_MODEL}.traineddata").is_file():
+                return None
+            self._orientation_api = self._new_api(ORIENTATION_MODEL, PSM.OSD_ONLY)
+        api = self._orientation_api
+        try:
+            _show(api, picture)
+            found = api.DetectOrientationScript()
+        except RuntimeError:
+            return None
+        finally:
+            api.Clear()
+        if not found:
+            return None
+        return FoundOrientation(
+            quarter_turns=int(found["orient_deg"]) // 90 % 4, confidence=float(found["orient_conf"])
+        )
+
+    def _api(self, languages: tuple[str, ...]) -> PyTessBaseAPI:
+        api = self._apis.get(languages)
+        if api is None:
+            while len(self._apis) >= self._cached_languages:
+                self._apis.popitem(last=False)[1].End()
+            api = self._apis[languages] = self._new_api("+".join(languages), PSM.AUTO)
+        self._apis.move_to_end(languages)
+        return api
+
+    def _new_api(self, models: str, mode: int) -> PyTessBaseAPI:
+        oem = OEM.DEFAULT if mode == PSM.OSD_ONLY else OEM.LSTM_ONLY
+        try:
+            api = PyTessBaseAPI(path=str(self._tessdata), lang=models, psm=mode, oem=oem)
+        except RuntimeError as exc:
+            raise FailedToProcessError(f"The model {models} in {self._tessdata} could not be loaded.") from exc
+        api.SetVariable("debug_file", os.devnull)
+        return api
+
+
+def _show(api: PyTessBaseAPI, picture: Picture) -> None:
+    api.SetImageBytes(picture.pixels, picture.width, picture.height, 1, picture.width)
+    if picture.dpi is not None:
+        api.SetSourceResolution(picture.dpi)
+
+
+def _lines(api: PyTessBaseAPI) -> Iterator[FoundLine]:
+    results = api.GetIterator()
+    if results is None:
+        return
+    block = -1
+    words: list[FoundWord] = []
+    baseline: tuple[float, float, float, float] | None = None
+    more = True
+    while more:
+        new_block = results.IsAtBeginningOf(RIL.BLOCK)
+        if new_block or results.IsAtBeginningOf(RIL.TEXTLINE):
+            if words and baseline is not None:
+                yield FoundLine(words=tuple(words), baseline=baseline, block=block)
+            words, baseline = [], None
+            block += new_block
+        found = _words(results)
+        if found:
+            words += found
+            baseline = baseline or _baseline(results, found)
+        more = results.Next(RIL.WORD)
+    if words and baseline is not None:
+        yield FoundLine(words=tuple(words), baseline=baseline, block=block)
+
+
+def _words(results: tesserocr.PyResultIterator) -> list[FoundWord]:
+    """The word under the iterator; several where each character is a word."""
+    text, box = _text(results, RIL.WORD), results.BoundingBox(RIL.WORD)
+    if not text or box is None:
+        return []
+    if len(text) > 1 and _ONE_CHARACTER_WORDS.search(text):
+        return list(_characters(results))
+    return [FoundWord(text=text, box=box, confidence=_confidence(results, RIL.WORD))]
+
+
+def _characters(results: tesserocr.PyResultIterator) -> Iterator[FoundWord]:
+    """The symbols of the word under the iterator; letters and digits between ideographs stay together."""
+    pending: list[tuple[str, _Box, float]] = []
+    glued = False
+    more = True
+    while more:
+        text, box = _text(results, RIL.SYMBOL), results.BoundingBox(RIL.SYMBOL)
+        alone = _ONE_CHARACTER_WORDS.match(text)
+        if text and box is not None:
+            if pending and (alone or _ONE_CHARACTER_WORDS.match(pending[-1][0])):
+                yield _joined(pending, glued=glued)
+                pending, glued = [], True
+            pending.append((text, box, _confidence(results, RIL.SYMBOL)))
+        more = not results.IsAtFinalElement(RIL.WORD, RIL.SYMBOL) and results.Next(RIL.SYMBOL)
+    if pending:
+        yield _joined(pending, glued=glued)
+
+
+def _joined(symbols: list[tuple[str, _Box, float]], *, glued: bool) -> FoundWord:
+    boxes = [box for _, box, _ in symbols]
+    return FoundWord(
+        text="".join(text for text, _, _ in symbols),
+        box=(min(b[0] for b in boxes), min(b[1] for b in boxes), max(b[2] for b in boxes), max(b[3] for b in boxes)),
+        confidence=sum(confidence for _, _, confidence in symbols) / len(symbols),
+        glued=glued,
+    )
+
+
+def _text(results: tesserocr.PyResultIterator, level: int) -> str:
+    """The text without white space; the binding raises where there is none."""
+    try:
+        return "".join(str(results.GetUTF8Text(level)).split())
+    except RuntimeError:
+        return ""
+
+
+def _confidence(results: tesserocr.PyResultIterator, level: int) -> float:
+    return min(1.0, max(0.0, float(results.Confidence(level)) / 100))
+
+
+def _baseline(results: tesserocr.PyResultIterator, words: list[FoundWord]) -> tuple[float, float, float, float]:
+    points = results.Baseline(RIL.TEXTLINE)
+    if points is None:
+        left, _, right, bottom = words[0].box
+        return (left, bottom, right, bottom)
+    (x1, y1), (x2, y2) = points
+    return (x1, y1, x2, y2)
