@@ -1,0 +1,310 @@
+"""The metering cycle with a real ledger and real files: ten failures cut off, one success resumes, nothing is lost."""
+
+import random
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from licenses.device_key import DeviceKey
+from licenses.lease import open_lease
+from licenses.model import READ_PAGES_METER
+from licenses.usage_log.entry import leaf_hash, parse_entry
+from licenses.usage_log.files import RecordFile, parse_record_file
+from licenses.usage_log.merkle import root_of
+from licenses.usage_log.note import open_checkpoint
+from sidecar.bootstrap import ledger_path, migrate
+from sidecar.errors import LedgerUnavailableError
+from sidecar.ledger import Ledger, UseEvent
+from sidecar.license_mount import LicenseMount
+from sidecar.metering import Meter, RecordOutput
+from sidecar.settings import Settings
+from tests.fakes.clock import FakeClock
+from tests.fakes.licences import a_license, a_vendor
+
+
+class Site:
+    """One appliance's meter on a folder, with a clock that the test moves."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.folder = folder
+        self.clock = FakeClock()
+        self.vendor = a_vendor()
+        trust_root, license_file = self.vendor.install(folder)
+        self.license_file = license_file
+        (folder / "output").mkdir()
+        self.settings = replace(
+            Settings(
+                license_directory=license_file.parent,
+                output_directory=folder / "output",
+                state_directory=folder / "state",
+                trust_root=trust_root,
+            ),
+            **settings,  # type: ignore[arg-type]
+        )
+        self.start()
+
+    def start(self) -> None:
+        migrate(self.settings)
+        self.device = DeviceKey.load_or_create(self.settings.state_directory)
+        self.licenses = LicenseMount(self.settings)
+        self.ledger = Ledger(
+            ledger_path(self.settings), clock=self.clock, instance=self.device.instance_id, version="0.1.0"
+        )
+        self.output = RecordOutput(self.settings.output_directory, self.device.instance_id)
+        self.meter = Meter(
+            settings=self.settings,
+            clock=self.clock,
+            ledger=self.ledger,
+            licenses=self.licenses,
+            device=self.device,
+            output=self.output,
+            jitter=random.Random(1),
+        )
+        self.meter.open()
+
+    def crash(self) -> None:
+        """As after kill -9: nothing is closed by the meter, and a new one starts."""
+        self.ledger.close()
+        self.start()
+
+    def use(self, pages: int) -> None:
+        operation = str(uuid.uuid4())
+        self.ledger.record_use(
+            [
+                UseEvent(operation_id=operation, page=page, meter=READ_PAGES_METER, license_id=a_license().license_id)
+                for page in range(1, pages + 1)
+            ]
+        )
+
+    def files(self) -> list[RecordFile]:
+        found = [parse_record_file(path) for path in self.output.folder.glob("usage/*/*/*.jsonl")]
+        return sorted(found, key=lambda file: file.header.first_seq)
+
+    def pages_in_files(self) -> int:
+        entries = [parse_entry(line) for file in self.files() for line in file.lines]
+        return sum(1 for entry in entries if entry["kind"] == "use")
+
+    def break_output(self) -> None:
+        self.settings.output_directory.rename(self.folder / "elsewhere")
+        self.settings.output_directory.write_text("not a folder")
+
+    def mend_output(self) -> None:
+        self.settings.output_directory.unlink()
+        (self.folder / "elsewhere").rename(self.settings.output_directory)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    site.ledger.close()
+
+
+def require_sound(site: Site) -> None:
+    """The files are the log: contiguous, chained, and under seals that the device key signed."""
+    files = site.files()
+    lines: list[bytes] = []
+    previous = ""
+    for file in files:
+        assert file.header.first_seq == len(lines)
+        assert file.header.previous_file_sha256 == previous
+        lines += file.lines
+        assert file.trailer.size == len(lines)
+        assert file.trailer.root == root_of(map(leaf_hash, lines))
+        note = (site.output.folder / "checkpoints" / str(len(lines))).read_text()
+        keys = {file.header.origin: site.device.verifying_key}
+        checkpoint = open_checkpoint(note, keys)
+        assert (checkpoint.size, checkpoint.root) == (len(lines), file.trailer.root)
+        previous = file.sha256
+    assert lines == list(site.ledger.lines(0, len(lines)))
+
+
+def test_a_cycle_writes_the_window_as_a_sealed_file(site: Site) -> None:
+    site.use(3)
+    site.clock.pass_seconds(650)
+    outcome = site.meter.cycle()
+    assert outcome.failed_cycles == 0
+    (path,) = outcome.files
+    assert path.stat().st_mode & 0o777 == 0o440
+    assert site.pages_in_files() == 3
+    assert dict(site.files()[0].trailer.meters) == {READ_PAGES_METER: 3}
+    require_sound(site)
+
+
+def test_an_empty_window_is_closed_too(site: Site) -> None:
+    site.meter.cycle()
+    site.clock.pass_seconds(700)
+    site.meter.cycle()
+    assert len(site.files()) == 2
+    require_sound(site)
+
+
+def test_windows_last_between_ten_and_fifteen_minutes(site: Site) -> None:
+    lengths = [site.meter.plan() for _ in range(500)]
+    assert min(lengths) >= 600
+    assert max(lengths) <= 900
+    assert max(lengths) - min(lengths) > 250
+
+
+def test_tenth_failure_cuts_off_and_first_success_resumes(site: Site) -> None:
+    lease = site.licenses.lease_path
+    assert lease.exists()
+    site.break_output()
+    for attempt in range(1, 10):
+        site.use(1)
+        site.clock.pass_seconds(700)
+        assert site.meter.cycle().failed_cycles == attempt
+        assert lease.exists(), f"served through failure {attempt}"
+    site.use(1)
+    site.clock.pass_seconds(700)
+    assert site.meter.cycle().failed_cycles == 10
+    assert not lease.exists()
+    site.clock.pass_seconds(700)
+    assert site.meter.cycle().failed_cycles == 11
+
+    site.mend_output()
+    site.clock.pass_seconds(700)
+    outcome = site.meter.cycle()
+    assert outcome.failed_cycles == 0
+    assert lease.exists()
+    assert site.pages_in_files() == 10
+    assert len(site.files()) == 12
+    require_sound(site)
+
+
+def test_restarts_neither_reset_nor_advance_the_count(site: Site) -> None:
+    site.break_output()
+    for attempt in range(1, 11):
+        site.clock.pass_seconds(700)
+        assert site.meter.cycle().failed_cycles == attempt
+        site.crash()
+        assert site.ledger.snapshot(READ_PAGES_METER).failed_cycles == attempt
+        assert site.licenses.lease_path.exists() is (attempt < 10)
+    site.mend_output()
+    site.crash()
+    assert site.ledger.snapshot(READ_PAGES_METER).failed_cycles == 0
+    assert site.licenses.lease_path.exists()
+
+
+def test_strict_takes_the_lease_back_at_the_first_failure(tmp_path: Path) -> None:
+    site = Site(tmp_path, strict=True)
+    site.break_output()
+    site.clock.pass_seconds(700)
+    site.meter.cycle()
+    assert not site.licenses.lease_path.exists()
+    site.ledger.close()
+
+
+def test_failure_says_path_uid_and_command(site: Site) -> None:
+    shutil.rmtree(site.settings.output_directory)
+    site.clock.pass_seconds(700)
+    failure = site.meter.cycle().failure
+    assert str(site.settings.output_directory) in failure
+    assert "Mounts:Output" in failure
+
+
+def test_output_deleted_underneath_is_made_again(site: Site) -> None:
+    site.use(1)
+    site.meter.cycle()
+    shutil.rmtree(site.output.folder)
+    site.use(2)
+    site.clock.pass_seconds(700)
+    assert site.meter.cycle().failed_cycles == 0
+    assert site.pages_in_files() == 2
+
+
+def test_crash_leaves_the_window_to_the_next_start(site: Site) -> None:
+    site.use(4)
+    site.crash()
+    assert site.pages_in_files() == 4
+    assert site.files()[-1].header.reason == "recovery"
+    require_sound(site)
+
+
+def test_shutdown_closes_the_window(site: Site) -> None:
+    site.use(2)
+    site.meter.close()
+    assert site.pages_in_files() == 2
+    assert site.files()[-1].header.reason == "shutdown"
+    assert not site.licenses.lease_path.exists()
+    site.crash()
+    require_sound(site)
+
+
+def test_shutdown_with_broken_output_counts_no_attempt(site: Site) -> None:
+    site.break_output()
+    site.meter.close()
+    assert site.ledger.snapshot(READ_PAGES_METER).failed_cycles == 0
+    site.mend_output()
+    site.crash()
+    assert len(site.files()) == 1
+
+
+@pytest.mark.parametrize("step", ["seal", "write", "mark"])
+def test_crash_between_the_steps_of_delivery(site: Site, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Die after closing, after sealing, after writing: the next start ends with the same log, once."""
+    site.use(5)
+    name = {"seal": "seal_window", "write": "file_sha256_before", "mark": "mark_written"}[step]
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.ledger, name, die)
+        with pytest.raises(KeyboardInterrupt):
+            site.meter.cycle()
+    site.crash()
+    assert site.pages_in_files() == 5
+    require_sound(site)
+
+
+def test_lease_is_for_one_window_and_a_little_more(site: Site) -> None:
+    lease = open_lease(site.licenses.lease_path.read_bytes(), site.device.verifying_key)
+    lic = a_license()
+    now_ms = site.clock.boottime_ns // 1_000_000
+
+    def honoured(boottime_ms: int) -> bool:
+        return (
+            lease.refusal(
+                boot_id=site.clock.boot_id, boottime_ms=boottime_ms, license_id=lic.license_id, sequence=lic.sequence
+            )
+            is None
+        )
+
+    assert honoured(now_ms)
+    assert not honoured(now_ms + 961_000)
+    assert lease.until_boottime_ms == site.meter.deadline_ns // 1_000_000 + 60_000
+
+
+def test_licence_taken_away_takes_the_lease_and_is_noted(site: Site) -> None:
+    kept = site.license_file.read_bytes()
+    site.license_file.unlink()
+    site.meter.watch_license()
+    assert not site.licenses.lease_path.exists()
+    site.license_file.write_bytes(kept)
+    site.meter.watch_license()
+    assert site.licenses.lease_path.exists()
+    size = site.ledger.snapshot(READ_PAGES_METER).size
+    noted = [entry for entry in map(parse_entry, site.ledger.lines(0, size)) if entry["kind"] == "license"]
+    assert [entry["in_force"] for entry in noted] == [True, False, True]
+
+
+def test_a_longer_licence_is_taken_up(site: Site) -> None:
+    later = a_license().expires_at + timedelta(days=365)
+    renewed = a_license(sequence=2, expires_at=later, termination_at=later)
+    (site.license_file.parent / "renewed.dat").write_bytes(site.vendor.seal(renewed))
+    site.meter.watch_license()
+    lease = open_lease(site.licenses.lease_path.read_bytes(), site.device.verifying_key)
+    assert lease.license_sequence == 2
+
+
+def test_tampered_frontier_stops_the_meter(site: Site) -> None:
+    site.meter.cycle()
+    site.ledger._writer.execute("UPDATE frontier SET hash = zeroblob(32) WHERE level = 0")
+    with pytest.raises(LedgerUnavailableError, match="frontier"):
+        site.crash()

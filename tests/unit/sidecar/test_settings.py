@@ -1,0 +1,125 @@
+"""Settings: the forms in which people write them, and what is refused with which exit code."""
+
+from pathlib import Path
+
+import pytest
+
+from sidecar.errors import SettingsError
+from sidecar.settings import Settings, canonical_name, load_settings, parse_words, require_start
+
+ENVIRONMENT: dict[str, str] = {}
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "Mounts:License=/x",
+        "mounts:license=/x",
+        "MOUNTS:LICENSE=/x",
+        "Mounts__License=/x",
+        "Mounts::License=/x",
+        "'Mounts:License=/x'",
+        'Mounts:License="/x"',
+        "--Mounts:License=/x",
+        " Mounts:License = /x ",
+    ],
+)
+def test_forms_of_a_word(word: str) -> None:
+    assert load_settings([word], ENVIRONMENT).license_directory == Path("/x")
+
+
+@pytest.mark.parametrize("name", ["Mounts:License", "Mounts__License", "MOUNTS__LICENSE", "mounts:license"])
+def test_forms_of_a_variable(name: str) -> None:
+    assert load_settings([], {name: "/x"}).license_directory == Path("/x")
+
+
+def test_words_beat_environment_beats_file(tmp_path: Path) -> None:
+    file = tmp_path / "sidecar.conf"
+    file.write_text("[Mounts]\nLicense=/file\nOutput=/file\nShared=/file\n")
+    settings = load_settings(["Mounts:License=/word"], {"Mounts__License": "/env", "Mounts__Output": "/env"}, file)
+    assert [settings.license_directory, settings.output_directory, settings.shared_directory] == [
+        Path("/word"),
+        Path("/env"),
+        Path("/file"),
+    ]
+
+
+def test_ini_without_sections_and_toml(tmp_path: Path) -> None:
+    ini, toml = tmp_path / "a.conf", tmp_path / "b.toml"
+    ini.write_text("# words\nMounts:License = /x\nMetering__Strict=true\n")
+    toml.write_text('[Mounts]\nLicense = "/x"\n[Metering]\nStrict = true\n')
+    for file in (ini, toml):
+        settings = load_settings([], ENVIRONMENT, file)
+        assert settings.license_directory == Path("/x")
+        assert settings.strict
+
+
+def test_defaults() -> None:
+    settings = load_settings([], ENVIRONMENT)
+    assert settings == Settings()
+    assert settings.has_standard_cadence
+    assert (settings.host, settings.port) == ("0.0.0.0", 5000)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "Metering:MinIntervalSeconds=0",
+        "Metering:MinIntervalSeconds=ten",
+        "Metering:MinIntervalSeconds=901",
+        "Metering:Strict=maybe",
+        "Sidecar:Listen=nowhere",
+        "Sidecar:Listen=0.0.0.0:99999",
+        "Core:Workers=-1",
+        "ErrorCompat=other",
+        "StorageTimeToLiveInMinutes=59",
+        "Mounts:License=\0",
+    ],
+)
+def test_bad_values_are_refused_with_65(word: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings([word], ENVIRONMENT)
+    assert caught.value.exit_code == 65
+    assert caught.value.next_step
+    assert word.split("=", maxsplit=1)[0] in str(caught.value)
+
+
+def test_a_word_that_is_no_setting_is_bad_usage() -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_words(["accept"])
+    assert caught.value.exit_code == 64
+
+
+def test_unknown_names_are_ignored() -> None:
+    assert load_settings(["Some:Thing=1"], {"PATH": "/bin"}) == Settings()
+
+
+@pytest.mark.parametrize("value", ["", "no", "yes"])
+def test_eula_must_be_accepted(value: str) -> None:
+    with pytest.raises(SettingsError, match="EULA=accept") as caught:
+        require_start(load_settings([f"eula={value}"], ENVIRONMENT))
+    assert caught.value.exit_code == 64
+
+
+@pytest.mark.parametrize("value", ["accept", "ACCEPT", '"accept"'])
+def test_eula_accepted(value: str) -> None:
+    require_start(load_settings([f"EULA={value}"], ENVIRONMENT))
+
+
+def test_billing_must_be_a_uri() -> None:
+    with pytest.raises(SettingsError, match=r"Invalid Billing Endpoint URI\.") as caught:
+        require_start(load_settings(["eula=accept", "billing=nonsense"], ENVIRONMENT))
+    assert caught.value.exit_code == 65
+
+
+def test_settings_survive_the_way_to_a_child() -> None:
+    settings = load_settings(
+        ["eula=accept", "Mounts:License=/x", "Metering:Strict=true", "Core:Workers=3", "ApiKey=secret"], ENVIRONMENT
+    )
+    assert load_settings([], settings.to_environment()) == settings
+
+
+def test_api_key_is_never_shown() -> None:
+    environment = Settings(api_key="secret").to_environment()
+    assert environment["ApiKey"] == "secret"
+    assert canonical_name("API__KEY") != canonical_name("ApiKey")
