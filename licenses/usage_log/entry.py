@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from licenses.errors import FormatError, RecordError
 from licenses.strict_json import JsonValue, canonical, loads
@@ -28,7 +28,29 @@ _USE_TEXTS = ("apiType", "containerId", "containerType", "containerVersion", "id
 _USE_MEMBERS = frozenset((*INTEGER_MEMBERS, *_USE_TEXTS, "kind", "meter", "page", "requestTime"))
 _METER_MEMBERS = frozenset({"name", "quantity"})
 _LONG_NUMBER = re.compile(r"[0-9]{16}")
-_GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_GUID_PATTERN = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_GUID = re.compile(_GUID_PATTERN)
+_TEXT = r'"[ !#-\[\]-~]{1,128}"'
+_NUMBER = "(?:0|[1-9][0-9]{0,14})"
+_USE_LINE = re.compile(
+    (
+        rf'\{{"apiType":{_TEXT},"boottime_ms":{_NUMBER},"containerId":{_TEXT},"containerType":{_TEXT},'
+        rf'"containerVersion":{_TEXT},"effective_ms":({_NUMBER}),"id":"({_GUID_PATTERN})","kind":"use",'
+        rf'"meter":\{{"name":"([ !#-\[\]-~]{{1,128}})","quantity":({_NUMBER})\}},"page":([1-9][0-9]{{0,14}}),'
+        rf'"requestTime":{_NUMBER},"seq":({_NUMBER}),"wall_ms":{_NUMBER}\}}'
+    ).encode("ascii")
+)
+
+
+class Use(NamedTuple):
+    """What an auditor counts in a `use` entry; `identity` and `meter` are ASCII bytes."""
+
+    seq: int
+    effective_ms: int
+    identity: bytes
+    page: int
+    meter: bytes
+    quantity: int
 
 
 def encode_entry(entry: Mapping[str, object]) -> bytes:
@@ -76,6 +98,23 @@ def parse_entry(line: bytes) -> dict[str, JsonValue]:
     elif kind not in KINDS:
         raise RecordError(f"an entry is of the unknown kind {kind!r:.40}")
     return entry
+
+
+def read_use(line: bytes) -> Use | None:
+    """Read a plain `use` line many times faster than `parse_entry`.
+
+    Returns:
+        None for every other line, and for a `use` line with escapes or very large numbers: ask `parse_entry` then.
+        Whatever this accepts, `parse_entry` accepts with the same meaning.
+    """
+    found = _USE_LINE.fullmatch(line)
+    if found is None or len(line) > MAX_LINE_BYTES:
+        return None
+    effective_ms, identity, meter, quantity, page, seq = found.groups()
+    amount = int(quantity)
+    if amount > MAX_QUANTITY:
+        return None
+    return Use(int(seq), int(effective_ms), identity, int(page), meter, amount)
 
 
 def leaf_hash(line: bytes) -> bytes:
