@@ -17,6 +17,7 @@ import signal
 import socket
 import stat
 import sys
+import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -42,8 +43,10 @@ EXIT_CPU = 132
 
 SOCKET_MODE = 0o660
 _GRACEFUL_SECONDS = 10
-_HARD_DEADLINE_AFTER_SECONDS = 3
-_MASTER_DEADLINE_AFTER_SECONDS = 8
+_PROBES = 10
+_PROBE_PAUSE_SECONDS = 0.1
+_HARD_DEADLINE_AFTER_SECONDS = 6  # later than the sidecar gives up, so that it does not try a hopeless page again
+_MASTER_DEADLINE_AFTER_SECONDS = 10
 
 _DESCRIPTION = """\
 Reads pages: decodes documents and runs Tesseract, behind a licence, an AVX2 probe and the meter's lease.
@@ -182,14 +185,24 @@ def _prepare_socket(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise FileExistsError(errno.EEXIST, "something that is no socket lies there")
+    for _ in range(_PROBES):  # the workers of a master that was killed take a moment to die
+        if not _answers(path):
+            path.unlink(missing_ok=True)
+            return
+        time.sleep(_PROBE_PAUSE_SECONDS)
+    raise OSError(errno.EADDRINUSE, "another core is running there")
+
+
+def _answers(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
+        probe.settimeout(_PROBE_PAUSE_SECONDS)
         try:
             probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-        else:
-            raise OSError(errno.EADDRINUSE, "another core is running there")
+            return False
+        except TimeoutError:
+            pass
+        return True
 
 
 class CoreServer(BaseApplication):  # type: ignore[misc]

@@ -40,7 +40,7 @@ WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 _Request = TypeVar("_Request")
 
 _DocumentId = Annotated[
-    str, msgspec.Meta(pattern=r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$")
+    str, msgspec.Meta(pattern=r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\Z")
 ]
 
 
@@ -50,10 +50,12 @@ class InspectRequest(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         document: GUID of the operation whose document it is.
         formats: Formats that the caller takes.
+        language: BCP-47 code that its pages will be read with; checked here, so that it is refused at once.
     """
 
     document: _DocumentId
     formats: tuple[str, ...] = tuple(str(kind) for kind in documents.DocumentFormat)
+    language: str | None = None
 
 
 class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +167,8 @@ class _Core:
         """What a document is, and how many pages it has."""
         self._services.wall.admit(_lease(environ))
         request = _request(environ, InspectRequest)
+        if request.language is not None:
+            languages.models_for(request.language, self._installed)
         with open_document(self._services.shared_directory, request.document) as file:
             found = documents.inspect(file, request.formats)
         return msgspec.json.encode({"format": str(found.format), "pages": found.pages})

@@ -20,7 +20,6 @@ import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import BinaryIO
 
 import pypdfium2
@@ -197,8 +196,6 @@ def _decoding() -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise InvalidImageDimensionError(_SIDES) from exc
     except pypdfium2.PdfiumError as exc:
-        if getattr(exc, "err_code", None) == pdfium.FPDF_ERR_PASSWORD:
-            raise InvalidImageError("The PDF is protected by a password. Send it without.") from exc
         raise InvalidImageError("The PDF is damaged.") from exc
     except MemoryError as exc:
         raise InvalidImageError("The image needs more memory than one page may take.") from exc
@@ -548,7 +545,12 @@ def _scaled(image: Image.Image) -> Image.Image:
 @contextlib.contextmanager
 def _open_pdf(file: BinaryIO) -> Iterator[pypdfium2.PdfDocument]:
     """Open through the descriptor, so that what is read is what was opened."""
-    pdf = pypdfium2.PdfDocument(Path(f"/proc/self/fd/{file.fileno()}"))
+    handle = pdfium.FPDF_LoadDocument(f"/proc/self/fd/{file.fileno()}".encode("ascii") + b"\0", None)
+    if not handle:
+        if pdfium.FPDF_GetLastError() == pdfium.FPDF_ERR_PASSWORD:
+            raise InvalidImageError("The PDF is protected by a password. Send it without.")
+        raise InvalidImageError("The PDF is damaged.")
+    pdf = pypdfium2.PdfDocument(handle)
     try:
         with contextlib.suppress(pypdfium2.PdfiumError):
             pdf.init_forms()  # what was typed into a form is drawn, where the form is sound

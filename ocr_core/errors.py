@@ -104,4 +104,6 @@ class FailedToProcessError(CoreError):
 
 
 class EngineTimeoutError(FailedToProcessError):
-    """The page took longer than the deadline allows."""
+    """The page took longer than the deadline allows; trying it again would take as long."""
+
+    status = 504

@@ -210,11 +210,16 @@ def _page_text(image: PageImage, reading: _Reading, order: ReadingOrder, languag
         width=image.width,
         height=image.height,
         unit=image.unit,
-        angle=geometry.normalised(round(angle, _ANGLE_DECIMALS)) + 0.0,
+        angle=_rounded_angle(angle),
         orientation=round(angle / 90) % 4,
         language=language,
         lines=ordered(lines, order, angle=angle),
     )
+
+
+def _rounded_angle(angle: float) -> float:
+    rounded = round(angle, _ANGLE_DECIMALS)
+    return rounded - 360 if rounded >= 180 else rounded + 0.0  # no minus zero
 
 
 def _common_slope(lines: tuple[FoundLine, ...]) -> float:

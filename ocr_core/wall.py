@@ -12,7 +12,7 @@ Invariants:
 import base64
 import binascii
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from licenses.device_key import load_device_public
@@ -28,6 +28,7 @@ from ocr_core.errors import CpuUnsupportedError, LeaseRefusedError, LicenseRefus
 LOOK_INTERVAL_MS = 500
 MAX_LEASE_HEADER = 16 * 1024
 NO_LICENSE = "none"
+_SAME_CLOCK = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,7 @@ class Wall:
         self._device: VerifyingKey | None = None
         self._device_problem = ""
         self._looked_at_ms: int | None = None
+        self._judged_at = datetime.min.replace(tzinfo=UTC)
         self._view = LicenseView()
         self._lease_blob = b""
         self._lease: Lease | None = None
@@ -133,15 +135,19 @@ class Wall:
         return self._clock.now()
 
     def _look(self, at: datetime, boottime_ms: int) -> LicenseView:
-        """The licence folder as of at most half a second ago."""
-        if self._looked_at_ms is None or not 0 <= boottime_ms - self._looked_at_ms < LOOK_INTERVAL_MS:
+        """The licence folder as of at most half a second ago, judged at the same clock as asked for now."""
+        if not self._looked_lately(boottime_ms) or abs(at - self._judged_at) > _SAME_CLOCK:
             self._view = self._watch.look(at)
+            self._judged_at = at
             self._looked_at_ms = boottime_ms
         return self._view
 
+    def _looked_lately(self, boottime_ms: int) -> bool:
+        return self._looked_at_ms is not None and 0 <= boottime_ms - self._looked_at_ms < LOOK_INTERVAL_MS
+
     def _renew_device(self, boottime_ms: int) -> None:
         """Read the device's public key anew with each look; a new device starts with nothing remembered."""
-        if self._looked_at_ms is not None and 0 <= boottime_ms - self._looked_at_ms < LOOK_INTERVAL_MS:
+        if self._looked_lately(boottime_ms):
             return
         try:
             device = load_device_public(self._state_directory)
