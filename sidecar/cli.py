@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import urllib.error
@@ -22,7 +23,6 @@ import structlog
 
 from licenses.errors import LicensesError
 from sidecar import __version__
-from sidecar.bootstrap import MeterLock, build_meter, build_store, ledger_path, migrate
 from sidecar.clock import SystemClock
 from sidecar.errors import LedgerUnavailableError, MeterAlreadyRunningError, SettingsError, SidecarError
 from sidecar.logs import configure_logs
@@ -77,11 +77,13 @@ def cli() -> None:
 @_CONFIG
 def run(words: tuple[str, ...], config: Path | None) -> None:
     """Start core, meter and web, and keep them running (the default)."""
+    from sidecar.bootstrap import migrate
     from sidecar.launcher import Launcher
 
     settings = _settings(words, config, process="launcher")
     require_start(settings)
     _require_mounts(settings)
+    _require_free_port(settings)
     migrate(settings)
     _log.info(f"Using '{settings.license_directory}' for reading licence files.")
     _log.info(f"Using '{settings.output_directory}' for writing usage records.")
@@ -107,6 +109,7 @@ def web(words: tuple[str, ...], config: Path | None) -> None:
 @_CONFIG
 def meter(words: tuple[str, ...], config: Path | None) -> None:
     """Run the meter: windows, record files, leases. Exactly one per state directory."""
+    from sidecar.bootstrap import MeterLock, build_meter, build_store
     from sidecar.scheduler import MeterTimetable
 
     settings = _settings(words, config, process="meter")
@@ -129,6 +132,8 @@ def meter(words: tuple[str, ...], config: Path | None) -> None:
 @_CONFIG
 def migrate_command(words: tuple[str, ...], config: Path | None) -> None:
     """Bring the ledger's schema up to date; run it once before anything serves."""
+    from sidecar.bootstrap import ledger_path, migrate
+
     settings = _settings(words, config, process="migrate")
     migrate(settings)
     click.echo(f"{ledger_path(settings)} is up to date")
@@ -238,6 +243,20 @@ def _require_mounts(settings: Settings) -> None:
             f"the licence folder {settings.license_directory} does not exist",
             next_step="mount a volume and make sure the directory named by Mounts:License exists",
         )
+
+
+def _require_free_port(settings: Settings) -> None:
+    """Say at once that the port is taken, rather than after several tries deep in a log."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as exc:
+            raise SettingsError(
+                f"cannot listen on {settings.listen}: {exc.strerror or exc}",
+                next_step="stop what uses that port, or choose another with Sidecar:Listen (PORT with 'make run')",
+            ) from exc
 
 
 def _get(settings: Settings, path: str) -> tuple[int, dict[str, Any]]:

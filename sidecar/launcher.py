@@ -76,7 +76,7 @@ class Launcher:
             lost = [child for child in self._children if not self._keep(child)]
             if lost:
                 _log.error("a process cannot be kept running; stopping", process=lost[0].name)
-                code = EXIT_CHILD_LOST
+                code = _exit_code(lost[0])
                 break
             if not announced and is_ready():
                 announced = True
@@ -124,6 +124,12 @@ class Launcher:
                 _log.warning("process did not stop in time and is killed", process=name)
                 process.kill()
                 process.wait()
+
+
+def _exit_code(child: _Child) -> int:
+    """The lost child's own exit code where that says what is wrong, so that a supervisor sees it too."""
+    code = child.process.returncode if child.process is not None else None
+    return code if code in _FINAL_CODES else EXIT_CHILD_LOST
 
 
 # Bad usage, bad settings, no permission, another meter: starting again cannot mend these.

@@ -34,8 +34,8 @@ from sidecar.errors import (
 )
 from sidecar.gate import State
 from sidecar.states import STATES
+from sidecar.web.responses import empty_response, json_response
 
-JSON = "application/json; charset=utf-8"
 NOT_FOUND_TEXT = (
     "Operation ID is invalid, expired or the results matching this operationId have been deleted."  # contract E.1.2
 )
@@ -160,9 +160,9 @@ def register(app: Flask, *, wrapped: bool) -> None:
 
     def foreign(exc: HTTPException) -> Response:
         if isinstance(exc, MethodNotAllowed):
-            return Response(status=405, headers={"Allow": ", ".join(sorted(exc.valid_methods or ()))})
+            return empty_response(HTTPStatus.METHOD_NOT_ALLOWED, Allow=", ".join(sorted(exc.valid_methods or ())))
         if exc.code == HTTPStatus.NOT_FOUND:
-            return Response(status=404)
+            return empty_response(HTTPStatus.NOT_FOUND)
         if exc.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return error_response(
                 HTTPStatus.BAD_REQUEST, "InvalidImageSize", "Input image is too large.", wrapped=wrapped
@@ -187,8 +187,7 @@ def register(app: Flask, *, wrapped: bool) -> None:
 def error_response(status: HTTPStatus, code: str, message: str, *, wrapped: bool, retry: bool = False) -> Response:
     """One error body with its headers."""
     detail = ErrorDetail(code, message)
-    body = msgspec.json.encode(ErrorBody(detail) if wrapped else detail)
-    response = Response(body, status=int(status), content_type=JSON)
+    response = json_response(ErrorBody(detail) if wrapped else detail, status)
     if retry:
         response.headers["Retry-After"] = str(_RETRY_SECONDS)
     return response

@@ -5,6 +5,7 @@ Invariant: schemas are generated from the very models that the routes encode. No
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -14,7 +15,8 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from sidecar import __version__
 from sidecar.web import read_v3_2
-from sidecar.web.errors import JSON, ErrorBody
+from sidecar.web.errors import ErrorBody
+from sidecar.web.responses import empty_response, json_response
 from sidecar.web.service_pages import Ready, Status, UsageLogs
 
 DOCUMENT_NAME = "vision-v3.2-read"
@@ -51,8 +53,8 @@ def asset(name: str) -> Response:
 def document(name: str) -> Response:
     """The OpenAPI document."""
     if name not in {DOCUMENT_NAME, "v1"}:
-        return Response(status=404)
-    return Response(msgspec.json.encode(build_document()), content_type=JSON)
+        return empty_response(HTTPStatus.NOT_FOUND)
+    return json_response(build_document())
 
 
 def build_document() -> dict[str, Any]:

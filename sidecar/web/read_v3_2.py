@@ -22,7 +22,7 @@ from sidecar.errors import DocumentRefusedError
 from sidecar.reading import ReadParameters, require_pages_expression
 from sidecar.results import Operation
 from sidecar.web.bodies import document_chunks, drain
-from sidecar.web.errors import JSON
+from sidecar.web.responses import empty_response, json_response
 from sidecar.web.services import Services, services
 
 VERSION = "3.2.0"
@@ -157,9 +157,8 @@ def analyze() -> Response:
     with _drained(one):
         standing, parameters, chunks = _admit(one)
         operation_id = one.reader.submit(chunks, parameters, standing)
-    response = Response(status=HTTPStatus.ACCEPTED)
-    response.headers["Operation-Location"] = f"{request.scheme}://{_host()}{PREFIX}/analyzeResults/{operation_id}"
-    return response
+    location = f"{request.scheme}://{_host()}{PREFIX}/analyzeResults/{operation_id}"
+    return empty_response(HTTPStatus.ACCEPTED, Operation_Location=location)
 
 
 @bp.post("/syncAnalyze")
@@ -170,8 +169,8 @@ def sync_analyze() -> Response:
         standing, parameters, chunks = _admit(one)
         operation = one.reader.read_now(chunks, parameters, standing)
     if operation.status != "succeeded":
-        return Response(b'{"status":"Failed"}', status=HTTPStatus.INTERNAL_SERVER_ERROR, content_type=JSON)
-    return Response(msgspec.json.encode(render(operation)), content_type=JSON)
+        return json_response({"status": "Failed"}, HTTPStatus.INTERNAL_SERVER_ERROR)
+    return json_response(render(operation))
 
 
 @bp.get("/analyzeResults/<operation_id>")
@@ -179,7 +178,7 @@ def sync_analyze() -> Response:
 def analyze_results(operation_id: str) -> Response:
     """How an operation stands, and its result once there is one; answers in every state of the service."""
     operation = services(current_app).reader.find(operation_id)
-    return Response(msgspec.json.encode(render(operation)), content_type=JSON)
+    return json_response(render(operation))
 
 
 def _admit(one: Services) -> tuple[Standing, ReadParameters, Iterator[bytes]]:

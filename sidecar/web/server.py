@@ -1,6 +1,7 @@
 """The web process: gunicorn around the application.
 
-Invariant: threads and connections to the ledger are made in the worker, after the fork, never in gunicorn's master.
+Invariant: threads and connections to the ledger are made in the worker, after the fork, never in gunicorn's master,
+which for that reason imports none of what serves (and stays half as large).
 """
 
 from __future__ import annotations
@@ -8,13 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import structlog
-from flask import Flask
 from gunicorn.app.base import BaseApplication
 
-from sidecar.bootstrap import build_services
 from sidecar.settings import Settings
-from sidecar.web import create_app
-from sidecar.web.services import EXTENSION, Services
 
 GRACEFUL_SECONDS = 4
 _log = structlog.get_logger("Tollgate.Web")
@@ -54,14 +51,18 @@ class WebServer(BaseApplication):  # type: ignore[misc]
         }.items():
             self.cfg.set(name, value)
 
-    def load(self) -> Flask:
+    def load(self) -> Any:
         """Build the application in the worker."""
+        from sidecar.bootstrap import build_services
+        from sidecar.web.app import create_app
+
         return create_app(build_services(self._settings))
 
 
-def _services(worker: Any) -> Services | None:
+def _services(worker: Any) -> Any:
+    """The services behind a worker's application; None when it could not be built."""
     app = worker.app.callable
-    return None if app is None else app.extensions[EXTENSION]
+    return None if app is None else app.extensions["sidecar"]
 
 
 def _started(worker: Any) -> None:

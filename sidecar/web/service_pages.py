@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
 
 import msgspec
 from flask import Blueprint, Response, current_app, render_template, request
@@ -19,8 +18,9 @@ from sidecar.admission import Standing
 from sidecar.ledger.ledger import API_TYPE
 from sidecar.metering import SERVICE_NAME
 from sidecar.states import STATES, public_word, status_message
-from sidecar.web.errors import JSON, error_response
+from sidecar.web.errors import error_response
 from sidecar.web.metrics import render_metrics
+from sidecar.web.responses import json_response
 from sidecar.web.services import services
 
 bp = Blueprint("service", __name__)
@@ -123,20 +123,20 @@ def ready() -> Response:
     message = "Api is ready.." if verdict.serves and not verdict.warnings else status_message(verdict)
     body = Ready(SERVICE_NAME, "ready" if verdict.serves else "notready", message)
     status = HTTPStatus.OK if verdict.serves else HTTPStatus.SERVICE_UNAVAILABLE
-    return _json(body, status)
+    return json_response(body, status)
 
 
 @bp.get("/status")
 def status() -> Response:
     """The decision and its reason; 200 in every state, so that it can be read when nothing else can."""
-    return _json(describe(services(current_app).admission.standing))
+    return json_response(describe(services(current_app).admission.standing))
 
 
 @bp.get("/ContainerLiveness")
 @bp.get("/containerliveness")
 def liveness() -> Response:
     """200 as long as this process answers."""
-    return _json({"service": SERVICE_NAME, "alive": True})
+    return json_response({"service": SERVICE_NAME, "alive": True})
 
 
 @bp.get("/records/usage-logs/", strict_slashes=False)
@@ -244,15 +244,11 @@ def describe(standing: Standing) -> Status:
 def _usage(month: str | None) -> Response:
     totals = services(current_app).ledger.totals(month)
     meters = [UsageMeter(name, quantity, quantity) for name, quantity in totals]
-    return _json(UsageLogs("CommerceUsageResponse", meters, API_TYPE, SERVICE_NAME))
+    return json_response(UsageLogs("CommerceUsageResponse", meters, API_TYPE, SERVICE_NAME))
 
 
 def _bad_month(message: str) -> Response:
     return error_response(HTTPStatus.BAD_REQUEST, "BadArgument", message, wrapped=True)
-
-
-def _json(body: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    return Response(msgspec.json.encode(body), status=int(status), content_type=JSON)
 
 
 def _instant(at: datetime) -> str:
