@@ -7,6 +7,7 @@ Invariants:
 * A file that does not serve never keeps one that does from serving, and every loser's reason is told.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -271,6 +272,8 @@ def _read(folder: Path, name: str) -> LicenseFile:
     except IsADirectoryError:
         return LicenseFile(shown, None, "This is a directory, not a file.")
     except OSError as exc:
+        if exc.errno == errno.ENXIO:
+            return LicenseFile(shown, None, "This is a socket, not a file.")
         wanted = f" User id {os.geteuid()} must be able to read it." if isinstance(exc, PermissionError) else ""
         return LicenseFile(shown, None, f"The file cannot be read: {exc.strerror or exc}.{wanted}")
     if len(blob) > MAX_BYTES:
@@ -282,7 +285,6 @@ def _kind_text(mode: int) -> str:
     for is_kind, words in (
         (stat.S_ISDIR, "a directory"),
         (stat.S_ISFIFO, "a pipe"),
-        (stat.S_ISSOCK, "a socket"),
         (stat.S_ISCHR, "a device"),
         (stat.S_ISBLK, "a device"),
     ):

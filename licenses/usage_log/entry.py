@@ -95,7 +95,7 @@ def parse_entry(line: bytes) -> dict[str, JsonValue]:
     kind = entry.get("kind")
     if kind == "use":
         _require_use(entry)
-    elif kind not in KINDS:
+    elif not isinstance(kind, str) or kind not in KINDS:
         raise RecordError(f"an entry is of the unknown kind {kind!r:.40}")
     return entry
 

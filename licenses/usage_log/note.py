@@ -25,6 +25,7 @@ MAX_SIGNATURES = 32
 _ED25519 = b"\x01"
 _DASH = "\u2014 "
 _NAME = re.compile(r"[^\s+\x00-\x1f\x7f]{1,200}")
+_FOREIGN = re.compile("[\x00-\x09\x0b-\x1f\ud800-\udfff]")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
@@ -71,7 +72,7 @@ def sign_note(text: str, name: str, key: SigningKey) -> str:
     Raises:
         RecordError: The text or the name has no such form.
     """
-    if not text.endswith("\n") or any(char < " " and char != "\n" for char in text) or _NAME.fullmatch(name) is None:
+    if not text.endswith("\n") or _FOREIGN.search(text) is not None or _NAME.fullmatch(name) is None:
         raise RecordError("a note's text must end with a line end and hold no control characters")
     signature = key_hash(name, key.verifying) + key.sign(text.encode("utf-8"))
     return f"{text}\n{_DASH}{name} {base64.b64encode(signature).decode('ascii')}\n"
@@ -136,8 +137,8 @@ def unverified_checkpoint(text: str) -> Checkpoint:
 
 
 def _take_apart(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
-    if len(note) > MAX_NOTE_BYTES or any(char < " " and char != "\n" for char in note):
-        raise RecordError("this is no signed note: too long, or with control characters")
+    if len(note) > MAX_NOTE_BYTES or _FOREIGN.search(note) is not None:
+        raise RecordError("this is no signed note: too long, or with characters that a note cannot hold")
     head, blank, tail = note.rpartition("\n\n")
     if not blank or not tail.endswith("\n"):
         raise RecordError("this is no signed note: a text, a blank line and signatures are wanted")

@@ -1,0 +1,89 @@
+"""The device key: made once, kept, and never silently made anew."""
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from licenses.device_key import DeviceKey, device_id_of, instance_id_of, load_device_public
+from licenses.errors import FormatError, KeyFileError
+from licenses.keyring import SigningKey
+from licenses.keys import fingerprint, public_pem
+
+
+def test_key_is_made_once_and_kept(tmp_path):
+    first, second = DeviceKey.load_or_create(tmp_path), DeviceKey.load_or_create(tmp_path)
+    assert first.public_raw == second.public_raw
+    assert first.key_id == f"device-{first.device_id}"
+    assert load_device_public(tmp_path) == first.verifying_key
+
+
+def test_ids_are_parts_of_one_digest(tmp_path):
+    key = DeviceKey.load_or_create(tmp_path)
+    digest = fingerprint(key.verifying_key.public)
+    assert (key.device_id, key.instance_id) == (digest[:16], digest[:12])
+    assert (device_id_of(key.public_raw), instance_id_of(key.public_raw)) == (digest[:16], digest[:12])
+
+
+def test_modes_and_no_leftovers(tmp_path):
+    DeviceKey.load_or_create(tmp_path)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {"device.key": 0o400, "device.pub": 0o444}
+
+
+def test_starters_at_the_same_time_get_the_same_key(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        keys = list(pool.map(lambda _: DeviceKey.load_or_create(tmp_path).public_raw, range(8)))
+    assert len(set(keys)) == 1
+
+
+def test_public_half_lost_is_written_again(tmp_path):
+    key = DeviceKey.load_or_create(tmp_path)
+    (tmp_path / "device.pub").unlink()
+    with pytest.raises(KeyFileError):
+        load_device_public(tmp_path)
+    assert DeviceKey.load_or_create(tmp_path).public_raw == key.public_raw
+    assert load_device_public(tmp_path) == key.verifying_key
+
+
+def test_private_half_lost_is_not_made_anew(tmp_path):
+    DeviceKey.load_or_create(tmp_path)
+    (tmp_path / "device.key").unlink()
+    with pytest.raises(KeyFileError, match="is gone") as caught:
+        DeviceKey.load_or_create(tmp_path)
+    assert "Restore device.key" in caught.value.next_step
+    assert not (tmp_path / "device.key").exists()
+
+
+def test_exchanged_public_half_is_refused(tmp_path):
+    DeviceKey.load_or_create(tmp_path)
+    (tmp_path / "device.pub").chmod(0o644)
+    (tmp_path / "device.pub").write_bytes(public_pem(SigningKey.generate("device").verifying.public))
+    with pytest.raises(FormatError, match="not the public half"):
+        DeviceKey.load_or_create(tmp_path)
+
+
+def test_private_half_open_to_others_is_refused(tmp_path):
+    DeviceKey.load_or_create(tmp_path)
+    (tmp_path / "device.key").chmod(0o444)
+    with pytest.raises(KeyFileError, match="others than its owner"):
+        DeviceKey.load_or_create(tmp_path)
+
+
+def test_damaged_private_half_is_refused(tmp_path):
+    (tmp_path / "device.key").write_bytes(b"")
+    (tmp_path / "device.key").chmod(0o400)
+    with pytest.raises(FormatError):
+        DeviceKey.load_or_create(tmp_path)
+
+
+def test_missing_state_directory_is_named(tmp_path):
+    with pytest.raises(KeyFileError, match="state directory") as caught:
+        DeviceKey.load_or_create(tmp_path / "none")
+    assert str(tmp_path / "none") in caught.value.next_step
+
+
+def test_file_in_place_of_the_state_directory_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(KeyFileError):
+        DeviceKey.load_or_create(tmp_path / "file")

@@ -1,0 +1,633 @@
+"""The auditor's check: what must be caught is done to good records, and caught."""
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+
+import pytest
+
+from licenses.errors import RecordError
+from licenses.keyring import SigningKey
+from licenses.keys import public_pem
+from licenses.usage_log.entry import leaf_hash
+from licenses.usage_log.files import header_line, parse_record_file, render, trailer_line, write_once
+from licenses.usage_log.merkle import Frontier
+from licenses.usage_log.report import MAX_FINDINGS_SHOWN, Coverage, EntryRange, ExitCode, Severity, Verdict
+from licenses.usage_log.verify import MAX_WINDOW_MS, find_instances, main, verify_records
+from tests.fakes.licences import a_vendor
+from tests.fakes.records import WINDOW_MS, FakeMeter
+
+VENDOR = a_vendor()
+READ_PAGES = "CognitiveServices.ComputerVision.Container.ReadPages"
+
+
+@pytest.fixture
+def meter(tmp_path):
+    """Three windows: entries [0, 6), [6, 11), [11, 17)."""
+    meter = FakeMeter(tmp_path / "output")
+    for uses in (3, 4, 5):
+        meter.window(uses=uses)
+    return meter
+
+
+def _verify(meter: FakeMeter, *, pinned: bool = True, previous: str | None = None):
+    keys = [meter.device.verifying] if pinned else []
+    return verify_records(meter.folder, VENDOR.trust_root, device_keys=keys, previous=previous)
+
+
+def _codes(report) -> set[str]:
+    findings = [*report.findings, *(finding for one in report.instances for finding in one.findings)]
+    return {finding.code for finding in findings if finding.severity is not Severity.NOTE}
+
+
+def _edit(path, old: bytes, new: bytes) -> None:
+    blob = path.read_bytes()
+    assert old in blob
+    _overwrite(path, blob.replace(old, new, 1))
+
+
+def _overwrite(path, blob: bytes) -> None:
+    path.unlink()
+    path.write_bytes(blob)
+
+
+def _lines(path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True)
+
+
+# ---- good -----------------------------------------------------------------------------------------------------------
+
+
+def test_good_records_with_a_pinned_key_are_good(meter):
+    report = _verify(meter)
+    one = report.instances[0]
+    assert report.verdict is Verdict.GOOD
+    assert report.exit_code(strict=True) == ExitCode.GOOD
+    assert one.ranges == (EntryRange(0, 17, Coverage.SEALED),)
+    assert (one.files, one.entries, one.size) == (3, 17, 17)
+    assert one.counts == {"boot": 1, "license": 1, "use": 12, "window": 3}
+    assert one.meters == {READ_PAGES: 12}
+    assert one.months == {"2027-01": {READ_PAGES: 12}}
+    assert one.licenses == (meter.license_id,)
+    assert not one.evaluation
+    assert one.findings == []
+
+
+def test_months_are_summed_apart(tmp_path):
+    meter = FakeMeter(tmp_path)
+    meter.window(uses=1)
+    meter.wait(31 * 24 * 3600 * 1000)
+    meter.entry("boot", boot_id=meter.boot_id)
+    meter.window(uses=2)
+    assert _verify(meter).instances[0].months == {"2027-01": {READ_PAGES: 1}, "2027-02": {READ_PAGES: 2}}
+
+
+def test_windows_without_use_are_good(tmp_path):
+    meter = FakeMeter(tmp_path)
+    for _ in range(3):
+        meter.window()
+    assert _verify(meter).verdict is Verdict.GOOD
+
+
+def test_meter_restarted_after_days_is_good(meter):
+    meter.wait(3 * 24 * 3600 * 1000)
+    meter.boot_id, meter.boottime_ms = "another-boot", 5
+    meter.entry("boot", boot_id=meter.boot_id)
+    meter.window(uses=1)
+    assert _verify(meter).verdict is Verdict.GOOD
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2])
+def test_records_are_found_from_any_level(meter, levels):
+    folder = meter.folder
+    for _ in range(levels):
+        folder = folder.parent
+    assert find_instances(folder) == [meter.folder]
+    assert find_instances(meter.folder / "usage") == [meter.folder]
+
+
+def test_copied_and_renamed_folder_is_still_good(meter, tmp_path):
+    shutil.copytree(meter.folder, tmp_path / "for the auditor")
+    report = verify_records(tmp_path / "for the auditor", VENDOR.trust_root, device_keys=[meter.device.verifying])
+    assert report.verdict is Verdict.GOOD
+
+
+def test_two_instances_are_reported_each(meter, tmp_path):
+    other = FakeMeter(tmp_path / "output")
+    other.window(uses=1)
+    report = verify_records(
+        tmp_path / "output", VENDOR.trust_root, device_keys=[meter.device.verifying, other.device.verifying]
+    )
+    assert report.verdict is Verdict.GOOD
+    assert {one.instance for one in report.instances} == {meter.instance, other.instance}
+
+
+def test_evaluation_is_told(tmp_path):
+    meter = FakeMeter(tmp_path)
+    meter.evaluation = True
+    meter.entry("license", in_force=True, license_id=meter.license_id, sequence=1, evaluation=True)
+    meter.window(uses=1)
+    report = _verify(meter)
+    assert report.verdict is Verdict.GOOD
+    assert report.instances[0].evaluation
+    assert "EVALUATION" in "\n".join(report.to_lines())
+
+
+# ---- keys -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_pinned_key_nothing_is_better_than_unpinned(meter):
+    report = _verify(meter, pinned=False)
+    assert report.verdict is Verdict.UNPINNED
+    assert report.exit_code() == ExitCode.GOOD
+    assert report.exit_code(strict=True) == ExitCode.UNANCHORED
+    assert report.instances[0].ranges == (EntryRange(0, 17, Coverage.UNPINNED),)
+
+
+def test_key_inside_the_folder_is_not_trusted(meter):
+    for place in (meter.folder, meter.folder / "usage", meter.folder.parent):
+        meter.save_device_key(place / "device.pub")
+    assert _verify(meter, pinned=False).verdict is Verdict.UNPINNED
+
+
+def test_all_signed_anew_with_another_key_is_caught(meter, tmp_path):
+    forger = FakeMeter(tmp_path / "forged")
+    for uses in (1, 1, 1):
+        forger.window(uses=uses)
+    report = verify_records(forger.folder, VENDOR.trust_root, device_keys=[meter.device.verifying])
+    assert report.verdict is Verdict.TAMPERED
+    assert _codes(report) == {"pinned_key_unused"}
+
+
+def test_checkpoints_signed_anew_under_the_old_name_are_caught(meter):
+    forger = SigningKey.generate("device")
+    for size in (6, 11, 17):
+        meter.seal(size, meter.frontier.root(), key=forger)
+    assert {"checkpoint_signature", "no_seal"} <= _codes(_verify(meter))
+
+
+def test_missing_checkpoints_are_caught_when_a_key_is_pinned(meter):
+    shutil.rmtree(meter.folder / "checkpoints")
+    (meter.folder / "checkpoint").unlink()
+    assert _codes(_verify(meter)) == {"no_seal"}
+    assert _verify(meter, pinned=False).instances[0].ranges == (EntryRange(0, 17, Coverage.UNSEALED),)
+
+
+def test_records_of_another_vendor_are_noted(meter):
+    report = verify_records(
+        meter.folder, a_vendor(domain="other.example").trust_root, device_keys=[meter.device.verifying]
+    )
+    assert [finding.code for finding in report.instances[0].findings] == ["other_vendor"]
+
+
+# ---- tampering ------------------------------------------------------------------------------------------------------
+
+
+def _edit_quantity(meter):
+    _edit(meter.files[1], b'"quantity":1', b'"quantity":0')
+
+
+def _edit_and_repair(meter):
+    """Edit the uses of the second window, and repair all that bears no signature: sums, roots, hashes of files."""
+    frontier, previous = Frontier(), ""
+    for path in meter.files:
+        record = parse_record_file(path)
+        lines = record.lines
+        if path == meter.files[1]:
+            lines = tuple(
+                line.replace(b'"quantity":1}', b'"quantity":0}').replace(
+                    b'"meters":[{"name":"' + READ_PAGES.encode() + b'","quantity":4}]', b'"meters":[]'
+                )
+                for line in lines
+            )
+        frontier.extend(map(leaf_hash, lines))
+        header = header_line({**dataclasses.asdict(record.header), "previous_file_sha256": previous})
+        trailer = trailer_line(lines, size=record.trailer.size, root=frontier.root())
+        path.unlink()
+        previous = write_once(path, render(header, lines, trailer))
+
+
+def _drop_a_line(meter):
+    lines = _lines(meter.files[1])
+    _overwrite(meter.files[1], b"".join(lines[:2] + lines[3:]))
+
+
+def _insert_a_line(meter):
+    lines = _lines(meter.files[1])
+    _overwrite(meter.files[1], b"".join([*lines[:2], lines[1], *lines[2:]]))
+
+
+def _swap_two_lines(meter):
+    lines = _lines(meter.files[1])
+    lines[1], lines[2] = lines[2], lines[1]
+    _overwrite(meter.files[1], b"".join(lines))
+
+
+def _swap_two_uses_keeping_their_numbers(meter):
+    lines = _lines(meter.files[1])
+    first, second = json.loads(lines[1]), json.loads(lines[2])
+    first["id"], second["id"] = second["id"], first["id"]
+    for place, entry in ((1, first), (2, second)):
+        lines[place] = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    _overwrite(meter.files[1], b"".join(lines))
+
+
+def _cut_the_last_bytes(meter):
+    _overwrite(meter.files[2], meter.files[2].read_bytes()[:-100])
+
+
+def _cut_the_last_file(meter):
+    meter.files[2].unlink()
+
+
+def _drop_a_file_in_the_middle(meter):
+    meter.files[1].unlink()
+
+
+def _empty_a_file(meter):
+    _overwrite(meter.files[0], b"")
+
+
+def _swap_two_files(meter):
+    first, second = meter.files[0].read_bytes(), meter.files[1].read_bytes()
+    _overwrite(meter.files[0], second)
+    _overwrite(meter.files[1], first)
+
+
+def _rename_a_file(meter):
+    meter.files[1].rename(meter.files[1].with_name("6-12.jsonl"))
+
+
+def _edit_the_trailers_sum(meter):
+    _edit(meter.files[2], b'"quantity":5}],"record":"trailer"', b'"quantity":4}],"record":"trailer"')
+
+
+def _edit_the_trailers_root(meter):
+    blob = meter.files[2].read_bytes()
+    start = blob.rindex(b'"root":"') + len(b'"root":"')
+    _overwrite(meter.files[2], blob[:start] + b"0" * 64 + blob[start + 64 :])
+
+
+def _edit_the_headers_licence(meter):
+    _edit(meter.files[2], meter.license_id.encode(), b"7" + meter.license_id[1:].encode())
+
+
+def _edit_the_headers_window(meter):
+    _edit(meter.files[2], b'"reason":"interval","record"', b'"reason":"shutdown","record"')
+
+
+def _edit_the_headers_hash(meter):
+    blob = meter.files[2].read_bytes()
+    start = blob.index(b'"previous_file_sha256":"') + len(b'"previous_file_sha256":"')
+    _overwrite(meter.files[2], blob[:start] + b"0" * 64 + blob[start + 64 :])
+
+
+def _edit_the_headers_version(meter):
+    """Of the middle file: its hash is in the next header."""
+    _edit(meter.files[1], b'"product_version":"0.1.0"', b'"product_version":"0.2.0"')
+
+
+def _edit_the_checkpoint(meter):
+    path = meter.folder / "checkpoint"
+    _overwrite(path, path.read_bytes().replace(b"\n17\n", b"\n16\n"))
+
+
+def _spoil_the_checkpoint(meter):
+    _overwrite(meter.folder / "checkpoint", b"\xff")
+
+
+def _rename_a_checkpoint(meter):
+    (meter.folder / "checkpoints" / "11").rename(meter.folder / "checkpoints" / "12")
+
+
+def _begin_the_chain_anew(meter):
+    """What a home-made chain does at a torn file: the next one starts from nothing."""
+    _overwrite(meter.files[2], meter.files[2].read_bytes()[:50])
+    again = FakeMeter(meter.folder.parents[1], device=meter.device)
+    again.now_ms = meter.now_ms
+    again.window(uses=2)
+    again.seal(again.size, again.frontier.root())
+
+
+TAMPERING = {
+    _edit_quantity: {"sealed_root"},
+    _edit_and_repair: {"sealed_root"},
+    _drop_a_line: {"numbering"},
+    _insert_a_line: {"numbering"},
+    _swap_two_lines: {"numbering"},
+    _swap_two_uses_keeping_their_numbers: {"sealed_root"},
+    _cut_the_last_bytes: {"malformed"},
+    _cut_the_last_file: {"cut_tail"},
+    _drop_a_file_in_the_middle: {"numbering"},
+    _empty_a_file: {"malformed"},
+    _swap_two_files: {"numbering", "file_chain"},
+    _rename_a_file: {"numbering"},
+    _edit_the_trailers_sum: {"totals"},
+    _edit_the_trailers_root: {"root"},
+    _edit_the_headers_licence: {"header"},
+    _edit_the_headers_window: {"header"},
+    _edit_the_headers_hash: {"file_chain"},
+    _edit_the_headers_version: {"file_chain"},
+    _edit_the_checkpoint: {"checkpoint_signature"},
+    _spoil_the_checkpoint: {"checkpoint_format"},
+    _rename_a_checkpoint: {"checkpoint_name"},
+    _begin_the_chain_anew: {"numbering"},
+}
+
+
+@pytest.mark.parametrize(("tamper", "codes"), TAMPERING.items(), ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize("pinned", [True, False], ids=["pinned", "unpinned"])
+def test_tampering_is_caught_and_named(meter, tamper, codes, pinned):
+    tamper(meter)
+    report = _verify(meter, pinned=pinned)
+    if not pinned and codes == {"checkpoint_signature"}:
+        codes = {"sealed_root"}
+    assert codes <= _codes(report)
+    assert report.verdict is Verdict.TAMPERED
+    assert report.exit_code() == ExitCode.TAMPERED
+
+
+def test_every_entry_lies_in_exactly_one_range(meter):
+    for tamper in (_drop_a_file_in_the_middle, _cut_the_last_file):
+        tamper(meter)
+        ranges = _verify(meter).instances[0].ranges
+        assert [one.first for one in ranges] == [0, *(one.end for one in ranges[:-1])]
+        assert ranges[-1].end == 17
+
+
+def test_what_was_sealed_before_the_damage_stays_sealed(meter):
+    _edit(meter.files[2], b'"page":1', b'"page":9')
+    assert _verify(meter).instances[0].ranges == (
+        EntryRange(0, 11, Coverage.SEALED),
+        EntryRange(11, 17, Coverage.UNSEALED),
+    )
+
+
+def test_any_flipped_byte_of_any_file_is_caught(tmp_path):
+    meter = FakeMeter(tmp_path / "output")
+    meter.window(uses=1)
+    meter.window()
+    paths = [*meter.files, meter.folder / "checkpoint", *(meter.folder / "checkpoints").iterdir()]
+    harmless = []
+    for path in paths:
+        blob = path.read_bytes()
+        for position in range(0, len(blob), 7):
+            _overwrite(path, blob[:position] + bytes([blob[position] ^ 1]) + blob[position + 1 :])
+            if _verify(meter).verdict is Verdict.GOOD:
+                harmless.append((path.name, blob[max(0, position - 20) : position + 1]))
+        _overwrite(path, blob)
+    # Only what no entry bears out and no later file vouches for may change: the newest header's product version.
+    assert all(b"product_version" in near for _, near in harmless), harmless
+
+
+def test_use_counted_twice_is_caught(meter):
+    operation = json.loads(meter.lines[3])["id"]
+    meter.use(operation=operation)
+    meter.window()
+    report = _verify(meter)
+    assert _codes(report) == {"double"}
+    assert "Entry 17 counts page 1 of" in "\n".join(report.to_lines())
+    assert "as entry 3 did" in "\n".join(report.to_lines())
+
+
+def test_other_page_of_the_same_operation_is_no_double(meter):
+    operation = json.loads(meter.lines[3])["id"]
+    meter.use(operation=operation, page=2)
+    meter.window()
+    assert _verify(meter).verdict is Verdict.GOOD
+
+
+def test_effective_time_that_runs_backwards_is_caught(meter):
+    meter.now_ms -= 60_000
+    meter.use()
+    meter.now_ms += 60_000
+    meter.window()
+    assert _codes(_verify(meter)) == {"time"}
+
+
+# ---- what an earlier checkpoint proves ------------------------------------------------------------------------------
+
+
+def _roll_back(meter):
+    """Take the newest file and every trace of its seal away: within the folder nothing is missing."""
+    meter.files[2].unlink()
+    (meter.folder / "checkpoints" / "17").unlink()
+    shutil.copy(meter.folder / "checkpoints" / "11", meter.folder / "checkpoint")
+
+
+def test_rolled_back_records_are_caught_by_the_kept_checkpoint(meter):
+    kept = (meter.folder / "checkpoint").read_text()
+    _roll_back(meter)
+    assert _verify(meter).verdict is Verdict.GOOD
+    report = _verify(meter, previous=kept)
+    assert _codes(report) == {"cut_tail"}
+    assert "the kept checkpoint" in "\n".join(report.to_lines())
+
+
+def test_records_that_grew_since_the_kept_checkpoint_are_good(meter):
+    kept = (meter.folder / "checkpoint").read_text()
+    meter.window(uses=2)
+    assert _verify(meter, previous=kept).verdict is Verdict.GOOD
+
+
+def test_rewritten_history_is_caught_by_the_kept_checkpoint_even_if_the_device_signed_it(meter, tmp_path):
+    kept = (meter.folder / "checkpoints" / "11").read_text()
+    rewritten = FakeMeter(tmp_path / "again", device=meter.device)
+    for uses in (3, 4, 5):
+        rewritten.window(uses=uses)
+    assert _verify(rewritten).verdict is Verdict.GOOD
+    assert _codes(_verify(rewritten, previous=kept)) == {"sealed_root"}
+
+
+def test_kept_checkpoint_of_another_log_is_caught(meter, tmp_path):
+    other = FakeMeter(tmp_path / "other")
+    other.window()
+    assert _codes(_verify(meter, previous=(other.folder / "checkpoint").read_text())) == {"kept_origin_missing"}
+
+
+def test_kept_checkpoint_that_was_edited_is_not_used(meter):
+    kept = (meter.folder / "checkpoint").read_text().replace("\n17\n", "\n7\n")
+    with pytest.raises(RecordError, match="kept checkpoint"):
+        _verify(meter, previous=kept)
+
+
+# ---- gaps -----------------------------------------------------------------------------------------------------------
+
+
+def test_pruned_beginning_is_told_and_is_no_good_verdict(meter):
+    meter.files[0].unlink()
+    report = _verify(meter)
+    assert _codes(report) == {"pruned"}
+    assert report.exit_code() == ExitCode.GAPS
+    assert report.instances[0].ranges == (
+        EntryRange(0, 6, Coverage.PRUNED),
+        EntryRange(6, 17, Coverage.UNSEALED),
+    )
+
+
+def test_edited_header_is_caught_after_a_pruned_beginning(meter):
+    meter.files[0].unlink()
+    _edit_the_headers_hash(meter)
+    assert "file_chain" in _codes(_verify(meter))
+
+
+def test_time_without_a_window_is_a_gap(meter):
+    meter.wait(WINDOW_MS)
+    meter._opened = meter.moment()
+    meter.window()
+    report = _verify(meter)
+    assert _codes(report) == {"window_gap"}
+    assert report.exit_code() == ExitCode.GAPS
+
+
+def test_window_left_open_too_long_is_a_gap(meter):
+    meter.wait(MAX_WINDOW_MS)
+    meter.window()
+    assert _codes(_verify(meter)) == {"long_window"}
+
+
+def test_gap_that_the_meter_tells_of_is_a_gap(meter):
+    meter.entry("gap", reason="clock")
+    meter.window()
+    assert _codes(_verify(meter)) == {"gap_entry"}
+
+
+def test_failed_cycles_are_noted_and_do_no_harm(meter):
+    meter.entry("fault", code="output_unwritable", failed_cycles=1)
+    meter.window()
+    report = _verify(meter)
+    assert report.verdict is Verdict.GOOD
+    assert [finding.code for finding in report.instances[0].findings] == ["fault_entries"]
+
+
+def test_newest_file_without_its_seal_is_unsealed(meter):
+    meter.window(uses=1, seal=False)
+    report = _verify(meter)
+    assert report.verdict is Verdict.UNSEALED
+    assert (report.exit_code(), report.exit_code(strict=True)) == (ExitCode.GOOD, ExitCode.UNANCHORED)
+    assert report.instances[0].ranges[-1] == EntryRange(17, 19, Coverage.UNSEALED)
+
+
+def test_foreign_files_are_noted_and_hidden_ones_passed_over(meter):
+    (meter.folder / "usage" / "notes.txt").touch()
+    (meter.folder / "usage" / ".incoming").touch()
+    report = _verify(meter)
+    assert report.verdict is Verdict.GOOD
+    assert [finding.where for finding in report.instances[0].findings] == ["usage/notes.txt"]
+
+
+# ---- unreadable -----------------------------------------------------------------------------------------------------
+
+
+def test_folder_without_records_is_unreadable(tmp_path):
+    for folder in (tmp_path, tmp_path / "none"):
+        assert verify_records(folder, VENDOR.trust_root).exit_code() == ExitCode.UNREADABLE
+    (tmp_path / "usage").mkdir()
+    assert verify_records(tmp_path, VENDOR.trust_root).exit_code() == ExitCode.UNREADABLE
+
+
+def test_link_in_place_of_a_file_is_not_followed(meter, tmp_path):
+    meter.files[1].rename(tmp_path / "elsewhere")
+    meter.files[1].symlink_to(tmp_path / "elsewhere")
+    report = _verify(meter)
+    assert "unreadable" in _codes(report)
+    assert report.verdict is Verdict.UNREADABLE
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_file_without_permission_is_unreadable(meter):
+    meter.files[1].chmod(0)
+    assert _verify(meter).exit_code() == ExitCode.UNREADABLE
+
+
+def test_findings_are_bounded_and_counted(meter):
+    for _ in range(30):
+        meter.use()
+    path = meter.window()
+    _overwrite(path, path.read_bytes().replace(b'"seq":2', b'"seq":9').replace(b'"seq":3', b'"seq":9'))
+    report = _verify(meter)
+    assert report.verdict is Verdict.TAMPERED
+    assert len(report.instances[0].findings) <= MAX_FINDINGS_SHOWN
+    assert "and 10 more findings" in "\n".join(report.to_lines())
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(meter, tmp_path):
+    """Trust root and pinned key, as files outside the records."""
+    root, key = tmp_path / "root.json", tmp_path / "device.pub"
+    root.write_bytes(VENDOR.trust_root_blob)
+    key.write_bytes(public_pem(meter.device.verifying.public))
+    return root, key
+
+
+@pytest.mark.parametrize("option", ["--trust-root", "--trust"])
+def test_command_prints_what_a_person_can_check(meter, files, capsys, option):
+    root, key = files
+    assert main([str(meter.folder), option, str(root), "--device-key", str(key), "--strict"]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        meter.origin,
+        "Friday 2027-01-15 12:00:00 UTC",
+        "17 in 3 files",
+        f"12  {READ_PAGES}",
+        "(pinned)",
+        "[0, 17)  SEALED",
+        "VERDICT: GOOD",
+    ):
+        assert words in out
+
+
+def test_command_prints_json(meter, files, capsys):
+    root, key = files
+    assert main([str(meter.folder), "--trust", str(root), "--device-key", str(key), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["verdict"], report["exit_code"]) == ("good", 0)
+    assert report["instances"][0]["ranges"] == [{"first": 0, "end": 17, "coverage": "sealed"}]
+
+
+def test_command_exits_as_promised(meter, files, tmp_path, capsys):
+    root, key = files
+    folder, trust, pin = str(meter.folder), ["--trust", str(root)], ["--device-key", str(key)]
+    kept = tmp_path / "kept"
+    shutil.copy(meter.folder / "checkpoint", kept)
+    assert main([folder, *trust]) == 0
+    assert main([folder, *trust, "--strict"]) == 2
+    assert main([folder, *trust, *pin, "--prev", str(kept)]) == 0
+    assert main([folder, "--trust", str(tmp_path / "none")]) == 4
+    assert main([folder, *trust, "--device-key", str(root)]) == 4
+    assert main([folder, *trust, "--prev", str(root), "--json"]) == 4
+    assert main([str(tmp_path / "none"), *trust]) == 4
+    meter.files[0].unlink()
+    assert main([folder, *trust, *pin]) == 3
+    _cut_the_last_file(meter)
+    assert main([folder, *trust, *pin]) == 1
+    assert "Next step:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["x"], ["x", "--trust"], ["x", "--trust", "y", "--no-such"]])
+def test_wrong_use_is_64(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 64
+
+
+def test_help_and_version(capsys):
+    for option in ("--help", "--version"):
+        with pytest.raises(SystemExit) as caught:
+            main([option])
+        assert caught.value.code == 0
+    assert "Exit codes: 0 good, 1 tampered" in " ".join(capsys.readouterr().out.split())
+
+
+def test_twenty_thousand_entries_take_less_than_two_seconds(tmp_path):
+    meter = FakeMeter(tmp_path)
+    for _ in range(4):
+        meter.window(uses=5_000)
+    started = time.perf_counter()
+    assert _verify(meter).verdict is Verdict.GOOD
+    assert time.perf_counter() - started < 2
