@@ -6,14 +6,20 @@ Invariants:
 * A licence in force stays in force as long as it is good itself and its file's name is still there: a truncated,
   half-copied, unreadable or worse file under that name disturbs nothing.
 * A file that is taken away is taken away: what was read from it is forgotten.
+* What is remembered outlives a process: the keeper (the meter) writes it beside the ledger, the others read it there.
+  Nothing rests on that copy's honesty: it is a licence file like any other and is verified like one.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from licenses import durable
 from licenses.device_key import load_device_public
 from licenses.errors import FolderError, LicensesError
 from licenses.folder import Choice, FileVerdict, LicenseFile, choose, read_folder
@@ -21,7 +27,11 @@ from licenses.host import HostFactors
 from licenses.keyring import TrustRoot, load_trust_root
 from licenses.keys import VerifyingKey
 from licenses.model import License
+from licenses.strict_json import MAX_BYTES, canonical, parse_object
 from licenses.verify import Judgement
+
+KEPT_NAME = "license.kept"
+_MAX_KEPT_BYTES = 2 * MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +68,24 @@ class LicenseWatch:
         trust_root_path: The vendor's public keys.
         state_directory: Where the device's public key appears at the meter's first start.
         host: The facts of this host.
+        keeper: Whether this process writes down what is remembered; one process does.
     """
 
     def __init__(
-        self, directory: Path, *, trust_root_path: Path, state_directory: Path, host: HostFactors | None = None
+        self,
+        directory: Path,
+        *,
+        trust_root_path: Path,
+        state_directory: Path,
+        host: HostFactors | None = None,
+        keeper: bool = False,
     ) -> None:
         self._directory = directory
         self._trust_root_path = trust_root_path
         self._state_directory = state_directory
         self._host = host
+        self._keeper = keeper
+        self._kept_path = state_directory / KEPT_NAME
         self._trust_root: TrustRoot | None = None
         self._trust_root_mark: tuple[int, int, int] | None = None
         self._device: VerifyingKey | None = None
@@ -93,11 +112,13 @@ class LicenseWatch:
             root = self._current_root()
         except LicensesError as exc:
             return LicenseView(problem=f"the trust root cannot be used: {exc} {exc.next_step}")
+        if self._kept is None:
+            self._kept = self._recall()
         try:
             files = read_folder(self._directory)
         except FolderError as exc:
             if self._kept is None or not self._directory.is_dir():
-                self._kept = None
+                self._forget()
                 return LicenseView(problem=f"{exc} {exc.next_step}")
             files = (LicenseFile(self._kept.name, None, str(exc)),)
         choice = self._choose(self._with_kept(files), root, at)
@@ -115,7 +136,7 @@ class LicenseWatch:
             return files
         same_name = [file for file in files if file.name == kept.name]
         if not same_name:
-            self._kept = None
+            self._forget()
             return files
         return files if same_name[0].blob == kept.blob else (*files, kept)
 
@@ -124,7 +145,31 @@ class LicenseWatch:
             return
         for file in files:
             if file.name == choice.best_name and file.blob is not None and self._is(file, choice):
+                if self._keeper and file != self._kept:
+                    self._write_down(file)
                 self._kept = file
+
+    def _write_down(self, file: LicenseFile) -> None:
+        """Best effort: where it fails, the licence in force is remembered until the process ends."""
+        content = canonical({"name": file.name, "blob": base64.b64encode(file.blob or b"").decode("ascii")})
+        with contextlib.suppress(OSError):
+            durable.write_file(self._kept_path, [content], mode=0o440, overwrite=True)
+
+    def _recall(self) -> LicenseFile | None:
+        """What the keeper wrote down; it counts only while a file of that name is in the folder."""
+        try:
+            with self._kept_path.open("rb") as stream:
+                fields = parse_object(stream.read(_MAX_KEPT_BYTES), what="kept licence", max_bytes=_MAX_KEPT_BYTES)
+            name = fields.text("name")
+            return LicenseFile(name, base64.b64decode(fields.text("blob", max_length=_MAX_KEPT_BYTES), validate=True))
+        except (OSError, LicensesError, binascii.Error, ValueError):
+            return None
+
+    def _forget(self) -> None:
+        self._kept = None
+        if self._keeper:
+            with contextlib.suppress(OSError):
+                self._kept_path.unlink()
 
     def _is(self, file: LicenseFile, choice: Choice) -> bool:
         """Whether the file under the chosen name is the chosen one, not what came in its place."""

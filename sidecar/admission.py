@@ -26,6 +26,7 @@ from sidecar.states import refusal_message
 
 REFRESH_SECONDS = 0.5
 _START_SECONDS = 20.0
+_EXCHANGE_SECONDS = 3.0
 _log = structlog.get_logger("Tollgate.Gate")
 
 
@@ -226,13 +227,15 @@ class Admission:
                     )
                     is None
                 ):
-                    self._lease_lost_ns = None
+                    self._lease_lost_ns, self._lease_seen = None, True
                     return Lease.HONOURED
             except (OSError, LicensesError):
                 pass
         if self._lease_lost_ns is None or lic is None:
             self._lease_lost_ns = now.reading.boottime_ns
         waited = (now.reading.boottime_ns - self._lease_lost_ns) / 1e9
+        if self._lease_seen and waited < _EXCHANGE_SECONDS:
+            return Lease.HONOURED  # being exchanged with the licence; the core itself refuses what it must
         return Lease.AWAITED if waited < _START_SECONDS else Lease.ABSENT
 
     def _uptime_seconds(self, now: EffectiveTime) -> float:

@@ -140,7 +140,7 @@ def build_meter(settings: Settings, clock: Clock | None = None) -> Meter:
         device = DeviceKey.load_or_create(settings.state_directory)
     except LicensesError as exc:
         raise LedgerUnavailableError(str(exc), next_step=exc.next_step) from exc
-    licenses = LicenseMount(settings)
+    licenses = LicenseMount(settings, keeper=True)
     ledger = Ledger(ledger_path(settings), clock=clock, instance=device.instance_id, version=__version__)
     require_cadence(settings, licenses, ledger)
     return Meter(

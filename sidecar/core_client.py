@@ -33,6 +33,8 @@ _REFUSALS = {"LeaseRefused", "LicenseRefused", "CpuUnsupported"}
 _HEALTH_SECONDS = 2.0
 _INSPECT_SECONDS = 10.0
 _RESTART_SECONDS = 5.0
+# How long licence and lease may disagree while the licence is exchanged: the core looks every half second.
+_EXCHANGE_SECONDS = {"LicenseRefused": 1.0, "LeaseRefused": 3.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +148,12 @@ class CoreClient:
             raise CoreUnavailableError(f"the core's page is malformed (status {status}): {exc}") from exc
 
     def _twice(self, path: str, body: dict[str, Any], seconds: float) -> tuple[int, bytes]:
-        """Call; if the worker died in the middle, or the lease was just being renewed, call once more.
+        """Call; if the worker died in the middle, call once more.
 
-        A core that cannot be reached at all has tried nothing: its restart is awaited for a few seconds.
+        A core that cannot be reached at all, or that refuses while licence and lease are just being exchanged, has
+        tried nothing: that is awaited for a few seconds.
         """
-        give_up = time.monotonic() + _RESTART_SECONDS
+        began = time.monotonic()
         again = True
         while True:
             try:
@@ -158,18 +161,18 @@ class CoreClient:
             except CoreTimeoutError:
                 raise
             except CoreDownError:
-                if time.monotonic() > give_up:
+                if time.monotonic() - began > _RESTART_SECONDS:
                     raise
                 time.sleep(0.2)
             except CoreUnavailableError:
                 if not again:
                     raise
                 again = False
+                time.sleep(0.3)
             except CoreRefusedError as exc:
-                if not again or exc.reason != "LeaseRefused":
+                if time.monotonic() - began > _EXCHANGE_SECONDS.get(exc.reason, 0.0):
                     raise
-                again = False
-                time.sleep(1.0)
+                time.sleep(0.1)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None, seconds: float) -> tuple[int, bytes]:
         headers = {"Content-Type": "application/json"}

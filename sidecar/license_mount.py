@@ -25,14 +25,16 @@ class LicenseMount:
 
     Args:
         settings: Where they are.
+        keeper: Whether this process writes down the licence in force; the meter does.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, keeper: bool = False) -> None:
         self._watch = LicenseWatch(
             settings.license_directory,
             trust_root_path=settings.trust_root,
             state_directory=settings.state_directory,
             host=collect(operator_id=settings.host_id or None),
+            keeper=keeper,
         )
         self._lock = threading.Lock()
         self.lease_path: Path = settings.state_directory / LEASE_NAME

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 import structlog
 
 from licenses.model import READ_PAGES_METER
-from sidecar.admission import Admission, Standing
+from sidecar.admission import Admission, NotServingError, Standing
 from sidecar.clock import Clock
-from sidecar.core_client import CoreClient
+from sidecar.core_client import CoreClient, Document
 from sidecar.errors import (
     CoreDownError,
     CoreRefusedError,
@@ -184,7 +184,7 @@ class Reader:
             if size == 0:
                 raise DocumentRefusedError("BadArgument", "The request body is empty.")
             require_pages_expression(parameters.pages)
-            document = self._core.inspect(operation_id, READ_FORMATS, parameters.language)
+            document = self._inspect(operation_id, parameters.language)
             paged = document.format in _PAGED_FORMATS
             request = ReadRequest(
                 operation_id=operation_id,
@@ -206,6 +206,16 @@ class Reader:
             raise
         self._enqueue(request, claim)
         return operation_id
+
+    def _inspect(self, operation_id: str, language: str | None) -> Document:
+        """Have the core look at the document; when it refuses to, say why in the words of the gate."""
+        try:
+            return self._core.inspect(operation_id, READ_FORMATS, language)
+        except CoreRefusedError as exc:
+            verdict = self._admission.refresh().verdict
+            if not verdict.serves:
+                raise NotServingError(verdict) from exc
+            raise
 
     def read_now(self, chunks: Iterable[bytes], parameters: ReadParameters, standing: Standing) -> Operation:
         """Take a document in and wait until it is read.

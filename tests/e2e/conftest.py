@@ -1,0 +1,13 @@
+"""Whole services. `service` is shared by tests that leave it as it was; the others take `a_site` for themselves."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.site import Site, a_site
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Site]:
+    with a_site() as site:
+        yield site
