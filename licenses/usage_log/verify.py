@@ -65,6 +65,7 @@ from licenses.usage_log.report import (
 
 MAX_WINDOW_MS = (10 * 15 + 1) * 60 * 1000
 MAX_FINDINGS_PER_CODE = 10
+RECOVERY = "recovery"
 
 _BATCH = 4096
 _SIZE_NAME = re.compile(r"0|[1-9][0-9]{0,15}")
@@ -379,7 +380,8 @@ class _InstanceAudit:
             )
             self._find(Severity.GAP, "window_gap", where, message)
         length = closed.effective_ms - opened.effective_ms
-        if length > MAX_WINDOW_MS and not audit.boots and opened.boot_id == closed.boot_id:
+        restarted = audit.boots or reason == RECOVERY or opened.boot_id != closed.boot_id
+        if length > MAX_WINDOW_MS and not restarted:
             message = f"The window was open for {length // 60_000} minutes though nothing was restarted."
             self._find(Severity.GAP, "long_window", where, message)
         self._closed = closed
@@ -555,12 +557,14 @@ class _InstanceAudit:
 
     def _note_kinds(self) -> None:
         for kind, words in (
-            ("fault", "metering cycles that failed"),
-            ("clock", "steps or corrections of the clock"),
-            ("quarantine", "damaged pieces that were moved aside"),
+            ("fault", "Metering cycles that failed"),
+            ("clock", "Steps or corrections of the clock"),
+            ("quarantine", "Damaged pieces that were moved aside"),
         ):
             if self._counts[kind]:
-                self._find(Severity.NOTE, f"{kind}_entries", "", f"{self._counts[kind]} entries tell of {words}.")
+                self._find(
+                    Severity.NOTE, f"{kind}_entries", "", f"{words}, by number of entries: {self._counts[kind]}."
+                )
 
     def _where(self, path: Path) -> str:
         return str(path.relative_to(self._folder)) if path.is_relative_to(self._folder) else str(path)

@@ -88,14 +88,14 @@ class FakeMeter:
             requestTime=self.now_ms // 1000,
         )
 
-    def window(self, *, uses: int = 0, seal: bool = True) -> Path:
+    def window(self, *, uses: int = 0, seal: bool = True, reason: str = "interval") -> Path:
         """Let a window pass with so many uses, and write its record file and checkpoint."""
         for _ in range(uses):
             self.wait(1000)
             self.use()
         self.wait(WINDOW_MS)
         first_seq, closed = self.size - len(self._pending), self.moment()
-        bounds = {"opened": self._opened, "closed": closed, "reason": "interval", "first_seq": first_seq}
+        bounds = {"opened": self._opened, "closed": closed, "reason": reason, "first_seq": first_seq}
         pages = sum(line["meter"]["quantity"] for line in map(json.loads, self._pending) if line["kind"] == "use")
         self.entry("window", **bounds, meters=[{"name": READ_PAGES_METER, "quantity": pages}] if pages else [])
         self.frontier.extend(map(leaf_hash, self._pending))

@@ -488,6 +488,12 @@ def test_window_left_open_too_long_is_a_gap(meter):
     assert _codes(_verify(meter)) == {"long_window"}
 
 
+def test_window_that_a_crash_left_open_is_no_gap(meter):
+    meter.wait(MAX_WINDOW_MS)
+    meter.window(reason="recovery")
+    assert _verify(meter).verdict is Verdict.GOOD
+
+
 def test_gap_that_the_meter_tells_of_is_a_gap(meter):
     meter.entry("gap", reason="clock")
     meter.window()
