@@ -212,9 +212,10 @@ def open_document(shared_directory: Path, document: str) -> Iterator[BinaryIO]:
         raise FailedToProcessError(
             f"The document cannot be opened: {exc.strerror}; user id {os.getuid()} must be able to read {path.parent}."
         ) from exc
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DocumentNotFoundError(f"There is no document {document}.")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise DocumentNotFoundError(f"There is no document {document}.")
         yield file
 
 

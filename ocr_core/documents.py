@@ -508,7 +508,8 @@ def _exif_transposition(image: Image.Image) -> Image.Transpose | None:
 def _gray(image: Image.Image) -> Image.Image:
     """8-bit gray, on white."""
     if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
-        return _flattened(image.convert("LA" if image.mode in ("L", "LA", "La") else "RGBA"))
+        with_alpha = "LA" if image.mode in ("L", "LA", "La") else "RGBA"
+        return _flattened(image if image.mode == with_alpha else image.convert(with_alpha))
     if image.mode.startswith("I") or image.mode == "F":
         return _scaled(image)
     if image.mode in ("CMYK", "HSV"):
@@ -536,7 +537,7 @@ def _scaled(image: Image.Image) -> Image.Image:
         factor, offset = (255 / (high - low), -low * 255 / (high - low)) if high > low else (0.0, 255.0)
     else:
         factor, offset = 255 / (2 ** max(8, int(high).bit_length()) - 1), 0.0
-    return deep.convert("F").point(lambda value: value * factor + offset).convert("L")
+    return deep.point(lambda value: value * factor + offset).convert("L")
 
 
 # ---- PDF ------------------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def turned_box(box: Box, degrees: float) -> Corners:
 
     A rectangle w x h turned by t has a bounding box of W = w·cos t + h·sin t by H = w·sin t + h·cos t; solved for w and
     h this gives the rectangle back. Ink does not reach the corners of its rectangle, so the answer is kept from
-    shrinking below half of the box.
+    shrinking below a quarter of the box.
 
     Args:
         box: left, top, right, bottom.
@@ -97,9 +97,9 @@ def turned_box(box: Box, degrees: float) -> Corners:
     cosine, sine = math.cos(math.radians(rest)), abs(math.sin(math.radians(rest)))
     spread = cosine * cosine - sine * sine
     width, height = wide, high
-    if spread > 0.5:
-        width = min(wide, max(wide / 2, (wide * cosine - high * sine) / spread))
-        height = min(high, max(high / 2, (high * cosine - wide * sine) / spread))
+    if spread > 0.4:
+        width = min(wide / cosine, max(wide / 4, (wide * cosine - high * sine) / spread))
+        height = min(high / cosine, max(high / 4, (high * cosine - wide * sine) / spread))
     turn = Affine.turning(degrees, of=(width, height), onto=(left + right, top + bottom))
     return turn((0, 0)), turn((width, 0)), turn((width, height)), turn((0, height))
 

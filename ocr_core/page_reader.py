@@ -116,7 +116,7 @@ class PageReader:
         level = skew.estimate(image.image)
         best = self._reading(image, 0, level, languages, until)
         if not best.is_weak:
-            return best
+            return self._straightened(best, image, languages, until)
         for quarters, slope in self._other_ways_up(image, level):
             try:
                 other = self._reading(image, quarters, slope, languages, until)
@@ -127,6 +127,19 @@ class PageReader:
             if best.is_strong:
                 break
         return best
+
+    def _straightened(self, reading: _Reading, image: PageImage, languages: tuple[str, ...], until: float) -> _Reading:
+        """The same page again, if the engine found its text lying on its side and sloping; it reads level text best."""
+        direction = _common_slope(reading.lines)
+        quarters = round(direction / 90) % 4
+        if quarters in (0, 2) or abs(direction - 90 * round(direction / 90)) < _STRAIGHTENED_FROM_DEGREES:
+            return reading
+        slope = skew.estimate(image.image.transpose(_QUARTERS_BACK[quarters]))
+        try:
+            level = self._reading(image, quarters, slope, languages, until)
+        except EngineTimeoutError:
+            return reading
+        return level if level.evidence >= reading.evidence else reading
 
     def _other_ways_up(self, image: PageImage, level: skew.Skew) -> list[tuple[int, skew.Skew]]:
         """Quarter turns worth trying, the likeliest first.

@@ -73,16 +73,16 @@ class Settings:
         Raises:
             SettingsError: A value cannot be used.
         """
-        found = {_canonical(name): (name, value.strip()) for name, value in values.items() if value.strip()}
+        found = {_canonical(name): value.strip() for name, value in values.items()}
 
         def take(name: str, default: T, read: Callable[[str], T]) -> T:
-            given, value = found.get(_canonical(name), (name, ""))
+            value = found.get(_canonical(name), "")
             if not value:
                 return default
             try:
                 return read(value)
             except ValueError as exc:
-                raise SettingsError(f"{given}={value}: {exc}") from exc
+                raise SettingsError(f"{name}={value}: {exc}") from exc
 
         default = cls()
         tessdata = take("TESSDATA_PREFIX", default.tessdata, _path)

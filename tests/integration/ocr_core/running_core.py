@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -45,7 +46,7 @@ class RunningCore:
         for folder in (self.license_directory, self.shared, self.state):
             folder.mkdir()
         self.vendor: FakeVendor = a_vendor()
-        self.license = lic or a_license()
+        self.license = lic or a_license(not_before=datetime(2020, 1, 1, tzinfo=UTC))  # valid by any wall clock, too
         self.vendor.install(self.folder, self.license)
         if not licensed:
             self.take_license_away()
@@ -75,7 +76,8 @@ class RunningCore:
         until = time.monotonic() + _START_SECONDS
         while time.monotonic() < until:
             try:
-                if self.get("/health")[0] == 200:
+                status, told = self.get("/health")
+                if status == 200 and len(self.workers()) > int(str(told["workers"])):
                     return
             except OSError:
                 if self.process is not None and self.process.poll() is not None:
@@ -168,7 +170,9 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 @contextmanager
-def running_core(lic: License | None = None, *, licensed: bool = True, words: tuple[str, ...] = ()) -> Iterator[RunningCore]:
+def running_core(
+    lic: License | None = None, *, licensed: bool = True, words: tuple[str, ...] = ()
+) -> Iterator[RunningCore]:
     core = RunningCore(lic, licensed=licensed, words=words)
     try:
         core.start()

@@ -1,0 +1,287 @@
+import io
+import os
+import struct
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import pytest
+from PIL import Image, ImageDraw
+
+from ocr_core import documents
+from ocr_core.documents import DocumentFormat, PageImage
+from ocr_core.errors import CoreError, FailedToProcessError, InvalidPageRangeError, UnsupportedImageFormatError
+from tests import pages
+
+PAGE = pages.printed_page()
+BAD_FILES = pages.bad_files()
+CAP = 3_000_000
+
+
+@contextmanager
+def opened(blob: bytes) -> Iterator[BinaryIO]:
+    with tempfile.TemporaryFile() as file:
+        file.write(blob)
+        file.flush()
+        yield file
+
+
+def inspected(blob: bytes) -> documents.Inspection:
+    with opened(blob) as file:
+        return documents.inspect(file)
+
+
+def loaded(blob: bytes, page: int = 1, max_pixels: int = CAP) -> PageImage:
+    with opened(blob) as file:
+        return documents.load_page(file, page, max_pixels=max_pixels)
+
+
+def mean(image: Image.Image, box: tuple[int, int, int, int]) -> float:
+    return image.crop(box).resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))  # type: ignore[return-value]
+
+
+# ---- what is read
+
+
+@pytest.mark.parametrize(
+    ("blob", "kind", "count"),
+    [
+        (pages.as_png(PAGE), "png", 1),
+        (pages.as_jpeg(PAGE), "jpeg", 1),
+        (pages.as_jpeg(PAGE) + b"trailing garbage", "jpeg", 1),
+        (pages.as_png(PAGE) + b"trailing garbage", "png", 1),
+        (pages.as_bmp(PAGE), "bmp", 1),
+        (pages.as_tiff([PAGE] * 3), "tiff", 3),
+        (pages.as_tiff([PAGE] * 2, "raw"), "tiff", 2),
+        (pages.as_tiff([PAGE], "jpeg"), "tiff", 1),
+        (pages.as_pdf([PAGE] * 2), "pdf", 2),
+        (pages.digital_pdf([pages.LINES] * 4), "pdf", 4),
+        (b"\n" * 300 + pages.digital_pdf([pages.LINES]), "pdf", 1),
+        (pages.digital_pdf([pages.LINES], password=""), "pdf", 1),
+    ],
+)
+def test_what_a_document_is(blob: bytes, kind: str, count: int) -> None:
+    assert inspected(blob) == documents.Inspection(format=DocumentFormat(kind), pages=count)
+    assert loaded(blob, count).image.mode == "L"
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_is_refused_with_its_code(name: str) -> None:
+    blob, code = BAD_FILES[name]
+    with pytest.raises(CoreError) as refusal:
+        inspected(blob)
+    assert refusal.value.code == code
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_file_that_was_never_inspected_is_read_or_refused_with_its_code(name: str) -> None:
+    blob, code = BAD_FILES[name]
+    found = code
+    try:
+        loaded(blob)
+    except CoreError as refusal:
+        found = refusal.code
+    assert found == code
+
+
+def test_a_declared_bomb_costs_nothing() -> None:
+    started = time.monotonic()
+    with pytest.raises(CoreError):
+        inspected(pages.declared_png(100_000, 100_000))
+    assert time.monotonic() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\0\0\1\0\1\0",
+        b"\0\0\0\x18ftypheic",
+        b"\0\0\0\x0cjP  \r\n",
+        b"8BPS\0\1",
+        b"P5 10 10",
+        b'<?xml version="1.0"?><svg>',
+    ],
+)
+def test_other_pictures_are_named_as_such(head: bytes) -> None:
+    with pytest.raises(UnsupportedImageFormatError):
+        documents.sniff(head + bytes(64))
+
+
+def test_a_format_that_the_caller_does_not_take_is_refused() -> None:
+    with opened(pages.as_png(PAGE)) as file, pytest.raises(UnsupportedImageFormatError, match="taken is: PDF, TIFF"):
+        documents.inspect(file, ["tiff", "pdf"])
+
+
+def test_a_disk_that_fails_is_not_a_bad_image() -> None:
+    with pytest.raises(FailedToProcessError), documents._decoding():
+        raise OSError(5, "Input/output error")
+
+
+def test_every_other_surprise_of_a_decoder_is_a_bad_image() -> None:
+    for surprise in (
+        MemoryError(),
+        struct.error("x"),
+        RecursionError(),
+        Image.DecompressionBombError("x"),
+        KeyError(1),
+    ):
+        with pytest.raises(CoreError) as refusal, documents._decoding():
+            raise surprise
+        assert refusal.value.status == 400
+
+
+# ---- pages
+
+
+@pytest.mark.parametrize(
+    ("blob", "page"),
+    [
+        (pages.as_png(PAGE), 2),
+        (pages.as_tiff([PAGE] * 2), 3),
+        (pages.digital_pdf([pages.LINES]), 2),
+        (pages.as_png(PAGE), 0),
+    ],
+)
+def test_a_page_that_is_not_there_is_refused(blob: bytes, page: int) -> None:
+    with pytest.raises(InvalidPageRangeError):
+        loaded(blob, page)
+
+
+def test_the_page_that_is_asked_for_is_the_one_that_is_decoded() -> None:
+    sheets = [pages.empty_page((400, 300 + 100 * number)) for number in range(3)]
+    for blob in (pages.as_tiff(sheets), pages.as_pdf(sheets)):
+        ratios = [loaded(blob, number).height / loaded(blob, number).width for number in (1, 2, 3)]
+        assert ratios == pytest.approx([0.75, 1.0, 1.25], abs=0.01)
+
+
+def test_more_than_2000_pages_are_refused() -> None:
+    small = Image.new("1", (50, 50), 1)
+    buffer = io.BytesIO()
+    small.save(buffer, "TIFF", save_all=True, append_images=[small] * 2000)
+    with pytest.raises(InvalidPageRangeError, match="2000"):
+        inspected(buffer.getvalue())
+
+
+def test_directories_that_form_a_loop_are_refused() -> None:
+    blob = bytearray(pages.as_tiff([PAGE], "raw"))
+    (first,) = struct.unpack_from("<I", blob, 4)
+    (entries,) = struct.unpack_from("<H", blob, first)
+    struct.pack_into("<I", blob, first + 2 + 12 * entries, first)
+    with pytest.raises(CoreError, match="loop"):
+        inspected(bytes(blob))
+
+
+# ---- pixels
+
+
+def test_a_picture_larger_than_the_cap_is_shrunk_and_keeps_its_size_in_words() -> None:
+    page = pages.printed_page(size=(2480, 3508), dpi=300)
+    for blob in (pages.as_png(page), pages.as_jpeg(page)):
+        found = loaded(blob)
+        assert found.image.width * found.image.height <= CAP
+        assert (found.width, found.height, found.unit) == (2480, 3508, "pixel")
+        assert found.dpi == round(300 * found.image.width / 2480)
+
+
+def test_a_resolution_that_cannot_be_is_not_told() -> None:
+    assert loaded(pages.encoded(PAGE.image, "PNG", dpi=(1, 1))).dpi is None
+    assert loaded(pages.encoded(PAGE.image, "PNG")).dpi is None
+
+
+def test_oblong_pixels_are_made_square() -> None:
+    fax = pages.encoded(PAGE.image.resize((1240, 877)).convert("1"), "TIFF", compression="group4", dpi=(150, 75))
+    found = loaded(fax)
+    assert (found.width, found.height) == (1240, 877)
+    assert found.image.size == (1240, 1754)
+
+
+def a_marked_square(mode: str = "L") -> Image.Image:
+    """White, with a black mark in the top-left corner; wider than high."""
+    image = Image.new("L", (120, 80), 255)
+    ImageDraw.Draw(image).rectangle((0, 0, 39, 19), fill=0)
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "PNG"])
+def test_the_camera_may_have_been_held_any_way(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = a_marked_square()
+    stored = {
+        1: upright,
+        2: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: upright.transpose(Image.Transpose.ROTATE_180),
+        4: upright.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: upright.transpose(Image.Transpose.TRANSPOSE),
+        6: upright.transpose(Image.Transpose.ROTATE_90),
+        7: upright.transpose(Image.Transpose.TRANSVERSE),
+        8: upright.transpose(Image.Transpose.ROTATE_270),
+    }[orientation]
+    found = loaded(pages.encoded(stored, kind, exif=exif))
+    assert (found.width, found.height) == (120, 80)
+    assert found.image.size == (120, 80)
+    assert mean(found.image, (4, 4, 36, 16)) < 40
+    assert mean(found.image, (84, 64, 116, 76)) > 215
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16", "I", "F", "YCbCr", "LAB"])
+def test_every_kind_of_pixel_becomes_gray(mode: str) -> None:
+    image = a_marked_square()
+    if mode in ("I;16", "I"):
+        deep = image.convert("I").point(lambda value: value * 257 + 0)
+        image = deep.convert("I;16") if mode == "I;16" else deep
+    elif mode == "LAB":
+        image = Image.merge("LAB", (image, Image.new("L", image.size, 128), Image.new("L", image.size, 128)))
+    else:
+        image = image.convert(mode)
+    found = loaded(pages.encoded(image, "PNG" if mode in ("P", "RGBA", "LA") else "TIFF"))
+    assert mean(found.image, (4, 4, 36, 16)) < 10
+    assert mean(found.image, (84, 64, 116, 76)) > 245
+
+
+def test_twelve_bits_in_sixteen_are_not_taken_for_black() -> None:
+    image = a_marked_square().convert("I").point(lambda value: value * 16 + 0).convert("I;16")
+    assert mean(loaded(pages.encoded(image, "TIFF")).image, (84, 64, 116, 76)) > 230
+
+
+def test_what_is_transparent_is_white_paper() -> None:
+    image = Image.new("RGBA", (120, 80), (0, 0, 0, 0))
+    ImageDraw.Draw(image).rectangle((0, 0, 39, 19), fill=(0, 0, 0, 255))
+    for blob in (pages.encoded(image, "PNG"), pages.encoded(image.quantize(16), "PNG")):
+        found = loaded(blob)
+        assert mean(found.image, (84, 64, 116, 76)) > 245
+        assert mean(found.image, (4, 4, 36, 16)) < 10
+
+
+# ---- PDF
+
+
+def test_a_pdf_page_is_told_in_inches_and_drawn_at_a_resolution_that_reads_well() -> None:
+    found = loaded(pages.digital_pdf([pages.LINES]))
+    assert (found.width, found.height, found.unit) == (8.5, 11.0, "inch")
+    assert found.dpi is not None
+    assert 150 <= found.dpi <= 200
+    assert found.image.width * found.image.height <= CAP * 1.01
+
+
+def test_a_pdf_page_is_shown_as_its_own_rotation_says() -> None:
+    found = loaded(pages.digital_pdf([pages.LINES], rotate=90))
+    assert (found.width, found.height) == (11.0, 8.5)
+
+
+def test_a_pdf_page_of_any_size_costs_no_more_than_the_cap() -> None:
+    huge = pages.digital_pdf([pages.LINES]).replace(b"[0 0 612 792]", b"[0 0 1e6 9e5]")
+    found = loaded(huge)
+    assert found.image.width * found.image.height <= CAP * 1.01
+
+
+def test_a_pdf_is_read_through_its_descriptor_even_when_its_name_is_gone(tmp_path: os.PathLike[str]) -> None:
+    path = os.path.join(tmp_path, "document")
+    with open(path, "wb") as file:
+        file.write(pages.digital_pdf([pages.LINES]))
+    with open(path, "rb") as file:
+        os.unlink(path)
+        assert documents.inspect(file).pages == 1

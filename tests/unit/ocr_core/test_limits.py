@@ -1,0 +1,100 @@
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ocr_core import limits
+
+
+def in_child(work: Callable[[], int]) -> int:
+    """The exit code of a forked child; a signal's number, negative."""
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            code = work()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize(
+    ("files", "cgroup", "most"),
+    [
+        ({"a/b/cpu.max": "150000 100000"}, "0::/a/b", 2),
+        ({"a/cpu.max": "100000 100000", "a/b/cpu.max": "max 100000"}, "0::/a/b", 1),
+        ({"a/cpu.max": "20000 100000"}, "0::/a", 1),
+        ({"cpu/x/cpu.cfs_quota_us": "100000", "cpu/x/cpu.cfs_period_us": "100000"}, "3:cpu,cpuacct:/x", 1),
+        ({"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "100000"}, "3:cpu:/x", 1000),
+        ({"a/cpu.max": "nonsense"}, "0::/a", 1000),
+        ({}, "", 1000),
+    ],
+)
+def test_a_quota_cuts_the_cpus(tmp_path: Path, files: dict[str, str], cgroup: str, most: int) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    own = tmp_path / "own"
+    own.write_text(cgroup + "\n")
+    found = limits.usable_cpus(cgroup_root=tmp_path, proc_cgroup=own)
+    assert found == min(len(os.sched_getaffinity(0)), most)
+
+
+def test_affinity_cuts_the_cpus() -> None:
+    def work() -> int:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        return limits.usable_cpus()
+
+    assert in_child(work) == 1
+
+
+def test_a_deadline_kills_even_a_busy_process() -> None:
+    def work() -> int:
+        limits.arm_deadline(0.2)
+        while True:
+            pass
+
+    assert in_child(work) == -signal.SIGALRM
+
+
+def test_a_deadline_taken_back_does_not_kill() -> None:
+    def work() -> int:
+        limits.arm_deadline(0.1)
+        limits.disarm_deadline()
+        time.sleep(0.3)
+        return 0
+
+    assert in_child(work) == 0
+
+
+def test_memory_beyond_the_limit_is_an_error_not_a_kill() -> None:
+    def work() -> int:
+        limits.limit_memory(1024**3)
+        try:
+            bytearray(2 * 1024**3)
+        except MemoryError:
+            return 0
+        return 1
+
+    assert in_child(work) == 0
+
+
+def test_a_process_whose_parent_is_gone_already_dies_at_once() -> None:
+    def work() -> int:
+        limits.die_with_parent(signal.SIGKILL, parent_pid=2**22 + 1)
+        return 0
+
+    assert in_child(work) == -signal.SIGKILL
+
+
+def test_a_process_whose_parent_lives_lives() -> None:
+    parent = os.getpid()
+
+    def work() -> int:
+        limits.die_with_parent(signal.SIGKILL, parent_pid=parent)
+        return 0
+
+    assert in_child(work) == 0

@@ -1,0 +1,50 @@
+import random
+
+from ocr_core.page_text import Line, Polygon, Word
+from ocr_core.reading_order import ordered
+
+
+def a_line(text: str, left: float, top: float, *, width: float = 300, height: float = 20) -> Line:
+    polygon: Polygon = (left, top, left + width, top, left + width, top + height, left, top + height)
+    return Line(text=text, polygon=polygon, words=(Word(text=text, polygon=polygon, confidence=1),), confidence=1)
+
+
+COLUMNS = (a_line("a1", 0, 0), a_line("a2", 0, 30), a_line("b1", 400, 4), a_line("b2", 400, 34))
+
+
+def texts(lines: tuple[Line, ...]) -> list[str]:
+    return [line.text for line in lines]
+
+
+def test_natural_goes_down_one_column_before_the_next() -> None:
+    assert texts(ordered(COLUMNS, "natural", angle=0)) == ["a1", "a2", "b1", "b2"]
+
+
+def test_basic_goes_from_top_to_bottom_and_left_to_right() -> None:
+    assert texts(ordered(COLUMNS, "basic", angle=0)) == ["a1", "b1", "a2", "b2"]
+
+
+def test_basic_does_not_depend_on_the_engines_order() -> None:
+    shuffled = list(COLUMNS)
+    random.Random(7).shuffle(shuffled)
+    assert texts(ordered(tuple(shuffled), "basic", angle=0)) == ["a1", "b1", "a2", "b2"]
+
+
+def test_a_page_on_its_side_is_told_as_if_it_stood() -> None:
+    def on_its_side(line: Line) -> Line:
+        xs, ys = line.polygon[::2], line.polygon[1::2]
+        flat = [value for x, y in zip(xs, ys, strict=True) for value in (1000 - y, x)]
+        polygon: Polygon = (flat[0], flat[1], flat[2], flat[3], flat[4], flat[5], flat[6], flat[7])
+        return Line(text=line.text, polygon=polygon, words=line.words, confidence=1)
+
+    lines = tuple(on_its_side(line) for line in COLUMNS)
+    assert texts(ordered(lines, "basic", angle=90)) == ["a1", "b1", "a2", "b2"]
+
+
+def test_a_tall_heading_beside_small_lines_does_not_swallow_them() -> None:
+    lines = (a_line("small 1", 400, 0), a_line("BIG", 0, 0, height=60), a_line("small 2", 400, 40))
+    assert texts(ordered(lines, "basic", angle=0))[0] == "small 1"
+
+
+def test_no_lines_are_no_lines() -> None:
+    assert ordered((), "basic", angle=0) == ()

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from ocr_core.settings import Settings, SettingsError, WordError, read_settings
+
+
+def test_words_beat_variables_and_variables_beat_defaults() -> None:
+    environment = {"Core__Workers": "3", "CORE:PAGETIMEOUTSECONDS": "7", "HOME": "/root"}
+    found = read_settings(["core:workers=5"], environment)
+    assert (found.workers, found.page_timeout_seconds) == (5, 7)
+    assert found.socket == Path("/run/sidecar/core.sock")
+
+
+@pytest.mark.parametrize("name", ["Mounts:License", "mounts::license", "MOUNTS__LICENSE", "Mounts__License"])
+def test_a_name_is_one_name_however_it_is_written(name: str) -> None:
+    assert read_settings([], {name: "/here"}).license_directory == Path("/here")
+
+
+def test_names_of_others_are_ignored() -> None:
+    assert read_settings(["eula=accept", "Sidecar:Listen=x", "Metering:MaxAttempts=10"], {"Core:Unknown": "1"})
+
+
+def test_every_setting_is_read() -> None:
+    found = Settings.from_mapping(
+        {
+            "Sidecar:CoreSocket": "/a", "Sidecar:StateDirectory": "/b", "Sidecar:TrustRoot": "/c",
+            "Sidecar:HostId": "ward 7", "Mounts:License": "/d", "Mounts:Shared": "/e", "Core:Workers": "4",
+            "Core:CpuInfo": "/f", "Core:Tessdata": "/g", "Core:Languages": "eng+deu",
+            "Core:PageTimeoutSeconds": "30", "Core:MaxMegapixels": "2.5", "Core:WorkerMemoryMegabytes": "1024",
+            "Core:DieWithParent": "True",
+        }
+    )  # fmt: skip
+    assert found == Settings(
+        socket=Path("/a"), state_directory=Path("/b"), trust_root=Path("/c"), host_id="ward 7",
+        license_directory=Path("/d"), shared_directory=Path("/e"), workers=4, cpu_info=Path("/f"),
+        tessdata=Path("/g"), languages=("eng", "deu"), page_timeout_seconds=30, max_pixels=2_500_000,
+        memory_bytes=1024**3, die_with_parent=True,
+    )  # fmt: skip
+
+
+def test_tessdata_prefix_is_the_default_of_tessdata() -> None:
+    assert read_settings([], {"TESSDATA_PREFIX": "/models"}).tessdata == Path("/models")
+    assert read_settings(["Core:Tessdata=/mine"], {"TESSDATA_PREFIX": "/models"}).tessdata == Path("/mine")
+
+
+def test_an_empty_value_is_no_value() -> None:
+    assert read_settings(["Core:PageTimeoutSeconds="], {}).page_timeout_seconds == 60
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "Core:Workers=0", "Core:Workers=many", "Core:Workers=-1", "Core:Workers=257", "Core:Workers=²",
+        "Core:PageTimeoutSeconds=1.5", "Core:MaxMegapixels=nan", "Core:MaxMegapixels=1000", "Core:Languages=+",
+        "Core:DieWithParent=perhaps", "Core:WorkerMemoryMegabytes=1", "Mounts:Shared=/a\0b",
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_be_used_is_named(word: str) -> None:
+    with pytest.raises(SettingsError, match=word.partition("=")[0]):
+        read_settings([word], {})
+
+
+@pytest.mark.parametrize("word", ["Core", "=1", "--workers", "a b=1"])
+def test_a_word_that_is_no_setting_is_refused(word: str) -> None:
+    with pytest.raises(WordError):
+        read_settings([word], {})
