@@ -18,9 +18,10 @@ from licenses.model import READ_PAGES_METER, License
 from sidecar.clock import Clock, EffectiveTime, effective_time, instant
 from sidecar.core_client import CoreClient, CoreHealth
 from sidecar.errors import CoreUnavailableError, LedgerUnavailableError, SidecarError
-from sidecar.gate import Facts, Lease, LicenseFacts, State, Verdict, decide
+from sidecar.gate import Facts, Lease, LicenseFacts, Verdict, decide
 from sidecar.ledger import Ledger, LedgerSnapshot
 from sidecar.license_mount import LicenseMount, LicenseView
+from sidecar.meter_status import MeterStatus
 from sidecar.settings import STANDARD_MAX_ATTEMPTS, Settings
 from sidecar.states import refusal_message
 
@@ -54,6 +55,7 @@ class Standing:
         view: The licence folder as it was found.
         ledger: The ledger at that moment; None when it cannot be read.
         core: The core's word about itself; None when it does not answer.
+        window_closes_at: When the open window is to be closed (UTC); None when the meter has not said so in this boot.
         effective_at: Effective time of the decision (UTC).
         quarantined: The wall clock is ahead of what is believed.
         evaluation: An evaluation licence is in force.
@@ -64,6 +66,7 @@ class Standing:
     view: LicenseView
     ledger: LedgerSnapshot | None
     core: CoreHealth | None
+    window_closes_at: datetime | None
     effective_at: datetime
     quarantined: bool
 
@@ -182,6 +185,9 @@ class Admission:
         now = effective_time(reading, snapshot.high_water if snapshot else None)
         view = self._licenses.look(now.at)
         core, core_problem = self._core_health()
+        meter = MeterStatus.read(self._settings.state_directory)
+        if meter is not None and meter.boot_id != reading.boot_id:
+            meter = None
         facts = Facts(
             effective_at=now.at,
             license=license_facts(view),
@@ -190,6 +196,7 @@ class Admission:
             core_problem=core_problem,
             core_starting=not self._core_seen and self._uptime_seconds(now) < _START_SECONDS,
             cpu_problem=core.cpu_problem if core else "",
+            output_problem=meter.output_problem if meter else "",
             lease=self._lease(view.license, now),
         )
         if snapshot is not None:
@@ -200,6 +207,7 @@ class Admission:
             view=view,
             ledger=snapshot,
             core=core,
+            window_closes_at=instant(now.ns + max(0, meter.deadline_ns - reading.boottime_ns)) if meter else None,
             effective_at=now.at,
             quarantined=now.quarantined,
         )
@@ -240,15 +248,3 @@ class Admission:
 
     def _uptime_seconds(self, now: EffectiveTime) -> float:
         return (now.reading.boottime_ns - self._started_ns) / 1e9
-
-
-__all__ = [
-    "REFRESH_SECONDS",
-    "Admission",
-    "NotServingError",
-    "Standing",
-    "State",
-    "instant",
-    "license_facts",
-    "metering_facts",
-]

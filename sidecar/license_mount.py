@@ -15,9 +15,8 @@ from licenses.watch import LicenseView, LicenseWatch
 from sidecar.settings import Settings
 
 LEASE_NAME = "lease.dsse.json"
-METER_STATUS_NAME = "meter.json"
 
-__all__ = ["LEASE_NAME", "METER_STATUS_NAME", "LicenseMount", "LicenseView"]
+__all__ = ["LEASE_NAME", "LicenseMount", "LicenseView"]
 
 
 class LicenseMount:
@@ -38,7 +37,6 @@ class LicenseMount:
         )
         self._lock = threading.Lock()
         self.lease_path: Path = settings.state_directory / LEASE_NAME
-        self.meter_status_path: Path = settings.state_directory / METER_STATUS_NAME
 
     @property
     def device(self) -> VerifyingKey | None:

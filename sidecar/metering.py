@@ -12,7 +12,8 @@ import json
 import os
 import random
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from sidecar.errors import LedgerUnavailableError, OutputUnwritableError, unwrit
 from sidecar.gate import Facts, Verdict, decide
 from sidecar.ledger import Ledger, PendingRecord
 from sidecar.license_mount import LicenseMount
+from sidecar.meter_status import MeterStatus
 from sidecar.settings import (
     STANDARD_MAX_ATTEMPTS,
     STANDARD_MAX_INTERVAL_SECONDS,
@@ -56,21 +58,6 @@ class CycleOutcome:
     failed_cycles: int
     failure: str
     files: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MeterStatus:
-    """What the meter tells the web, beside the ledger.
-
-    Attributes:
-        deadline_ns: CLOCK_BOOTTIME at which the open window is to be closed.
-        boot_id: The boot that this is told in.
-        output_problem: What is known to be wrong with the output mount; empty when nothing is.
-    """
-
-    deadline_ns: int
-    boot_id: str
-    output_problem: str
 
 
 class RecordOutput:
@@ -178,13 +165,13 @@ class Meter:
     def open(self) -> None:
         """Begin: note the boot, close what a crash left open, look at the output, mint the first lease."""
         crashed = self._ledger.has_open_window()
-        if self._ledger.snapshot(READ_PAGES_METER).size:
-            self._check_frontier()
+        self._check_frontier()
+        self._license = self._serving_license()
         if crashed:
             self._ledger.close_window("recovery", self._context())
         reading = self._clock.read()
         self._ledger.append("boot", {"boot_id": reading.boot_id, "product_version": __version__})
-        self.watch_license()
+        self._note_license()
         try:
             self._output.probe()
             if crashed or self._ledger.pending_records():
@@ -244,26 +231,11 @@ class Meter:
 
     def watch_license(self) -> None:
         """Look at the licence folder; note a change in the ledger, and mint or take back the lease accordingly."""
-        view = self._licenses.look(self._ledger.now().at)
-        lic = view.license if view.judgement is not None and view.judgement.serves else None
-        before = (self._license.license_id, self._license.sequence) if self._license else None
-        after = (lic.license_id, lic.sequence) if lic else None
-        if before == after:
-            return
-        self._license = lic
-        fields: dict[str, Any] = {"in_force": after is not None}
-        if lic is not None:
-            fields |= {
-                "license_id": lic.license_id,
-                "sequence": lic.sequence,
-                "evaluation": lic.evaluation,
-                "expires_at": int(lic.expires_at.timestamp()),
-            }
-            _log.info("licence in force", license_id=lic.license_id, sequence=lic.sequence, evaluation=lic.evaluation)
-        else:
-            _log.warning("no licence in force", cause=view.problem or "the licence does not serve")
-        self._ledger.append("license", fields)
-        self.mint()
+        lic = self._serving_license()
+        if _identity(lic) != _identity(self._license):
+            self._license = lic
+            self._note_license()
+            self.mint()
 
     def keep_time(self) -> None:
         """Persist the effective time, so that a clock set back later gains nothing."""
@@ -306,10 +278,33 @@ class Meter:
             effective_ms=now.ns // 1_000_000,
             serial=from_ms,
         )
-        self._keep_file(self._licenses.lease_path, seal_lease(lease, self._device.signing_key))
+        with self._keeping_state():
+            envelope = seal_lease(lease, self._device.signing_key)
+            write_file(self._licenses.lease_path, [envelope], mode=0o640, overwrite=True)
         self._minted = key
 
     # ---- inside -----------------------------------------------------------------------------------------------------
+
+    def _serving_license(self) -> License | None:
+        """The licence under which work is admitted now, as far as licences are concerned."""
+        view = self._licenses.look(self._ledger.now().at)
+        return view.license if view.serves else None
+
+    def _note_license(self) -> None:
+        """Enter into the ledger which licence is in force, or that none is."""
+        lic = self._license
+        fields: dict[str, Any] = {"in_force": lic is not None}
+        if lic is None:
+            _log.warning("no licence in force", cause=self._licenses.look(self._ledger.now().at).problem)
+        else:
+            fields |= {
+                "license_id": lic.license_id,
+                "sequence": lic.sequence,
+                "evaluation": lic.evaluation,
+                "expires_at": int(lic.expires_at.timestamp()),
+            }
+            _log.info("licence in force", license_id=lic.license_id, sequence=lic.sequence, evaluation=lic.evaluation)
+        self._ledger.append("license", fields)
 
     def _deliver(self) -> list[Path]:
         """Seal and write every closed window that is not on the output mount yet, oldest first."""
@@ -333,7 +328,6 @@ class Meter:
         header = {
             **record.window,
             "instance": self._device.instance_id,
-            "product_version": __version__,
             "first_seq": record.first_seq,
             "previous_file_sha256": self._ledger.file_sha256_before(record.size),
         }
@@ -350,6 +344,8 @@ class Meter:
             "license_id": lic.license_id if lic else "",
             "license_sequence": lic.sequence if lic else 0,
             "evaluation": bool(lic and lic.evaluation),
+            # Frozen with the window: a file written again after an upgrade must have the same bytes.
+            "product_version": __version__,
             "origin": f"{self._licenses.vendor}/{self._device.device_id}",
         }
 
@@ -393,14 +389,17 @@ class Meter:
         status = MeterStatus(
             deadline_ns=self._deadline_ns, boot_id=self._clock.read().boot_id, output_problem=self._output_problem
         )
-        self._keep_file(self._licenses.meter_status_path, json.dumps(asdict(status)).encode("ascii"))
+        with self._keeping_state():
+            status.write(self._settings.state_directory)
 
-    def _keep_file(self, path: Path, content: bytes) -> None:
+    @contextmanager
+    def _keeping_state(self) -> Iterator[None]:
         try:
-            write_file(path, [content], mode=0o640, overwrite=True)
+            yield
         except OSError as exc:
+            folder = self._settings.state_directory
             raise LedgerUnavailableError(
-                f"{path}: {exc.strerror or exc}", next_step=f"check free space and owner of {path.parent}"
+                f"{folder}: {exc.strerror or exc}", next_step=f"check free space and owner of {folder}"
             ) from exc
 
     def _revoke(self) -> None:
@@ -414,3 +413,7 @@ class Meter:
                 "the ledger's Merkle frontier does not give the root that was sealed last",
                 next_step="stop, keep the state directory as it is, and call the vendor; delete nothing",
             )
+
+
+def _identity(lic: License | None) -> tuple[str, int] | None:
+    return None if lic is None else (lic.license_id, lic.sequence)

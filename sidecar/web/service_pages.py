@@ -66,6 +66,7 @@ class MeteringStatus(msgspec.Struct, frozen=True, rename="camel"):
     entries: int
     sealed_entries: int
     pending_files: int
+    window_closes_at: str | None
 
 
 class CoreStatus(msgspec.Struct, frozen=True, rename="camel"):
@@ -231,6 +232,7 @@ def describe(standing: Standing) -> Status:
             entries=snapshot.size,
             sealed_entries=snapshot.sealed_size,
             pending_files=snapshot.pending_files,
+            window_closes_at=None if standing.window_closes_at is None else _instant(standing.window_closes_at),
         ),
         core=CoreStatus(
             answers=core is not None,

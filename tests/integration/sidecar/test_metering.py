@@ -223,6 +223,7 @@ def test_crash_leaves_the_window_to_the_next_start(site: Site) -> None:
     site.crash()
     assert site.pages_in_files() == 4
     assert site.files()[-1].header.reason == "recovery"
+    assert site.files()[-1].header.license_id == a_license().license_id
     require_sound(site)
 
 
@@ -260,6 +261,24 @@ def test_crash_between_the_steps_of_delivery(site: Site, step: str, monkeypatch:
             site.meter.cycle()
     site.crash()
     assert site.pages_in_files() == 5
+    require_sound(site)
+
+
+def test_file_written_again_after_an_upgrade_has_the_same_bytes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Die after the rename and before the ledger knows; come back as another version."""
+    site.use(1)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.ledger, "mark_written", die)
+        with pytest.raises(KeyboardInterrupt):
+            site.meter.cycle()
+    monkeypatch.setattr("sidecar.metering.__version__", "9.9.9")
+    site.crash()
+    assert site.ledger.snapshot(READ_PAGES_METER).failed_cycles == 0
+    assert site.ledger.pending_records() == []
     require_sound(site)
 
 

@@ -85,7 +85,7 @@ def test_soft_limit_warns_and_serves() -> None:
     strict=st.booleans(),
 )
 def test_serves_only_when_every_rule_holds(
-    standing: str, failed: int, used: int, hard: int | None, core: str, lease: Lease, ledger: str, strict: bool
+    *, standing: str, failed: int, used: int, hard: int | None, core: str, lease: Lease, ledger: str, strict: bool
 ) -> None:
     verdict = decide(
         replace(
