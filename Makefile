@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 5000
+RUN_DIR ?= .run
 
 .PHONY: help
 help: ## Show this list
@@ -41,7 +42,7 @@ lock: $(VENV)/.dev-installed ## Resolve requirements/*.txt anew (needs a package
 
 .PHONY: run
 run: system-packages $(VENV)/.run-installed ## Serve on http://127.0.0.1:$PORT with an evaluation licence until Ctrl+C
-	@PORT=$(PORT) exec scripts/run-evaluation $(BIN) .run
+	@PORT=$(PORT) exec scripts/run-evaluation $(BIN) $(RUN_DIR)
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import sys
-import threading
 import urllib.error
 import urllib.request
 from dataclasses import asdict, fields
@@ -111,12 +109,11 @@ def meter(words: tuple[str, ...], config: Path | None) -> None:
     """Run the meter: windows, record files, leases. Exactly one per state directory."""
     from sidecar.bootstrap import MeterLock, build_meter, build_store
     from sidecar.scheduler import MeterTimetable
+    from sidecar.stop_signal import StopSignal
 
     settings = _settings(words, config, process="meter")
     require_start(settings)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = StopSignal()
     lock = MeterLock(settings)
     one = build_meter(settings)
     clock, store = SystemClock(), build_store(settings)

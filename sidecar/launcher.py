@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from sidecar.settings import Settings
+from sidecar.stop_signal import StopSignal
 
 EXIT_CHILD_LOST = 70
 _MAX_STARTS = 6
@@ -54,7 +54,6 @@ class Launcher:
             _Child("meter", [*python, "sidecar.cli", "meter"]),
             _Child("web", [*python, "sidecar.cli", "web"]),
         ]
-        self._stop = threading.Event()
 
     def run(self, is_ready: Callable[[], bool]) -> int:
         """Run until a signal or until a child is lost for good.
@@ -65,14 +64,13 @@ class Launcher:
         Returns:
             The exit code: 0 after a signal, else non-zero.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._stop.set())
+        stop = StopSignal()
         started = time.monotonic()
         for child in self._children:
             self._start(child)
         announced = False
         code = 0
-        while not self._stop.wait(0.1):
+        while not stop.wait(0.1):
             lost = [child for child in self._children if not self._keep(child)]
             if lost:
                 _log.error("a process cannot be kept running; stopping", process=lost[0].name)

@@ -7,7 +7,6 @@ by the boot clock is closed whatever the wall clock says.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sidecar.clock import Clock, instant
 from sidecar.errors import SidecarError
 from sidecar.metering import Meter
+from sidecar.stop_signal import StopSignal
 
 STEP_TOLERANCE_NS = 2 * 1_000_000_000
 WATCH_SECONDS = 1.0
@@ -54,8 +54,8 @@ class MeterTimetable:
         }
         self._planned_ns = 0
 
-    def run(self, stop: threading.Event) -> None:
-        """Run until `stop` is set; the caller closes the last window afterwards."""
+    def run(self, stop: StopSignal) -> None:
+        """Run until `stop` comes; the caller closes the last window afterwards."""
         for name, (job, seconds) in self._jobs.items():
             self._scheduler.add_job(_guarded(name, job), "interval", seconds=seconds, id=name)
         self._scheduler.add_job(_guarded("window", self._meter.cycle), "date", run_date=self._due(), id="window")
