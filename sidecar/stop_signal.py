@@ -6,6 +6,7 @@ is inside `Event.wait`, it waits for itself for ever.)
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -17,16 +18,15 @@ class StopSignal:
 
     def __init__(self) -> None:
         self._readable, self._writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(self._readable, select.POLLIN)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._received)
 
     def wait(self, seconds: float) -> bool:
         """Wait for the signal, at most so long; whether it has come."""
-        readable, _, _ = select.select([self._readable], [], [], seconds)
-        return bool(readable)
+        return bool(self._poll.poll(seconds * 1000))
 
     def _received(self, _number: int, _frame: FrameType | None) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):  # many signals have come; one is enough
             os.write(self._writable, b"\0")
-        except BlockingIOError:
-            pass  # many signals have come; one is enough

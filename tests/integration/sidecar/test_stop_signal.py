@@ -12,13 +12,13 @@ from sidecar.stop_signal import StopSignal
 
 
 def test_signal_in_the_middle_of_waiting_never_deadlocks() -> None:
-    """With a lock in the handler, a few hundred rounds are enough to hang; the timer thread hits every phase of wait."""
+    """With a lock in the handler, a few hundred rounds hang; the timer thread hits every phase of the wait."""
     code = """
 import os, random, signal, threading, time
 from sidecar.stop_signal import StopSignal
-for number in range(1500):
+for number in range(450):
     stop = StopSignal()
-    delay = random.random() * 0.001
+    delay = random.random() * 0.002
     threading.Thread(target=lambda: (time.sleep(delay), os.kill(os.getpid(), signal.SIGTERM))).start()
     while not stop.wait(0.00005):
         pass
