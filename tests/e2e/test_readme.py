@@ -1,0 +1,84 @@
+"""The README's own commands: `make run`, then the two ways to send a page."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.e2e.site import free_port, wait_until
+from tests.pages import as_png, character_error_rate, printed_page
+
+PROJECT = Path(__file__).parents[2]
+README = (PROJECT / "README.md").read_text()
+PAGE = printed_page()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_readme_fits_one_screen() -> None:
+    assert len(README.splitlines()) <= 70
+
+
+def test_links_and_pictures_are_there() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (PROJECT / target).exists(), target
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_two_commands_and_the_first_request(tmp_path: Path) -> None:
+    assert blocks("sh")[0].startswith("make run ")
+    port = free_port()
+    log = (tmp_path / "log").open("wb")
+    run = subprocess.Popen(
+        ["make", "run", f"PORT={port}", f"RUN_DIR={tmp_path / 'run'}"],
+        cwd=PROJECT,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    try:
+        ready = f"http://127.0.0.1:{port}/ready"
+
+        def serving() -> bool:
+            try:
+                return requests.get(ready, timeout=2).status_code == 200
+            except requests.RequestException:
+                return False
+
+        wait_until(serving, 120, (tmp_path / "log").read_text(errors="replace"))
+        (tmp_path / "page.png").write_bytes(as_png(PAGE))
+
+        curl = blocks("sh")[1].replace("127.0.0.1:5000", f"127.0.0.1:{port}")
+        answered = subprocess.run(["bash", "-c", curl], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert '"status":"succeeded"' in answered.stdout
+
+        program = blocks("python")[0].replace("127.0.0.1:5000", f"127.0.0.1:{port}")
+        read = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+        )
+        assert character_error_rate(PAGE.text, read.stdout) < 0.02
+
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(15) is not None
+        verify = re.search(r"`(\.venv/bin/usage-verify [^`]*)`", README)
+        assert verify
+        words = (
+            verify[1].replace(".run/", f"{tmp_path / 'run'}/").replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+        )
+        verified = subprocess.run(["bash", "-c", words], cwd=PROJECT, capture_output=True, text=True, check=False)
+        assert verified.returncode == 0, verified.stdout
+        assert "GOOD" in verified.stdout
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+        log.close()
