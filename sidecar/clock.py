@@ -1,12 +1,13 @@
 """Time: one reading of the host's clocks, and the effective time that a rolled-back clock cannot lower.
 
-Invariant: effective time never runs backwards, whatever the wall clock does; a forward jump within one boot is not
-believed (quarantined) until somebody vouches for it. This is the only module that reads a clock.
-Source of the rules: the decisions on the clock, section 4 of the licensing design.
+Invariant: effective time never runs backwards, whatever the wall clock does; a jump forward is not believed
+(quarantined) until NTP, a signed anchor or an operator vouches for it. This is the only module that reads a clock.
+Source of the rules: the decisions on the clock, section 4 of the licensing design; ADR 9 for the jump over a reboot.
 """
 
 from __future__ import annotations
 
+import ctypes
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 FORWARD_TOLERANCE_NS = 600 * 1_000_000_000
+POWERED_OFF_TOLERANCE_NS = 14 * 86_400 * 1_000_000_000
+_STATUS_UNSYNCHRONISED = 0x40
+_TIMEX_STATUS_OFFSET = 40
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -74,6 +78,10 @@ class Clock(Protocol):
         """Look at all clocks once."""
         ...
 
+    def is_synchronised(self) -> bool:
+        """Whether the kernel says that the wall clock is disciplined by a time service."""
+        ...
+
 
 class SystemClock:
     """The host's clocks."""
@@ -89,22 +97,33 @@ class SystemClock:
             boot_id=self._boot_id,
         )
 
+    def is_synchronised(self) -> bool:
+        """Whether the kernel says that the wall clock is disciplined by a time service (adjtimex(2), read only)."""
+        timex = ctypes.create_string_buffer(256)  # all zero: modes = 0 asks and sets nothing
+        if ctypes.CDLL(None, use_errno=True).adjtimex(timex) < 0:
+            return False
+        status = int.from_bytes(timex.raw[_TIMEX_STATUS_OFFSET : _TIMEX_STATUS_OFFSET + 4], "little")
+        return not status & _STATUS_UNSYNCHRONISED
+
 
 def effective_time(reading: Reading, high_water: HighWater | None) -> EffectiveTime:
     """Compute effective time from a reading and the persisted high water.
 
-    Within the boot of the high water, the boot clock tells how much time has passed: the wall clock may fall behind
-    that (it is ignored) and may run ahead by ten minutes at most (else quarantined). In another boot the wall clock
-    is believed unless it lies before the high water plus the time since this boot began.
+    The boot clock tells how much time has passed since the high water, exactly within its boot, and at least (the time
+    since this boot began) in a later one. The wall clock may fall behind that: it is ignored. It may run ahead by ten
+    minutes within a boot, and by fourteen days over a reboot, for a host may have been switched off; beyond that it is
+    quarantined and time goes on from the lower estimate.
     """
     if high_water is None:
         return EffectiveTime(ns=reading.wall_ns, quarantined=False, reading=reading)
     if reading.boot_id == high_water.boot_id:
-        expected = high_water.effective_ns + max(0, reading.boottime_ns - high_water.boottime_ns)
-        if reading.wall_ns > expected + FORWARD_TOLERANCE_NS:
-            return EffectiveTime(ns=expected, quarantined=True, reading=reading)
-        return EffectiveTime(ns=max(reading.wall_ns, expected), quarantined=False, reading=reading)
-    floor = high_water.effective_ns + reading.boottime_ns
+        floor = high_water.effective_ns + max(0, reading.boottime_ns - high_water.boottime_ns)
+        tolerance = FORWARD_TOLERANCE_NS
+    else:
+        floor = high_water.effective_ns + reading.boottime_ns
+        tolerance = POWERED_OFF_TOLERANCE_NS
+    if reading.wall_ns > floor + tolerance:
+        return EffectiveTime(ns=floor, quarantined=True, reading=reading)
     return EffectiveTime(ns=max(reading.wall_ns, floor), quarantined=False, reading=reading)
 
 

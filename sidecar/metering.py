@@ -154,6 +154,7 @@ class Meter:
         self._deadline_ns = clock.read().boottime_ns
         self._output_problem = ""
         self._unpersisted_failures = 0
+        self._quarantined = False
 
     @property
     def deadline_ns(self) -> int:
@@ -237,6 +238,36 @@ class Meter:
             self._note_license()
             self.mint()
 
+    def watch_clock(self) -> None:
+        """Note when the wall clock is not believed, and believe it again when somebody vouches for it."""
+        now = self._ledger.now()
+        anchor_ns = self._anchor_ns()
+        if anchor_ns > now.ns:
+            self._ledger.adopt_time(anchor_ns, {"action": "anchor"})
+            _log.info("time raised to the vendor's anchor", seconds=round((anchor_ns - now.ns) / 1e9))
+            now = self._ledger.now()
+        if now.quarantined and self._clock.is_synchronised():
+            self._ledger.adopt_time(now.reading.wall_ns, {"action": "synchronised"})
+            _log.info("the wall clock is synchronised and believed again")
+            now = self._ledger.now()
+        if now.quarantined == self._quarantined:
+            return
+        self._quarantined = now.quarantined
+        ahead_ms = max(0, now.reading.wall_ns - now.ns) // 1_000_000
+        self._ledger.append("quarantine", {"begins": now.quarantined, "ahead_ms": ahead_ms})
+        if now.quarantined:
+            _log.warning(
+                "the wall clock jumped ahead and is not believed",
+                seconds=ahead_ms // 1000,
+                next_step="correct the host's clock; if it is right, run 'sidecar clock accept'",
+            )
+        else:
+            _log.info("the wall clock is believed again")
+
+    def note_step(self, seconds: float) -> None:
+        """Enter a step of the wall clock into the ledger, for auditors."""
+        self._ledger.append("clock", {"action": "step", "by_ms": round(seconds * 1000)})
+
     def keep_time(self) -> None:
         """Persist the effective time, so that a clock set back later gains nothing."""
         self._ledger.keep_time()
@@ -289,6 +320,12 @@ class Meter:
         """The licence under which work is admitted now, as far as licences are concerned."""
         view = self._licenses.look(self._ledger.now().at)
         return view.license if view.serves else None
+
+    def _anchor_ns(self) -> int:
+        """The newest instant that a licence in the folder vouches for."""
+        verdicts = self._licenses.look(self._ledger.now().at).verdicts
+        anchors = [verdict.license.time_anchor for verdict in verdicts if verdict.license is not None]
+        return max((int(at.timestamp()) * 1_000_000_000 for at in anchors if at is not None), default=0)
 
     def _note_license(self) -> None:
         """Enter into the ledger which licence is in force, or that none is."""

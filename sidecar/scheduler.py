@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from sidecar.stop_signal import StopSignal
 STEP_TOLERANCE_NS = 2 * 1_000_000_000
 WATCH_SECONDS = 1.0
 _LICENSE_SECONDS = 0.5
+_CLOCK_SECONDS = 1
 _KEEP_TIME_SECONDS = 60
 _EXPIRE_SECONDS = 60
 _OUTPUT_SECONDS = 10
@@ -48,6 +50,7 @@ class MeterTimetable:
         )
         self._jobs: dict[str, tuple[Callable[[], object], float]] = {
             "license": (meter.watch_license, _LICENSE_SECONDS),
+            "clock": (meter.watch_clock, _CLOCK_SECONDS),
             "time": (meter.keep_time, _KEEP_TIME_SECONDS),
             "output": (meter.watch_output, _OUTPUT_SECONDS),
             "results": (expire_results, _EXPIRE_SECONDS),
@@ -65,8 +68,10 @@ class MeterTimetable:
         while not stop.wait(WATCH_SECONDS):
             now = self._offset_ns()
             if abs(now - offset) > STEP_TOLERANCE_NS:
-                _log.warning("the wall clock stepped; jobs are planned anew", seconds=round((now - offset) / 1e9, 1))
+                seconds = round((now - offset) / 1e9, 1)
+                _log.warning("the wall clock stepped; jobs are planned anew", seconds=seconds)
                 self._plan_all()
+                _guarded("step", partial(self._meter.note_step, seconds))()
             offset = now
             self._plan_window()
         self._scheduler.shutdown(wait=True)

@@ -212,6 +212,32 @@ class Ledger:
             self._keep_time(now)
             return now
 
+    def adopt_time(self, effective_ns: int, fields: Mapping[str, Any], *, token_id: str = "") -> EffectiveTime:
+        """Make another instant the high water, with a `clock` entry as evidence.
+
+        Args:
+            effective_ns: The instant that somebody vouches for, nanoseconds since the epoch.
+            fields: Who vouches and why, for the entry.
+            token_id: Id of a clock-reset token, which can be used once; only with one may time go down.
+
+        Returns:
+            The effective time before the change.
+
+        Raises:
+            LedgerConflictError: The token was used before, or time would go down without one; nothing was changed.
+        """
+        with self._write_lock, self._transaction():
+            before = self._now()
+            if token_id:
+                self._use_token(token_id)
+            elif effective_ns < before.ns:
+                raise LedgerConflictError(
+                    "time can only be set back with a clock-reset token", next_step="ask the vendor for one"
+                )
+            self._insert(self._next_seq(), "clock", before, {**fields, "to_effective_ms": effective_ns // 1_000_000})
+            self._keep_time(EffectiveTime(ns=effective_ns, quarantined=False, reading=before.reading))
+            return before
+
     def close_window(self, reason: str, context: Mapping[str, Any]) -> int:
         """Close the open window: append its `window` entry and register it for sealing.
 
@@ -429,6 +455,19 @@ class Ledger:
                 ticket.counted = counted.get(id(ticket), 0)
                 ticket.error = None if id(ticket) in counted else refused.get(id(ticket), failure)
                 ticket.done = True
+
+    def _use_token(self, token_id: str) -> None:
+        known = self._writer.execute(
+            "SELECT 1 FROM idem WHERE source = 'clock-reset' AND event_id = ?", [token_id]
+        ).fetchone()
+        if known is not None:
+            raise LedgerConflictError(
+                f"the clock-reset token {token_id} was used before", next_step="ask the vendor for another one"
+            )
+        self._writer.execute(
+            "INSERT INTO idem(source, event_id, body_sha256, seq) VALUES ('clock-reset', ?, ?, ?)",
+            [token_id, hashlib.sha256(token_id.encode()).digest(), self._next_seq()],
+        )
 
     def _unseen(self, events: Sequence[UseEvent]) -> list[tuple[UseEvent, bytes]]:
         fresh = []

@@ -19,9 +19,13 @@ class FakeClock:
         self.wall_ns = int(at.timestamp()) * NS
         self.boottime_ns = int(boottime_seconds * NS)
         self.boot_id = boot_id
+        self.synchronised = False
 
     def read(self) -> Reading:
         return Reading(wall_ns=self.wall_ns, boottime_ns=self.boottime_ns, boot_id=self.boot_id)
+
+    def is_synchronised(self) -> bool:
+        return self.synchronised
 
     def pass_seconds(self, seconds: float) -> None:
         """Real time goes by: both clocks move."""

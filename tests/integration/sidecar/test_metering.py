@@ -18,7 +18,7 @@ from licenses.usage_log.files import RecordFile, parse_record_file
 from licenses.usage_log.merkle import root_of
 from licenses.usage_log.note import open_checkpoint
 from sidecar.bootstrap import ledger_path, migrate
-from sidecar.errors import LedgerUnavailableError
+from sidecar.errors import LedgerConflictError, LedgerUnavailableError
 from sidecar.ledger import Ledger, UseEvent
 from sidecar.license_mount import LicenseMount
 from sidecar.metering import Meter, RecordOutput
@@ -327,3 +327,70 @@ def test_tampered_frontier_stops_the_meter(site: Site) -> None:
     site.ledger._writer.execute("UPDATE frontier SET hash = zeroblob(32) WHERE level = 0")
     with pytest.raises(LedgerUnavailableError, match="frontier"):
         site.crash()
+
+
+# ---- the clock ------------------------------------------------------------------------------------------------------
+
+
+def entries(site: Site, kind: str) -> list[dict[str, object]]:
+    size = site.ledger.snapshot(READ_PAGES_METER).size
+    return [dict(entry) for entry in map(parse_entry, site.ledger.lines(0, size)) if entry["kind"] == kind]
+
+
+def test_quarantine_is_noted_and_ends_when_the_clock_is_corrected(site: Site) -> None:
+    site.clock.step_wall(365 * 86400)
+    site.meter.watch_clock()
+    site.meter.watch_clock()
+    assert site.ledger.now().quarantined
+    assert site.licenses.lease_path.exists(), "a wrong year bricks nothing"
+    site.clock.step_wall(-365 * 86400)
+    site.meter.watch_clock()
+    noted = entries(site, "quarantine")
+    assert [entry["begins"] for entry in noted] == [True, False]
+    assert noted[0]["ahead_ms"] == 365 * 86400 * 1000
+
+
+def test_quarantine_ends_when_a_time_service_vouches(site: Site) -> None:
+    site.clock.step_wall(30 * 86400)
+    site.meter.watch_clock()
+    site.clock.synchronised = True
+    site.meter.watch_clock()
+    now = site.ledger.now()
+    assert (now.quarantined, now.ns) == (False, site.clock.wall_ns)
+    assert [entry["action"] for entry in entries(site, "clock")] == ["synchronised"]
+
+
+def test_signed_anchor_raises_time(site: Site) -> None:
+    anchor = a_license().issued_at + timedelta(days=100)
+    anchored = a_license(sequence=2, time_anchor=anchor)
+    site.license_file.write_bytes(site.vendor.seal(anchored))
+    site.clock.step_wall(-400 * 86400)
+    site.meter.watch_clock()
+    assert site.ledger.now().at == anchor
+    site.meter.watch_clock()
+    assert [entry["action"] for entry in entries(site, "clock")] == ["anchor"]
+
+
+def test_operator_accepts_the_clock(site: Site) -> None:
+    site.clock.step_wall(30 * 86400)
+    site.ledger.adopt_time(site.clock.wall_ns, {"action": "accepted"})
+    assert site.ledger.now().ns == site.clock.wall_ns
+    assert not site.ledger.now().quarantined
+
+
+def test_time_goes_down_with_a_token_once(site: Site) -> None:
+    before = site.ledger.now().ns
+    earlier = before - 100 * 86400 * 1_000_000_000
+    site.clock.step_wall(-100 * 86400)
+    with pytest.raises(LedgerConflictError, match="token"):
+        site.ledger.adopt_time(earlier, {"action": "reset"})
+    site.ledger.adopt_time(earlier, {"action": "reset"}, token_id="token-1")
+    assert site.ledger.now().ns == earlier
+    with pytest.raises(LedgerConflictError, match="used before"):
+        site.ledger.adopt_time(earlier, {"action": "reset"}, token_id="token-1")
+    assert len(entries(site, "clock")) == 1
+
+
+def test_steps_are_noted(site: Site) -> None:
+    site.meter.note_step(-3600.5)
+    assert entries(site, "clock")[0]["by_ms"] == -3600500

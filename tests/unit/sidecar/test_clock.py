@@ -51,8 +51,18 @@ def test_after_reboot_time_cannot_lie_before_the_high_water() -> None:
 def test_after_reboot_a_later_wall_clock_is_believed() -> None:
     clock = FakeClock()
     high = mark(clock)
-    clock.reboot(off_seconds=30 * 86400)
+    clock.reboot(off_seconds=13 * 86400)
     assert effective_time(clock.read(), high).ns == clock.wall_ns
+
+
+def test_wrong_year_at_boot_is_quarantined() -> None:
+    clock = FakeClock()
+    high = mark(clock)
+    clock.reboot()
+    clock.step_wall(YEAR)
+    now = effective_time(clock.read(), high)
+    assert now.quarantined
+    assert now.ns == high.effective_ns + clock.boottime_ns
 
 
 @given(
@@ -75,6 +85,47 @@ def test_effective_time_never_runs_backwards(steps: list[tuple[str, int]]) -> No
         high = HighWater(effective_ns=now.ns, boottime_ns=clock.boottime_ns, boot_id=clock.boot_id)
 
 
+TERM = 100 * 86400
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["run", "stop", "step", "reboot"]),
+            st.integers(-10 * YEAR, 10 * YEAR) | st.integers(-5000, 5000),
+        ),
+        max_size=40,
+    )
+)
+def test_usable_licence_time_never_grows_and_a_wrong_year_bricks_nothing(steps: list[tuple[str, int]]) -> None:
+    """Serve by effective time under any steps: never longer than the term; a wrong year set right costs nothing."""
+    clock = FakeClock()
+    start_ns = clock.wall_ns
+    high = mark(clock)
+    served = 0
+    for kind, amount in steps:
+        if kind == "step":
+            clock.wall_ns = max(0, clock.wall_ns + amount * NS)
+        elif kind == "reboot":
+            clock.reboot(off_seconds=abs(amount) % 5000)
+        else:
+            seconds = abs(amount) % (5 * 86400)
+            clock.pass_seconds(seconds)
+            if kind == "run" and effective_time(clock.read(), high).ns < start_ns + TERM * NS:
+                served += seconds
+        now = effective_time(clock.read(), high)
+        high = HighWater(effective_ns=now.ns, boottime_ns=clock.boottime_ns, boot_id=clock.boot_id)
+    assert served <= TERM
+
+    before = effective_time(clock.read(), high).ns
+    truth = clock.wall_ns
+    clock.wall_ns = before + YEAR * NS
+    wrong = effective_time(clock.read(), high)
+    high = HighWater(effective_ns=wrong.ns, boottime_ns=clock.boottime_ns, boot_id=clock.boot_id)
+    clock.wall_ns = truth
+    assert effective_time(clock.read(), high).ns == before
+
+
 def test_month_is_the_utc_month() -> None:
     assert month_of(1893456000 * NS) == "2030-01"
     assert month_of(1893456000 * NS - 1) == "2029-12"
@@ -86,3 +137,4 @@ def test_system_clock_reads_all_three() -> None:
     assert reading.wall_ns > 1_700_000_000 * NS
     assert reading.boottime_ns > 0
     assert len(reading.boot_id) == 36
+    assert SystemClock().is_synchronised() in {True, False}
