@@ -43,6 +43,7 @@ EXIT_CPU = 132
 
 SOCKET_MODE = 0o660
 _GRACEFUL_SECONDS = 10
+_HEARTBEATS = "/dev/shm"  # noqa: S108 - memory, so that a slow disk never looks like a hung worker
 _PROBES = 10
 _PROBE_PAUSE_SECONDS = 0.1
 _HARD_DEADLINE_AFTER_SECONDS = 6  # later than the sidecar gives up, so that it does not try a hopeless page again
@@ -127,6 +128,11 @@ def _serve(settings: Settings) -> int:
         return _stop(code, f"cannot listen on {settings.socket}: {exc.strerror}")
     if not services.wall.cpu.supported:
         logging.getLogger("ocr_core").error("no page will be read: %s", services.wall.cpu.reason)
+    logging.getLogger("ocr_core").info(
+        "%s %s with %s %s (%s): listening on %s, %d pages at once",
+        SERVICE, services.version, services.engine.name, services.engine.version,
+        "+".join(services.default_languages), settings.socket, settings.workers,
+    )  # fmt: skip
     gc.collect()
     gc.freeze()  # what the workers share stays shared: the collector does not write to it
     try:
@@ -219,6 +225,7 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
         settings = self._settings
         for name, value in {
             "bind": f"unix:{settings.socket}",
+            "worker_tmp_dir": _HEARTBEATS if os.access(_HEARTBEATS, os.W_OK) else None,
             "umask": 0o777 & ~SOCKET_MODE,
             "worker_class": "sync",
             "workers": settings.workers + 1,

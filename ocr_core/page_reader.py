@@ -11,11 +11,11 @@ Invariants:
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from ocr_core import geometry, skew
+from ocr_core import geometry, ink, skew
 from ocr_core.documents import PageImage
 from ocr_core.engine import FoundLine, OcrEngine, Picture
 from ocr_core.errors import EngineTimeoutError
@@ -46,9 +46,11 @@ class _Reading:
         lines: In pixels of the raster.
         back: From pixels of the raster to units of the page.
         turned: How many degrees the raster was turned back, that is, how far the text was turned clockwise.
+        raster: What the engine was shown.
     """
 
     lines: tuple[FoundLine, ...]
+    raster: Image.Image
     back: Affine
     turned: float
 
@@ -116,7 +118,7 @@ class PageReader:
         level = skew.estimate(image.image)
         best = self._reading(image, 0, level, languages, until)
         if not best.is_weak:
-            return self._straightened(best, image, languages, until)
+            return self._stood_up(best, image, languages, until)
         for quarters, slope in self._other_ways_up(image, level):
             try:
                 other = self._reading(image, quarters, slope, languages, until)
@@ -128,18 +130,24 @@ class PageReader:
                 break
         return best
 
-    def _straightened(self, reading: _Reading, image: PageImage, languages: tuple[str, ...], until: float) -> _Reading:
-        """The same page again, if the engine found its text lying on its side and sloping; it reads level text best."""
+    def _stood_up(self, reading: _Reading, image: PageImage, languages: tuple[str, ...], until: float) -> _Reading:
+        """The reading of text that the engine found lying on its side, as if it had been shown standing.
+
+        Where it slopes as well it is read once more, level: that is how the engine reads best.
+        """
         direction = _common_slope(reading.lines)
         quarters = round(direction / 90) % 4
-        if quarters in (0, 2) or abs(direction - 90 * round(direction / 90)) < _STRAIGHTENED_FROM_DEGREES:
+        if quarters not in (1, 3) or reading.turned:
             return reading
-        slope = skew.estimate(image.image.transpose(_QUARTERS_BACK[quarters]))
-        try:
-            level = self._reading(image, quarters, slope, languages, until)
-        except EngineTimeoutError:
-            return reading
-        return level if level.evidence >= reading.evidence else reading
+        if abs(direction - 90 * round(direction / 90)) >= _STRAIGHTENED_FROM_DEGREES:
+            slope = skew.estimate(image.image.transpose(_QUARTERS_BACK[quarters]))
+            try:
+                level = self._reading(image, quarters, slope, languages, until)
+            except EngineTimeoutError:
+                return reading
+            return level if level.evidence >= reading.evidence else reading
+        lines = tuple(_line_stood_up(line, quarters, reading.raster.size) for line in reading.lines)
+        return self._shown(image, _turned_back(reading.raster, quarters, 0), 90.0 * quarters, lines)
 
     def _other_ways_up(self, image: PageImage, level: skew.Skew) -> list[tuple[int, skew.Skew]]:
         """Quarter turns worth trying, the likeliest first.
@@ -166,15 +174,18 @@ class PageReader:
     ) -> _Reading:
         degrees = slope.degrees if _is_plain(slope) else 0.0
         raster = _turned_back(image.image, quarters, degrees)
-        turned = 90.0 * quarters + degrees
-        back = Affine.scaling(image.width / image.image.width, image.height / image.image.height).after(
-            Affine.turning(turned, of=raster.size, onto=image.image.size)
-        )
         remaining = until - self._monotonic()
         if remaining <= 0:
             raise EngineTimeoutError("The page was not read in time.")
         lines = self._engine.read(_picture(raster, image.dpi), languages, timeout_seconds=remaining)
-        return _Reading(lines=lines, back=back, turned=turned)
+        return self._shown(image, raster, 90.0 * quarters + degrees, lines)
+
+    @staticmethod
+    def _shown(image: PageImage, raster: Image.Image, turned: float, lines: tuple[FoundLine, ...]) -> _Reading:
+        back = Affine.scaling(image.width / image.image.width, image.height / image.image.height).after(
+            Affine.turning(turned, of=raster.size, onto=image.image.size)
+        )
+        return _Reading(lines=lines, raster=raster, back=back, turned=turned)
 
 
 def _is_plain(slope: skew.Skew) -> bool:
@@ -195,6 +206,26 @@ def _turned_back(gray: Image.Image, quarters: int, degrees: float) -> Image.Imag
     if degrees:
         gray = gray.rotate(degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=_paper(gray))
     return gray
+
+
+def _line_stood_up(line: FoundLine, quarters: int, size: tuple[int, int]) -> FoundLine:
+    """A line in the frame of the raster turned back by 90 or 270 degrees."""
+    width, height = size
+
+    def point(x: float, y: float) -> tuple[float, float]:
+        return (y, width - x) if quarters == 1 else (height - y, x)
+
+    def box(left: int, top: int, right: int, bottom: int) -> tuple[int, int, int, int]:
+        if quarters == 1:
+            return top, width - right, bottom, width - left
+        return height - bottom, left, height - top, right
+
+    x1, y1, x2, y2 = line.baseline
+    return replace(
+        line,
+        words=tuple(replace(word, box=box(*word.box)) for word in line.words),
+        baseline=(*point(x1, y1), *point(x2, y2)),
+    )
 
 
 def _paper(gray: Image.Image) -> int:
@@ -250,7 +281,7 @@ def _line(line: FoundLine, image: PageImage, reading: _Reading, common_slope: fl
     heights = sorted(min(box[2] - box[0], box[3] - box[1]) for box in (word.box for word in line.words))
     is_short = _length(line) < _SHORT_LINE_HEIGHTS * heights[len(heights) // 2]
     slope = common_slope if is_short else geometry.direction(line.baseline)
-    boxes = [geometry.turned_box(word.box, slope) for word in line.words]
+    boxes = [geometry.turned_box(box, slope) for box in ink.fitted(reading.raster, line)]
 
     def on_page(corners: Corners) -> Corners:
         first, second, third, fourth = (reading.back(corner) for corner in corners)
