@@ -14,17 +14,22 @@ import urllib.error
 import urllib.request
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import structlog
 
 from licenses.errors import LicensesError
+from licenses.verify import day_text
 from sidecar import __version__
-from sidecar.clock import SystemClock
+from sidecar.clock import SystemClock, instant
 from sidecar.errors import LedgerUnavailableError, MeterAlreadyRunningError, SettingsError, SidecarError
 from sidecar.logs import configure_logs
 from sidecar.settings import Settings, load_settings, require_start
+
+if TYPE_CHECKING:
+    from sidecar.ledger import Ledger
+    from sidecar.license_mount import LicenseMount
 
 EXIT_USAGE = 64
 EXIT_SETTINGS = 65
@@ -32,6 +37,7 @@ EXIT_UNAVAILABLE = 69
 EXIT_SOFTWARE = 70
 EXIT_ALREADY_RUNNING = 73
 EXIT_PERMISSION = 77
+_MAX_TOKEN_BYTES = 64 * 1024
 _log = structlog.get_logger("Tollgate.Sidecar")
 
 
@@ -156,6 +162,68 @@ def diagnose(words: tuple[str, ...], config: Path | None, as_json: bool) -> None
     sys.exit(1 if any(check.result == "fail" for check in checks) else 0)
 
 
+@cli.group()
+def clock() -> None:
+    """Look at the clock, believe it after a jump, or set it back with the vendor's token."""
+
+
+@clock.command(name="status")
+@_WORDS
+@_CONFIG
+@click.option("--json", "as_json", is_flag=True, help="Print facts for machines.")
+def clock_status(words: tuple[str, ...], config: Path | None, as_json: bool) -> None:
+    """Tell the effective time beside the wall clock's."""
+    settings = _settings(words, config, process="clock")
+    ledger, _ = _open_ledger(settings)
+    now = ledger.now()
+    wall = instant(now.reading.wall_ns)
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "effectiveTime": now.at.isoformat(),
+                    "wallTime": wall.isoformat(),
+                    "quarantined": now.quarantined,
+                    "synchronised": SystemClock().is_synchronised(),
+                }
+            )
+        )
+        return
+    click.echo(f"effective time  {day_text(now.at)}")
+    click.echo(f"wall clock      {day_text(wall)}{'  NOT BELIEVED' if now.quarantined else ''}")
+    if now.quarantined:
+        click.echo("Next step: correct the host's clock; if it is right, run 'sidecar clock accept'.")
+
+
+@clock.command(name="accept")
+@_WORDS
+@_CONFIG
+def clock_accept(words: tuple[str, ...], config: Path | None) -> None:
+    """Believe the wall clock although it jumped ahead. Time never goes back by itself after that."""
+    from sidecar.timekeeping import accept_clock
+
+    settings = _settings(words, config, process="clock")
+    ledger, _ = _open_ledger(settings)
+    before = accept_clock(ledger, SystemClock())
+    click.echo(f"effective time was {day_text(before.at)}, is {day_text(ledger.now().at)}")
+
+
+@clock.command(name="reset")
+@click.argument("token", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@_WORDS
+@_CONFIG
+def clock_reset(token: Path, words: tuple[str, ...], config: Path | None) -> None:
+    """Set time back to the wall clock's with the vendor's clock-reset TOKEN, which works once."""
+    from sidecar.timekeeping import reset_clock
+
+    settings = _settings(words, config, process="clock")
+    ledger, licenses = _open_ledger(settings)
+    with token.open("rb") as stream:
+        blob = stream.read(_MAX_TOKEN_BYTES)
+    before = reset_clock(blob, ledger=ledger, clock=SystemClock(), licenses=licenses)
+    click.echo(f"effective time was {day_text(before.at)}, is {day_text(ledger.now().at)}")
+
+
 @cli.command()
 @_WORDS
 @_CONFIG
@@ -231,6 +299,24 @@ def _settings(words: tuple[str, ...], config: Path | None, *, process: str) -> S
     settings = load_settings(words, file=config)
     configure_logs(settings.log_level, process=process)
     return settings
+
+
+def _open_ledger(settings: Settings) -> tuple[Ledger, LicenseMount]:
+    """The ledger of an existing state directory, and the licence folder beside it."""
+    from licenses.device_key import instance_id_of
+    from sidecar.bootstrap import ledger_path
+    from sidecar.ledger import Ledger
+    from sidecar.license_mount import LicenseMount
+
+    licenses = LicenseMount(settings)
+    path = ledger_path(settings)
+    if not path.exists() or licenses.device is None:
+        raise LedgerUnavailableError(
+            f"there is no ledger in {settings.state_directory}",
+            next_step="name the state directory with Sidecar:StateDirectory=…, or start the service once",
+        )
+    instance = instance_id_of(licenses.device.raw)
+    return Ledger(path, clock=SystemClock(), instance=instance, version=__version__), licenses
 
 
 def _require_mounts(settings: Settings) -> None:

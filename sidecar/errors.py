@@ -50,6 +50,12 @@ class LedgerConflictError(SidecarError):
     code = "event_conflict"
 
 
+class ClockRefusedError(SidecarError):
+    """The clock may not be accepted or set back so."""
+
+    code = "clock_refused"
+
+
 class MeterAlreadyRunningError(SidecarError):
     """Another meter holds the lock of this state directory."""
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from licenses.host import collect
+from licenses.keyring import TrustRoot
 from licenses.keys import VerifyingKey
 from licenses.watch import LicenseView, LicenseWatch
 from sidecar.settings import Settings
@@ -43,6 +44,12 @@ class LicenseMount:
         """The device's public key; None before the meter's first start."""
         with self._lock:
             return self._watch.device
+
+    @property
+    def trust_root(self) -> TrustRoot | None:
+        """The trust root; None when none can be read."""
+        with self._lock:
+            return self._watch.trust_root
 
     @property
     def vendor(self) -> str:

@@ -379,7 +379,8 @@ class _InstanceAudit:
                 f"No window covers {moment_text(self._closed.effective_ms)} to {moment_text(opened.effective_ms)}."
             )
             self._find(Severity.GAP, "window_gap", where, message)
-        length = closed.effective_ms - opened.effective_ms
+        same_boot = opened.boot_id == closed.boot_id  # then the boot clock tells the length, whatever was set meanwhile
+        length = closed.boottime_ms - opened.boottime_ms if same_boot else closed.effective_ms - opened.effective_ms
         restarted = audit.boots or reason == RECOVERY or opened.boot_id != closed.boot_id
         if length > MAX_WINDOW_MS and not restarted:
             message = f"The window was open for {length // 60_000} minutes though nothing was restarted."
@@ -390,6 +391,7 @@ class _InstanceAudit:
 
     def _audit_line(self, line: bytes, where: str, audit: "_FileTotals") -> None:
         use = read_use(line)
+        entry: Mapping[str, JsonValue] = {}
         if use is None:
             entry = parse_entry(line)
             if entry["kind"] == "use":
@@ -415,10 +417,23 @@ class _InstanceAudit:
         if self._report.first_ms is None:
             self._report.first_ms = effective_ms
         self._effective_ms = self._report.last_ms = effective_ms
+        if kind == "clock":
+            self._follow_reset(entry, where)
         audit.counts[kind] += 1
         self._counts[kind] += 1
         self._report.entries += 1
         self._next_seq += 1
+
+    def _follow_reset(self, entry: Mapping[str, JsonValue], where: str) -> None:
+        """With the vendor's token time may go down, once; from there on it counts again."""
+        to_ms = entry.get("to_effective_ms")
+        if entry.get("action") == "reset" and type(to_ms) is int and to_ms < self._effective_ms:
+            message = (
+                f"Time was set back from {moment_text(self._effective_ms)} to {moment_text(to_ms)} "
+                f"with the vendor's token {entry.get('token_id')}; ask the vendor whether that is one of theirs."
+            )
+            self._find(Severity.NOTE, "clock_reset", where, message)
+            self._effective_ms = to_ms
 
     def _audit_other(self, entry: Mapping[str, JsonValue], where: str, audit: "_FileTotals") -> None:
         match entry["kind"]:

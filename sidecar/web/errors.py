@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from sidecar.admission import NotServingError
 from sidecar.errors import (
+    ClockRefusedError,
     CoreDownError,
     CoreRefusedError,
     CoreTimeoutError,
@@ -108,6 +109,7 @@ WIRE_ERRORS: dict[type[SidecarError], WireError] = {
     LedgerConflictError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
     # These belong to start-up and to the meter; no route raises them, and if one did it would be our fault.
     OutputUnwritableError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
+    ClockRefusedError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
     MeterAlreadyRunningError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
     SettingsError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
 }

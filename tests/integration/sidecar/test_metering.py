@@ -17,6 +17,8 @@ from licenses.usage_log.entry import leaf_hash, parse_entry
 from licenses.usage_log.files import RecordFile, parse_record_file
 from licenses.usage_log.merkle import root_of
 from licenses.usage_log.note import open_checkpoint
+from licenses.usage_log.report import Verdict
+from licenses.usage_log.verify import verify_records
 from sidecar.bootstrap import ledger_path, migrate
 from sidecar.errors import LedgerConflictError, LedgerUnavailableError
 from sidecar.ledger import Ledger, UseEvent
@@ -394,3 +396,27 @@ def test_time_goes_down_with_a_token_once(site: Site) -> None:
 def test_steps_are_noted(site: Site) -> None:
     site.meter.note_step(-3600.5)
     assert entries(site, "clock")[0]["by_ms"] == -3600500
+
+
+def test_auditor_follows_every_kind_of_clock_trouble(site: Site) -> None:
+    """Steps, a quarantine, an accepted jump and a reset with a token: the records verify, and the reset is told."""
+    site.use(1)
+    site.clock.step_wall(30 * 86400)
+    site.meter.watch_clock()
+    site.ledger.adopt_time(site.clock.wall_ns, {"action": "accepted"})
+    site.meter.watch_clock()
+    site.clock.pass_seconds(700)
+    site.meter.cycle()
+    site.clock.step_wall(-29 * 86400)
+    site.meter.note_step(-29 * 86400)
+    token = "0d7e1b0c-3f0e-4a33-9d8b-6c8f6f2f1a11"
+    site.ledger.adopt_time(site.clock.wall_ns, {"action": "reset", "token_id": token}, token_id=token)
+    site.use(2)
+    site.clock.pass_seconds(700)
+    site.meter.cycle()
+    report = verify_records(
+        site.settings.output_directory, site.vendor.trust_root, device_keys=[site.device.verifying_key]
+    )
+    assert report.verdict == Verdict.GOOD, report
+    found = [finding.code for one in report.instances for finding in one.findings]
+    assert found == ["clock_reset"]
