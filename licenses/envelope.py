@@ -12,6 +12,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from licenses.errors import BadSignatureError, FormatError, UntrustedKeyError
 from licenses.keys import KeyId, SigningKey, VerifyingKey
@@ -20,6 +21,8 @@ from licenses.strict_json import MAX_BYTES, Fields, canonical, parse_object
 LICENSE_TYPE = "application/vnd.tollgate.license.v1+json"
 LEASE_TYPE = "application/vnd.tollgate.lease.v1+json"
 TRUST_ROOT_TYPE = "application/vnd.tollgate.trust-root.v1+json"
+REVOCATION_TYPE = "application/vnd.tollgate.revocation.v1+json"
+CLOCK_RESET_TYPE = "application/vnd.tollgate.clock-reset.v1+json"
 ACK_TYPE = "application/vnd.tollgate.ack.v1+json"
 ENROLMENT_TYPE = "application/vnd.tollgate.enrolment.v1+json"
 USAGE_BUNDLE_TYPE = "application/vnd.tollgate.usage-bundle.v1+json"
@@ -30,6 +33,8 @@ _KINDS = {
     LICENSE_TYPE: "license",
     LEASE_TYPE: "lease",
     TRUST_ROOT_TYPE: "trust root",
+    REVOCATION_TYPE: "revocation",
+    CLOCK_RESET_TYPE: "clock reset",
     ACK_TYPE: "ack",
     ENROLMENT_TYPE: "enrolment",
     USAGE_BUNDLE_TYPE: "usage bundle",
@@ -40,7 +45,7 @@ _ARMOUR_WIDTH = 64
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A payload whose signatures held, and whose they are, in the order of the envelope."""
+    """A payload whose signatures held, and whose they are: in the order of the envelope, second keys last."""
 
     payload: bytes
     signers: tuple[VerifyingKey, ...]
@@ -98,6 +103,7 @@ def open_signed(
     keys: Mapping[KeyId, VerifyingKey],
     *,
     threshold: int = 1,
+    second_keys: Mapping[KeyId, VerifyingKey] = MappingProxyType({}),
     max_bytes: int = MAX_BYTES,
 ) -> Opened:
     """Verify an envelope and hand out its payload.
@@ -107,6 +113,7 @@ def open_signed(
         payload_type: The only type accepted.
         keys: The keys to believe; signatures of others count for nothing.
         threshold: How many different keys must have signed.
+        second_keys: Keys of another algorithm; if there are any, `threshold` of them must have signed as well.
         max_bytes: Longest file accepted.
 
     Returns:
@@ -120,18 +127,26 @@ def open_signed(
     claimed = unverified_payload(blob, payload_type, max_bytes=max_bytes)
     message = pre_authentication(claimed.payload, payload_type)
     signers: dict[bytes, VerifyingKey] = {}
+    second_signers: dict[bytes, VerifyingKey] = {}
     for claimed_id, signature in zip(claimed.key_ids, claimed.signatures, strict=True):
         key = _find(keys, claimed_id)
+        found = signers if key is not None else second_signers
+        key = _find(second_keys, claimed_id) if key is None else key
         if key is None:
             continue
         if not key.is_signature(signature, message):
             raise BadSignatureError(f"the signature of {claimed_id} does not fit this {_kind(payload_type)}")
-        signers[key.raw] = key
-    if not signers:
+        found[key.raw] = key
+    if not signers and not second_signers:
         raise UntrustedKeyError(f"signed by {', '.join(claimed.key_ids)}, which the trust root does not know")
     if len(signers) < threshold:
         raise BadSignatureError(f"signed by {len(signers)} trusted key(s), {threshold} are needed")
-    return Opened(claimed.payload, tuple(signers.values()))
+    if second_keys and len(second_signers) < threshold:
+        raise BadSignatureError(
+            f"the trust root demands {threshold} second signature(s) as well, by {', '.join(second_keys)}; "
+            f"there are {len(second_signers)}"
+        )
+    return Opened(claimed.payload, (*signers.values(), *second_signers.values()))
 
 
 def unverified_payload(blob: bytes, payload_type: str | None = None, *, max_bytes: int = MAX_BYTES) -> Unverified:

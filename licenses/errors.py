@@ -56,6 +56,33 @@ class BadSignatureError(LicensesError):
     )
 
 
+class RevokedKeyError(UntrustedKeyError):
+    """The bytes are signed by a key that the vendor has taken back."""
+
+    code = "revoked_key"
+    usual_step = "Ask the vendor for the same file, signed anew with a key that is still good."
+
+
+class UnsupportedKeyError(LicensesError):
+    """A key is of an algorithm that this installation cannot use."""
+
+    code = "unsupported_key"
+    usual_step = (
+        "Install the product's own packages (make run, the image or the bundle): they bring a 'cryptography' with "
+        "ML-DSA-65. Nothing is accepted without the signature that the trust root demands."
+    )
+
+
+class SuccessionError(LicensesError):
+    """A trust root may not take the place of the one in force."""
+
+    code = "trust_root_succession"
+    usual_step = (
+        "Install every version that the vendor issued since, as 'trust-root-v2.json' and so on, beside the newest one; "
+        "until then the trust root in force stays."
+    )
+
+
 class IssueError(LicensesError):
     """The vendor's side was asked for something that must not be issued."""
 

@@ -5,8 +5,10 @@ Invariants:
 * `read_folder` does all the reading and no judging; it is bounded in files and bytes and never waits for anyone.
 * `choose` does all the judging and no reading; the same files, instant and facts give the same choice.
 * A file that does not serve never keeps one that does from serving, and every loser's reason is told.
+* A revocation beside the licences takes back what it names, and is itself never a licence.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -18,7 +20,9 @@ from pathlib import Path
 from licenses.errors import FolderError, LicensesError
 from licenses.host import HostFactors
 from licenses.keyring import TrustRoot
-from licenses.model import CONTAINER_TYPE, License
+from licenses.keys import KeyId
+from licenses.model import CONTAINER_TYPE, License, Revoked
+from licenses.revocation import Revocation, is_revocation, open_revocation
 from licenses.strict_json import MAX_BYTES
 from licenses.verify import Judgement, Standing, judge, open_license
 
@@ -49,7 +53,7 @@ class FileVerdict:
 
     Attributes:
         name: The file's name.
-        standing_or_problem: A `Standing`, the code of an error, or "file_problem".
+        standing_or_problem: A `Standing`, "revocation", the code of an error, or "file_problem".
         reason: In one sentence for a person.
         license: What it grants, if its signature held.
         next_step: What a person can do.
@@ -73,6 +77,8 @@ class Choice:
         verdicts: One for each file, in the order of the files.
         revoked_license_ids: All that are known to be revoked, those that the files here revoke included.
         revoked_key_ids: The same for keys.
+        revoked_sequence: Of the newest list of revocations that was believed; 0 without any.
+        revoked_by: The file, or the remembered bytes, that carries that list.
     """
 
     best: License | None
@@ -81,6 +87,8 @@ class Choice:
     verdicts: tuple[FileVerdict, ...]
     revoked_license_ids: frozenset[str] = frozenset()
     revoked_key_ids: frozenset[str] = frozenset()
+    revoked_sequence: int = 0
+    revoked_by: bytes | None = None
 
     @property
     def serves(self) -> bool:
@@ -136,6 +144,7 @@ def choose(
     revoked_license_ids: Collection[str] = (),
     revoked_key_ids: Collection[str] = (),
     product_version: str | None = None,
+    remembered: Sequence[bytes] = (),
 ) -> Choice:
     """Choose the licence to serve under.
 
@@ -153,8 +162,10 @@ def choose(
         revoked_license_ids: See `judge`; what the files themselves revoke is added.
         revoked_key_ids: See `judge`; what the files themselves revoke is added.
         product_version: See `judge`.
+        remembered: Files that lay in the folder once, of which only what they revoke is believed still.
     """
     opened: dict[int, License] = {}
+    lists: list[_List] = []
     verdicts: dict[int, FileVerdict] = {}
     for index, file in enumerate(files):
         try:
@@ -163,11 +174,19 @@ def choose(
                 verdicts[index] = FileVerdict(
                     file.name, "file_problem", reason, next_step="Replace or remove this file."
                 )
+            elif is_revocation(file.blob):
+                revocation = open_revocation(file.blob, trust_root)
+                lists.append(_List.of_revocation(revocation, file.blob))
+                verdicts[index] = FileVerdict(
+                    file.name, "revocation", _told(revocation), next_step="No action needed: leave it in the folder."
+                )
             else:
                 opened[index] = open_license(file.blob, trust_root)
+                lists.append(_List.of_license(opened[index], file.blob))
         except LicensesError as exc:
             verdicts[index] = FileVerdict(file.name, exc.code, str(exc), next_step=exc.next_step)
-    ids, keys = _revocations(opened.values(), frozenset(revoked_license_ids), frozenset(revoked_key_ids))
+    lists += _remembered(remembered, trust_root)
+    ids, keys, newest = _revocations(lists, opened.values(), frozenset(revoked_license_ids), frozenset(revoked_key_ids))
     judgements = {
         index: judge(
             lic,
@@ -195,6 +214,8 @@ def choose(
         verdicts=tuple(verdicts[index] for index in range(len(files))),
         revoked_license_ids=ids,
         revoked_key_ids=keys,
+        revoked_sequence=newest.revoked.sequence if newest is not None else 0,
+        revoked_by=newest.blob if newest is not None else None,
     )
 
 
@@ -237,18 +258,59 @@ def _mark_superseded(opened: Mapping[int, License], judgements: dict[int, Judgem
             judgements[index] = Judgement(Standing.SUPERSEDED, reason)
 
 
+@dataclass(frozen=True, slots=True)
+class _List:
+    """One list of revocations, and who vouches for it."""
+
+    revoked: Revoked
+    key_id: KeyId
+    evaluation: bool
+    blob: bytes
+    license_id: str = ""
+
+    @classmethod
+    def of_license(cls, lic: License, blob: bytes) -> "_List":
+        return cls(lic.revoked, lic.key_id, lic.evaluation, blob, lic.license_id)
+
+    @classmethod
+    def of_revocation(cls, revocation: Revocation, blob: bytes) -> "_List":
+        return cls(revocation.revoked, revocation.key_id, revocation.evaluation, blob)
+
+
+def _told(revocation: Revocation) -> str:
+    revoked = revocation.revoked
+    return (
+        f"This is a revocation (list {revoked.sequence}): it takes back {len(revoked.license_ids)} licence(s) and "
+        f"{len(revoked.key_ids)} key(s)."
+    )
+
+
+def _remembered(blobs: Sequence[bytes], trust_root: TrustRoot) -> Iterator[_List]:
+    for blob in blobs:
+        with contextlib.suppress(LicensesError):
+            if is_revocation(blob):
+                yield _List.of_revocation(open_revocation(blob, trust_root), blob)
+            else:
+                yield _List.of_license(open_license(blob, trust_root), blob)
+
+
 def _revocations(
-    licenses: Collection[License], license_ids: frozenset[str], key_ids: frozenset[str]
-) -> tuple[frozenset[str], frozenset[str]]:
-    """Add what the licences revoke; a revoked licence or key revokes nothing, evaluation ones nothing of production."""
-    for lic in sorted(licenses, key=lambda lic: (lic.evaluation, -lic.revoked.sequence, lic.license_id, -lic.sequence)):
-        if lic.license_id in license_ids or lic.key_id in key_ids:
+    lists: Collection[_List],
+    licenses: Collection[License],
+    license_ids: frozenset[str],
+    key_ids: frozenset[str],
+) -> tuple[frozenset[str], frozenset[str], _List | None]:
+    """Add what the lists revoke; a revoked licence or key revokes nothing, evaluation ones nothing of production."""
+    newest: _List | None = None
+    for one in sorted(lists, key=lambda one: (one.evaluation, -one.revoked.sequence, one.license_id, one.blob)):
+        if one.license_id in license_ids or one.key_id in key_ids or one.revoked.sequence == 0:
             continue
-        production = {other.license_id for other in licenses if lic.evaluation and not other.evaluation}
-        signers = {other.key_id for other in licenses if lic.evaluation and not other.evaluation}
-        license_ids = license_ids | (set(lic.revoked.license_ids) - production - {lic.license_id})
-        key_ids = key_ids | (set(lic.revoked.key_ids) - signers - {lic.key_id})
-    return license_ids, key_ids
+        newest = one if newest is None else newest
+        production = {other.license_id for other in licenses if one.evaluation and not other.evaluation}
+        signers = {other.key_id for other in licenses if one.evaluation and not other.evaluation}
+        license_ids = license_ids | (set(one.revoked.license_ids) - production - {one.license_id})
+        key_ids = key_ids | (set(one.revoked.key_ids) - signers - {one.key_id})
+    return license_ids, key_ids, newest
 
 
 def _names(path: Path) -> Iterator[str]:

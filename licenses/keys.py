@@ -4,7 +4,8 @@ Invariants:
 
 * A key id ends in the first 16 hexadecimal digits of SHA-256 of the public key, so an id cannot be moved to another
   key; ids that start with "evaluation-" mark their key, and everything that it signs, as evaluation.
-* All keys are Ed25519. No document chooses an algorithm.
+* A key is Ed25519, or ML-DSA-65 where a trust root demands a second signature. The key itself fixes the algorithm;
+  no document chooses one.
 * A private key is never printed and never read from a file that others may open.
 """
 
@@ -12,27 +13,73 @@ import hashlib
 import os
 import stat
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import NewType
+from typing import NewType, Protocol, cast
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from licenses import ml_dsa
 from licenses.errors import FormatError, KeyFileError
 
 KeyId = NewType("KeyId", str)
+
+
+class Algorithm(StrEnum):
+    """What a key is for; the values are wire format."""
+
+    ED25519 = "ed25519"
+    ML_DSA_65 = "ml-dsa-65"
+
+
+class PublicKey(Protocol):
+    """What is needed of a public key, whatever its algorithm."""
+
+    def verify(self, signature: bytes, data: bytes, /) -> None:
+        """Raise InvalidSignature unless the signature holds."""
+
+    def public_bytes_raw(self) -> bytes:
+        """The bare bytes."""
+        ...
+
+    def public_bytes(self, encoding: serialization.Encoding, format: serialization.PublicFormat) -> bytes:  # noqa: A002
+        """An encoded form."""
+        ...
+
+
+class PrivateKey(Protocol):
+    """What is needed of a private key, whatever its algorithm."""
+
+    def sign(self, data: bytes, /) -> bytes:
+        """The signature."""
+        ...
+
+    def public_key(self) -> PublicKey:
+        """The public half."""
+        ...
+
+    def private_bytes(
+        self,
+        encoding: serialization.Encoding,
+        format: serialization.PrivateFormat,  # noqa: A002
+        encryption_algorithm: serialization.KeySerializationEncryption,
+    ) -> bytes:
+        """An encoded form."""
+        ...
+
 
 EVALUATION_PREFIX = "evaluation-"
 MAX_KEY_FILE_BYTES = 8 * 1024
 
 
-def fingerprint(public: Ed25519PublicKey) -> str:
-    """SHA-256 of the 32 public bytes, in hexadecimal."""
+def fingerprint(public: PublicKey) -> str:
+    """SHA-256 of the bare public bytes, in hexadecimal."""
     return hashlib.sha256(public.public_bytes_raw()).hexdigest()
 
 
-def key_id_of(public: Ed25519PublicKey, role: str, *, evaluation: bool = False) -> KeyId:
+def key_id_of(public: PublicKey, role: str, *, evaluation: bool = False) -> KeyId:
     """The id that a key of this role bears."""
     return KeyId(f"{EVALUATION_PREFIX if evaluation else ''}{role}-{fingerprint(public)[:16]}")
 
@@ -48,7 +95,7 @@ class VerifyingKey:
     """
 
     key_id: KeyId
-    public: Ed25519PublicKey
+    public: PublicKey
     evaluation: bool = False
 
     def __post_init__(self) -> None:
@@ -57,8 +104,13 @@ class VerifyingKey:
 
     @property
     def raw(self) -> bytes:
-        """The 32 public bytes."""
+        """The bare public bytes; 32 for Ed25519."""
         return self.public.public_bytes_raw()
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """Fixed by the key itself."""
+        return Algorithm.ED25519 if isinstance(self.public, Ed25519PublicKey) else Algorithm.ML_DSA_65
 
     def is_signature(self, signature: bytes, message: bytes) -> bool:
         """Whether `signature` is this key's signature over `message`."""
@@ -80,12 +132,18 @@ class SigningKey:
     """A private key under its id. Its text form never shows the key."""
 
     key_id: KeyId
-    private: Ed25519PrivateKey = field(repr=False)
+    private: PrivateKey = field(repr=False)
 
     @classmethod
-    def generate(cls, role: str, *, evaluation: bool = False) -> "SigningKey":
-        """A new key, from the operating system's randomness."""
-        private = Ed25519PrivateKey.generate()
+    def generate(cls, role: str, *, evaluation: bool = False, algorithm: Algorithm = Algorithm.ED25519) -> "SigningKey":
+        """A new key, from the operating system's randomness.
+
+        Raises:
+            UnsupportedKeyError: This installation has no such algorithm.
+        """
+        private: PrivateKey = (
+            Ed25519PrivateKey.generate() if algorithm is Algorithm.ED25519 else cast("PrivateKey", ml_dsa.generate())
+        )
         return cls(key_id_of(private.public_key(), role, evaluation=evaluation), private)
 
     @property
@@ -94,7 +152,7 @@ class SigningKey:
         return VerifyingKey(self.key_id, self.private.public_key())
 
     def sign(self, message: bytes) -> bytes:
-        """64 bytes of Ed25519 signature."""
+        """The signature; 64 bytes for Ed25519."""
         return self.private.sign(message)
 
     def to_pem(self) -> bytes:
@@ -104,27 +162,32 @@ class SigningKey:
         )
 
 
-def load_signing_key(path: Path, role: str) -> SigningKey:
+def load_signing_key(path: Path, role: str, *, algorithm: Algorithm = Algorithm.ED25519) -> SigningKey:
     """Read a private key file (unencrypted PKCS #8 PEM) and name the key by its fingerprint.
 
     Args:
         path: The file; refused when anyone but its owner may read it. A name that starts with "evaluation-" marks
             the key as evaluation.
-        role: What the key is for: one of ROLES.
+        role: What the key is for, the first word of its id.
+        algorithm: The only one accepted.
 
     Raises:
         KeyFileError: The file cannot be read, or is open to others.
-        FormatError: It holds no Ed25519 private key.
+        FormatError: It holds no private key of that algorithm.
     """
     pem = read_small_file(path, doing=f"read the {role} key", mode="0600", private=True)
     try:
         private = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
         raise FormatError(f"{path} holds no unencrypted private key in PEM form") from exc
-    if not isinstance(private, Ed25519PrivateKey):
-        raise FormatError(f"the key in {path} is not an Ed25519 key")
+    if algorithm is Algorithm.ED25519:
+        if not isinstance(private, Ed25519PrivateKey):
+            raise FormatError(f"the key in {path} is not an Ed25519 key")
+    elif not ml_dsa.is_private(private):
+        raise FormatError(f"the key in {path} is not an ML-DSA-65 key")
     evaluation = path.name.startswith(EVALUATION_PREFIX)
-    return SigningKey(key_id_of(private.public_key(), role, evaluation=evaluation), private)
+    known = cast("PrivateKey", private)
+    return SigningKey(key_id_of(known.public_key(), role, evaluation=evaluation), known)
 
 
 def load_public_key(path: Path, role: str) -> VerifyingKey:
@@ -147,7 +210,7 @@ def load_public_key(path: Path, role: str) -> VerifyingKey:
     return VerifyingKey(key_id_of(public, role), public)
 
 
-def public_pem(public: Ed25519PublicKey) -> bytes:
+def public_pem(public: PublicKey) -> bytes:
     """The PEM text that `load_public_key` reads."""
     return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 

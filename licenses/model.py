@@ -26,6 +26,8 @@ PRODUCT = "tollgate"
 CONTAINER_TYPE = "computervisionread"
 READ_PAGES_METER = "CognitiveServices.ComputerVision.Container.ReadPages"
 PAGE_UNIT = "page"
+MAX_REVOKED_LICENSES = 512
+MAX_REVOKED_KEYS = 64
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
@@ -76,14 +78,54 @@ class LedgerAnchor:
     size: int
     root: bytes
 
+    def to_members(self) -> dict[str, object]:
+        """The plain JSON members."""
+        return {"origin": self.origin, "size": self.size, "root": self.root.hex()}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> "LedgerAnchor":
+        """Read what `to_members` wrote.
+
+        Raises:
+            FormatError: It is something else.
+        """
+        anchor = cls(
+            origin=fields.text("origin"), size=fields.integer("size"), root=fields.hex_bytes("root", length=32)
+        )
+        fields.end()
+        return anchor
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revoked:
-    """What the vendor has taken back; `sequence` only ever grows."""
+    """What the vendor has taken back; `sequence` grows with each addition, and nothing is ever left out again."""
 
     sequence: int = 0
     license_ids: tuple[LicenseId, ...] = ()
     key_ids: tuple[KeyId, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.sequence == 0 and (self.license_ids or self.key_ids):
+            raise FormatError("a list of revocations must have a sequence from 1 on")
+
+    def to_members(self) -> dict[str, object]:
+        """The plain JSON members."""
+        return {"sequence": self.sequence, "license_ids": list(self.license_ids), "key_ids": list(self.key_ids)}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> "Revoked":
+        """Read what `to_members` wrote.
+
+        Raises:
+            FormatError: It is something else.
+        """
+        revoked = cls(
+            sequence=fields.integer("sequence"),
+            license_ids=tuple(map(LicenseId, fields.texts("license_ids", max_items=MAX_REVOKED_LICENSES))),
+            key_ids=tuple(map(KeyId, fields.texts("key_ids", max_items=MAX_REVOKED_KEYS))),
+        )
+        fields.end()
+        return revoked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,12 +228,8 @@ class License:
                 }
             ),
             "device_pubkey": None if self.device_pubkey is None else self.device_pubkey.hex(),
-            "ledger_anchor": None if self.ledger_anchor is None else _anchor_members(self.ledger_anchor),
-            "revoked": {
-                "sequence": self.revoked.sequence,
-                "license_ids": list(self.revoked.license_ids),
-                "key_ids": list(self.revoked.key_ids),
-            },
+            "ledger_anchor": None if self.ledger_anchor is None else self.ledger_anchor.to_members(),
+            "revoked": self.revoked.to_members(),
             "time_anchor": None if self.time_anchor is None else instant_text(self.time_anchor),
             "min_version": self.min_version,
         }
@@ -227,8 +265,10 @@ class License:
             meters=tuple(_meter_from(record) for record in fields.nested_list("meters", max_items=16)),
             reporting=_reporting_from(fields.nested("reporting")),
             device_pubkey=fields.hex_bytes("device_pubkey", length=32) if fields.has("device_pubkey") else None,
-            ledger_anchor=_anchor_from(fields.nested("ledger_anchor")) if fields.has("ledger_anchor") else None,
-            revoked=_revoked_from(fields.nested("revoked")),
+            ledger_anchor=LedgerAnchor.from_fields(fields.nested("ledger_anchor"))
+            if fields.has("ledger_anchor")
+            else None,
+            revoked=Revoked.from_fields(fields.nested("revoked")),
             time_anchor=fields.instant("time_anchor") if fields.has("time_anchor") else None,
             min_version=fields.text("min_version", max_length=32) if fields.has("min_version") else None,
         )
@@ -272,28 +312,6 @@ def _reporting_from(fields: Fields) -> Reporting:
     )
     fields.end()
     return reporting
-
-
-def _anchor_members(anchor: LedgerAnchor) -> dict[str, JsonValue]:
-    return {"origin": anchor.origin, "size": anchor.size, "root": anchor.root.hex()}
-
-
-def _anchor_from(fields: Fields) -> LedgerAnchor:
-    anchor = LedgerAnchor(
-        origin=fields.text("origin"), size=fields.integer("size"), root=fields.hex_bytes("root", length=32)
-    )
-    fields.end()
-    return anchor
-
-
-def _revoked_from(fields: Fields) -> Revoked:
-    revoked = Revoked(
-        sequence=fields.integer("sequence"),
-        license_ids=tuple(map(LicenseId, fields.texts("license_ids", max_items=512))),
-        key_ids=tuple(map(KeyId, fields.texts("key_ids", max_items=64))),
-    )
-    fields.end()
-    return revoked
 
 
 def _optional_integer(fields: Fields, name: str) -> int | None:

@@ -88,9 +88,9 @@ def open_license(blob: bytes, trust_root: TrustRoot) -> License:
             evaluation licence, whatever its payload says.
 
     Raises:
-        LicensesError: FormatError, UntrustedKeyError or BadSignatureError, and nothing else.
+        LicensesError: FormatError, UntrustedKeyError, RevokedKeyError or BadSignatureError, and nothing else.
     """
-    opened = envelope.open_signed(blob, envelope.LICENSE_TYPE, trust_root.issuing_keys)
+    opened = trust_root.open_issued(blob, envelope.LICENSE_TYPE)
     lic = License.from_payload(opened.payload, key_id=opened.signers[0].key_id)
     if lic.issued_at >= trust_root.expires_at:
         raise UntrustedKeyError(

@@ -5,7 +5,8 @@ Invariants:
 * Web, meter and core look through this one module, so they agree.
 * A licence in force stays in force as long as it is good itself and its file's name is still there: a truncated,
   half-copied, unreadable or worse file under that name disturbs nothing.
-* A file that is taken away is taken away: what was read from it is forgotten.
+* A file that is taken away is taken away: what was read from it is forgotten. What it revoked stays revoked.
+* The trust root in force gives way only to its successor; a production one, once believed here, is never rolled back.
 * What is remembered outlives a process: the keeper (the meter) writes it beside the ledger, the others read it there.
   Nothing rests on that copy's honesty: it is a licence file like any other and is verified like one.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,13 +26,15 @@ from licenses.device_key import load_device_public
 from licenses.errors import FolderError, LicensesError
 from licenses.folder import Choice, FileVerdict, LicenseFile, choose, read_folder
 from licenses.host import HostFactors
-from licenses.keyring import TrustRoot, load_trust_root
-from licenses.keys import VerifyingKey
+from licenses.keyring import TrustRoot, load_successor, load_trust_root
+from licenses.keys import VerifyingKey, read_small_file
 from licenses.model import License
 from licenses.strict_json import MAX_BYTES, canonical, parse_object
 from licenses.verify import Judgement
 
 KEPT_NAME = "license.kept"
+KEPT_REVOKED_NAME = "revoked.kept"
+KEPT_ROOT_NAME = "trust-root.kept"
 _MAX_KEPT_BYTES = 2 * MAX_BYTES
 
 
@@ -44,6 +48,9 @@ class LicenseView:
         judgement: How it stands; None when there is no licence.
         verdicts: What became of each file.
         problem: Why there is no licence; empty when there is one.
+        trust_root_problem: Why the installed trust root is not the one in force; empty when it is.
+        trust_root_version: Of the one in force; 0 when there is none.
+        revoked_sequence: Of the newest list of revocations; 0 without any.
     """
 
     license: License | None = None
@@ -51,6 +58,9 @@ class LicenseView:
     judgement: Judgement | None = None
     verdicts: tuple[FileVerdict, ...] = ()
     problem: str = ""
+    trust_root_problem: str = ""
+    trust_root_version: int = 0
+    revoked_sequence: int = 0
 
     @property
     def serves(self) -> bool:
@@ -90,6 +100,9 @@ class LicenseWatch:
         self._trust_root_mark: tuple[int, int, int] | None = None
         self._device: VerifyingKey | None = None
         self._kept: LicenseFile | None = None
+        self._revoked_by: bytes | None = None
+        self._revoked_sequence = 0
+        self._trust_root_problem = ""
 
     @property
     def trust_root(self) -> TrustRoot | None:
@@ -106,8 +119,24 @@ class LicenseWatch:
                 return None
         return self._device
 
-    def look(self, at: datetime) -> LicenseView:
-        """Read the folder and judge what is there at the effective time `at`; never raises."""
+    def look(
+        self,
+        at: datetime,
+        *,
+        sequence_floor: int | Mapping[str, int] = 0,
+        product_version: str | None = None,
+        revoked_license_ids: Collection[str] = (),
+        revoked_key_ids: Collection[str] = (),
+    ) -> LicenseView:
+        """Read the folder and judge what is there; never raises.
+
+        Args:
+            at: The effective time, aware UTC.
+            sequence_floor: The highest sequence that was ever in force, best as a mapping from licence id.
+            product_version: The version of this product; None leaves `min_version` unjudged.
+            revoked_license_ids: Licences known to be taken back, besides what the files here and before them say.
+            revoked_key_ids: The same for keys.
+        """
         try:
             root = self._current_root()
         except LicensesError as exc:
@@ -117,17 +146,63 @@ class LicenseWatch:
         try:
             files = read_folder(self._directory)
         except FolderError as exc:
-            if self._kept is None or not self._directory.is_dir():
+            if self._kept is None or not _is_folder(self._directory):
                 self._forget()
-                return LicenseView(problem=f"{exc} {exc.next_step}")
+                return self._view(problem=f"{exc} {exc.next_step}")
             files = (LicenseFile(self._kept.name, None, str(exc)),)
-        choice = self._choose(self._with_kept(files), root, at)
+        device = self.device
+        choice = choose(
+            self._with_kept(files),
+            root,
+            at=at,
+            host=self._host,
+            device_public=device.raw if device else None,
+            sequence_floor=sequence_floor,
+            revoked_license_ids=revoked_license_ids,
+            revoked_key_ids=revoked_key_ids,
+            product_version=product_version,
+            remembered=self._remembered(),
+        )
+        self._remember(choice)
         self._keep(files, choice)
         if choice.best is None:
-            return LicenseView(verdicts=choice.verdicts, problem=_problem(choice, self._directory))
-        return LicenseView(
+            return self._view(verdicts=choice.verdicts, problem=_problem(choice, self._directory))
+        return self._view(
             license=choice.best, name=choice.best_name or "", judgement=choice.judgement, verdicts=choice.verdicts
         )
+
+    def _view(
+        self,
+        *,
+        license: License | None = None,  # noqa: A002
+        name: str = "",
+        judgement: Judgement | None = None,
+        verdicts: tuple[FileVerdict, ...] = (),
+        problem: str = "",
+    ) -> LicenseView:
+        return LicenseView(
+            license=license,
+            name=name,
+            judgement=judgement,
+            verdicts=verdicts,
+            problem=problem,
+            trust_root_problem=self._trust_root_problem,
+            trust_root_version=self._trust_root.version if self._trust_root else 0,
+            revoked_sequence=self._revoked_sequence,
+        )
+
+    def _remembered(self) -> tuple[bytes, ...]:
+        """The file that carried the newest list of revocations."""
+        if self._revoked_by is not None:
+            return (self._revoked_by,)
+        return recall_revocations(self._state_directory)
+
+    def _remember(self, choice: Choice) -> None:
+        if choice.revoked_by is None:
+            return
+        if self._keeper and choice.revoked_by != self._revoked_by:
+            self._write(KEPT_REVOKED_NAME, choice.revoked_by)
+        self._revoked_by, self._revoked_sequence = choice.revoked_by, choice.revoked_sequence
 
     def _with_kept(self, files: tuple[LicenseFile, ...]) -> tuple[LicenseFile, ...]:
         """Add the licence in force as it was read, if its file's name is there with other content."""
@@ -150,20 +225,17 @@ class LicenseWatch:
                 self._kept = file
 
     def _write_down(self, file: LicenseFile) -> None:
-        """Best effort: where it fails, the licence in force is remembered until the process ends."""
-        content = canonical({"name": file.name, "blob": base64.b64encode(file.blob or b"").decode("ascii")})
+        blob = base64.b64encode(file.blob or b"").decode("ascii")
+        self._write(KEPT_NAME, canonical({"name": file.name, "blob": blob}))
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Best effort: where it fails, what is remembered is remembered until the process ends."""
         with contextlib.suppress(OSError):
-            durable.write_file(self._kept_path, [content], mode=0o440, overwrite=True)
+            durable.write_file(self._state_directory / name, [content], mode=0o440, overwrite=True)
 
     def _recall(self) -> LicenseFile | None:
         """What the keeper wrote down; it counts only while a file of that name is in the folder."""
-        try:
-            with self._kept_path.open("rb") as stream:
-                fields = parse_object(stream.read(_MAX_KEPT_BYTES), what="kept licence", max_bytes=_MAX_KEPT_BYTES)
-            name = fields.text("name")
-            return LicenseFile(name, base64.b64decode(fields.text("blob", max_length=_MAX_KEPT_BYTES), validate=True))
-        except (OSError, LicensesError, binascii.Error, ValueError):
-            return None
+        return recall_license(self._state_directory)
 
     def _forget(self) -> None:
         self._kept = None
@@ -176,24 +248,82 @@ class LicenseWatch:
         verdict = next(verdict for verdict in choice.verdicts if verdict.name == file.name)
         return verdict.license == choice.best
 
-    def _choose(self, files: tuple[LicenseFile, ...], root: TrustRoot, at: datetime) -> Choice:
-        device = self.device
-        return choose(files, root, at=at, host=self._host, device_public=device.raw if device else None)
-
     def _current_root(self) -> TrustRoot:
         try:
             found = self._trust_root_path.stat()
             mark = (found.st_mtime_ns, found.st_size, found.st_ino)
         except OSError:
             mark = None
-        if self._trust_root is None or (mark is not None and mark != self._trust_root_mark):
-            try:
-                self._trust_root = load_trust_root(self._trust_root_path)
-            except LicensesError:
-                if self._trust_root is None:
-                    raise
-            self._trust_root_mark = mark
-        return self._trust_root
+        settled = mark == self._trust_root_mark and not self._trust_root_problem
+        if self._trust_root is not None and (mark is None or settled):
+            return self._trust_root
+        before = self._trust_root or self._kept_root()
+        try:
+            if before is None or before.evaluation:
+                root = load_trust_root(self._trust_root_path)
+            else:
+                root = load_successor(self._trust_root_path, before)
+            self._trust_root_problem = ""
+        except LicensesError as exc:
+            if before is None or mark is None:
+                raise
+            root = before
+            self._trust_root_problem = f"{exc}. {exc.next_step}"
+        self._trust_root, self._trust_root_mark = root, mark
+        if self._keeper and not self._trust_root_problem:
+            self._keep_root()
+        return root
+
+    def _kept_root(self) -> TrustRoot | None:
+        blob = _recalled(self._state_directory / KEPT_ROOT_NAME)
+        try:
+            return None if blob is None else TrustRoot.from_bytes(blob)
+        except LicensesError:
+            return None
+
+    def _keep_root(self) -> None:
+        try:
+            blob = read_small_file(self._trust_root_path, doing="read the trust root", mode="0444", max_bytes=MAX_BYTES)
+            if TrustRoot.from_bytes(blob) == self._trust_root and blob != _recalled(
+                self._state_directory / KEPT_ROOT_NAME
+            ):
+                self._write(KEPT_ROOT_NAME, blob)
+        except LicensesError:
+            return  # it changed just now; the next look reads it again
+
+
+def recall_license(state_directory: Path) -> LicenseFile | None:
+    """The licence file that the keeper wrote down as the one in force, not verified; None where there is none."""
+    blob = _recalled(state_directory / KEPT_NAME)
+    try:
+        if blob is None:
+            return None
+        fields = parse_object(blob, what="kept licence", max_bytes=_MAX_KEPT_BYTES)
+        name = fields.text("name")
+        return LicenseFile(name, base64.b64decode(fields.text("blob", max_length=_MAX_KEPT_BYTES), validate=True))
+    except (LicensesError, binascii.Error, ValueError):
+        return None
+
+
+def recall_revocations(state_directory: Path) -> tuple[bytes, ...]:
+    """The file with the newest list of revocations that the keeper wrote down, for `choose(remembered=…)`."""
+    blob = _recalled(state_directory / KEPT_REVOKED_NAME)
+    return () if blob is None else (blob,)
+
+
+def _recalled(path: Path) -> bytes | None:
+    try:
+        return read_small_file(path, doing="read what is remembered", mode="0440", max_bytes=_MAX_KEPT_BYTES)
+    except LicensesError:
+        return None
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is there as a folder; one that may not be looked at is."""
+    try:
+        return path.is_dir()
+    except PermissionError:
+        return True
 
 
 def _problem(choice: Choice, directory: Path) -> str:
