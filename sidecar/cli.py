@@ -23,7 +23,14 @@ from licenses.errors import LicensesError
 from licenses.verify import day_text
 from sidecar import __version__
 from sidecar.clock import SystemClock, instant
-from sidecar.errors import LedgerUnavailableError, MeterAlreadyRunningError, SettingsError, SidecarError
+from sidecar.errors import (
+    BillingError,
+    LedgerUnavailableError,
+    LicenseDownloadError,
+    MeterAlreadyRunningError,
+    SettingsError,
+    SidecarError,
+)
 from sidecar.logs import configure_logs
 from sidecar.settings import Settings, load_settings, require_start
 
@@ -37,6 +44,8 @@ EXIT_UNAVAILABLE = 69
 EXIT_SOFTWARE = 70
 EXIT_ALREADY_RUNNING = 73
 EXIT_PERMISSION = 77
+EXIT_LICENSE = 78
+_PASSING = {"CouldNotConnect", "BillingEndpointBusy", "Unknown"}
 _MAX_TOKEN_BYTES = 64 * 1024
 _log = structlog.get_logger("Tollgate.Sidecar")
 
@@ -86,6 +95,9 @@ def run(words: tuple[str, ...], config: Path | None) -> None:
 
     settings = _settings(words, config, process="launcher")
     require_start(settings)
+    if settings.download_license:
+        _download_license(settings)
+        return
     _require_mounts(settings)
     _require_free_port(settings)
     migrate(settings)
@@ -278,6 +290,12 @@ def main(argv: list[str] | None = None) -> None:
     except SettingsError as exc:
         _say(exc)
         sys.exit(exc.exit_code)
+    except LicenseDownloadError as exc:
+        _say(exc)
+        sys.exit(exc.exit_code)
+    except BillingError as exc:
+        _say(exc)
+        sys.exit(EXIT_UNAVAILABLE if exc.status in _PASSING else EXIT_LICENSE)
     except MeterAlreadyRunningError as exc:
         _say(exc)
         sys.exit(EXIT_ALREADY_RUNNING)
@@ -299,6 +317,31 @@ def _settings(words: tuple[str, ...], config: Path | None, *, process: str) -> S
     settings = load_settings(words, file=config)
     configure_logs(settings.log_level, process=process)
     return settings
+
+
+def _download_license(settings: Settings) -> None:
+    """Fetch the licence file, say what it is and until when."""
+    from licenses.device_key import load_device_public
+    from licenses.keyring import load_trust_root
+    from sidecar.billing_client import BillingClient
+    from sidecar.license_download import download_license
+
+    root = load_trust_root(settings.trust_root)
+    try:
+        device_public = load_device_public(settings.state_directory).raw
+    except LicensesError:
+        device_public = None  # no meter has run here yet; the licence is not bound to a device then
+    lic, path = download_license(
+        BillingClient(settings.billing, settings.api_key),
+        settings.license_directory,
+        root,
+        at=instant(SystemClock().read().wall_ns),
+        device_public=device_public,
+    )
+    mark = "EVALUATION licence" if lic.evaluation else "Licence"
+    click.echo(f"{mark} {lic.license_id}, sequence {lic.sequence}, for {lic.customer}")
+    click.echo(f"Serves {', '.join(lic.container_types)} until {day_text(lic.expires_at)}")
+    click.echo(f"Written to {path}")
 
 
 def _open_ledger(settings: Settings) -> tuple[Ledger, LicenseMount]:

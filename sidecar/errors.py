@@ -56,6 +56,34 @@ class ClockRefusedError(SidecarError):
     code = "clock_refused"
 
 
+class BillingError(SidecarError):
+    """The billing endpoint cannot be reached, or refuses.
+
+    Attributes:
+        status: Word of contract B.3, such as `CouldNotConnect`.
+    """
+
+    code = "billing"
+
+    def __init__(self, status: str, cause: str, *, next_step: str = "") -> None:
+        super().__init__(cause, next_step=next_step)
+        self.status = status
+
+
+class LicenseDownloadError(SidecarError):
+    """The licence could not be fetched into the licence folder.
+
+    Attributes:
+        exit_code: Exit code of contract H16.
+    """
+
+    code = "license_download"
+
+    def __init__(self, cause: str, *, next_step: str = "", exit_code: int = 78) -> None:
+        super().__init__(cause, next_step=next_step)
+        self.exit_code = exit_code
+
+
 class MeterAlreadyRunningError(SidecarError):
     """Another meter holds the lock of this state directory."""
 

@@ -279,6 +279,11 @@ def require_start(settings: Settings) -> None:
         parts = urlsplit(settings.billing)
         if parts.scheme not in {"http", "https"} or not parts.netloc:
             raise SettingsError("Invalid Billing Endpoint URI.", next_step="Billing wants an absolute http(s) address")
+    if settings.download_license and not (settings.billing and settings.api_key):
+        raise SettingsError(
+            "DownloadLicense=True needs Billing and ApiKey",
+            next_step="add billing=ADDRESS and apikey=KEY, as the vendor gave them",
+        )
 
 
 def _unquote(value: str) -> str:

@@ -7,9 +7,10 @@ or removed; their sequence numbers have no holes.
 from sidecar.ledger.ledger import (
     Ledger,
     LedgerSnapshot,
+    LicenseMemory,
     PendingRecord,
     UseEvent,
     prepare,
 )
 
-__all__ = ["Ledger", "LedgerSnapshot", "PendingRecord", "UseEvent", "prepare"]
+__all__ = ["Ledger", "LedgerSnapshot", "LicenseMemory", "PendingRecord", "UseEvent", "prepare"]

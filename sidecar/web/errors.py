@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from sidecar.admission import NotServingError
 from sidecar.errors import (
+    BillingError,
     ClockRefusedError,
     CoreDownError,
     CoreRefusedError,
@@ -24,6 +25,7 @@ from sidecar.errors import (
     DocumentRefusedError,
     LedgerConflictError,
     LedgerUnavailableError,
+    LicenseDownloadError,
     MeterAlreadyRunningError,
     OperationNotFoundError,
     OutputUnwritableError,
@@ -109,6 +111,8 @@ WIRE_ERRORS: dict[type[SidecarError], WireError] = {
     LedgerConflictError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
     # These belong to start-up and to the meter; no route raises them, and if one did it would be our fault.
     OutputUnwritableError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
+    BillingError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
+    LicenseDownloadError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
     ClockRefusedError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
     MeterAlreadyRunningError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
     SettingsError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
