@@ -62,6 +62,10 @@ format: $(VENV)/.dev-installed ## Let ruff format and mend what it can
 test: system-packages $(VENV)/.dev-installed ## All tests that need no container engine
 	$(BIN)/python -m pytest tests
 
+.PHONY: test-swaps
+test-swaps: system-packages $(VENV)/.dev-installed ## The long form: 1000 licence files exchanged under load
+	HOT_SWAPS=1000 $(BIN)/python -m pytest -s tests/e2e/test_hot_swap.py
+
 .PHONY: bench
 bench: system-packages $(VENV)/.dev-installed ## Ratios against a baseline measured in the same run
 	$(BIN)/python -m benchmarks

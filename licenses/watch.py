@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,7 +31,7 @@ from licenses.keyring import TrustRoot, load_successor, load_trust_root
 from licenses.keys import VerifyingKey, read_small_file
 from licenses.model import License
 from licenses.strict_json import MAX_BYTES, canonical, parse_object
-from licenses.verify import Judgement
+from licenses.verify import Judgement, judge, open_license
 
 KEPT_NAME = "license.kept"
 KEPT_REVOKED_NAME = "revoked.kept"
@@ -170,6 +171,30 @@ class LicenseWatch:
         return self._view(
             license=choice.best, name=choice.best_name or "", judgement=choice.judgement, verdicts=choice.verdicts
         )
+
+    def vouches(self, license_id: str, sequence: int, at: datetime) -> bool:
+        """Whether the keeper's licence in force is this one, and serves.
+
+        While files are being exchanged, each process sees another moment of the folder; the keeper's word, which is
+        the licence itself, settles it. Always false once its file was taken away.
+
+        Args:
+            license_id: Of the licence asked for.
+            sequence: Of the licence asked for.
+            at: The effective time, aware UTC.
+        """
+        kept = self._recall()
+        if kept is None or kept.blob is None or self._trust_root is None:
+            return False
+        try:
+            os.stat(self._directory / kept.name)
+            lic = open_license(kept.blob, self._trust_root)
+        except (OSError, LicensesError):
+            return False
+        if (lic.license_id, lic.sequence) != (license_id, sequence):
+            return False
+        device = self.device
+        return judge(lic, at=at, host=self._host, device_public=device.raw if device else None).serves
 
     def _view(
         self,

@@ -110,8 +110,13 @@ class Wall:
             raise LicenseRefusedError(_reason(view))
         if lease is None:
             raise LeaseRefusedError(problem)
+        license_id, sequence = str(lic.license_id), lic.sequence
+        if (lease.license_id, lease.license_sequence) != (license_id, sequence) and self._watch.vouches(
+            lease.license_id, lease.license_sequence, self._time_of(lease, boottime_ms)
+        ):
+            license_id, sequence = lease.license_id, lease.license_sequence
         refusal = lease.refusal(
-            boot_id=self._clock.boot_id(), boottime_ms=boottime_ms, license_id=lic.license_id, sequence=lic.sequence
+            boot_id=self._clock.boot_id(), boottime_ms=boottime_ms, license_id=license_id, sequence=sequence
         )
         if refusal is not None:
             raise LeaseRefusedError(f"The lease is refused: {refusal}. The meter mints a new one while it is healthy.")

@@ -13,6 +13,7 @@ from datetime import datetime
 import structlog
 
 from licenses.errors import LicensesError
+from licenses.lease import Lease as MintedLease
 from licenses.lease import open_lease
 from licenses.model import READ_PAGES_METER, License
 from sidecar.clock import Clock, EffectiveTime, effective_time, instant
@@ -183,7 +184,7 @@ class Admission:
         except LedgerUnavailableError as exc:
             ledger_problem = str(exc)
         now = effective_time(reading, snapshot.high_water if snapshot else None)
-        view = self._licenses.look(now.at)
+        view = self._licenses.look(now.at, snapshot.license_floors if snapshot else None)
         core, core_problem = self._core_health()
         meter = MeterStatus.read(self._settings.state_directory)
         if meter is not None and meter.boot_id != reading.boot_id:
@@ -225,16 +226,7 @@ class Admission:
         if lic is not None and self._licenses.device is not None:
             try:
                 lease = open_lease(self._licenses.lease_path.read_bytes(), self._licenses.device)
-                reading = now.reading
-                if (
-                    lease.refusal(
-                        boot_id=reading.boot_id,
-                        boottime_ms=reading.boottime_ns // 1_000_000,
-                        license_id=lic.license_id,
-                        sequence=lic.sequence,
-                    )
-                    is None
-                ):
+                if self._is_honoured(lease, lic, now):
                     self._lease_lost_ns, self._lease_seen = None, True
                     return Lease.HONOURED
             except (OSError, LicensesError):
@@ -245,6 +237,18 @@ class Admission:
         if self._lease_seen and waited < _EXCHANGE_SECONDS:
             return Lease.HONOURED  # being exchanged with the licence; the core itself refuses what it must
         return Lease.AWAITED if waited < _START_SECONDS else Lease.ABSENT
+
+    def _is_honoured(self, lease: MintedLease, lic: License, now: EffectiveTime) -> bool:
+        """Whether the core will take the lease: of this boot, not over, and for the licence in force."""
+        known = (lease.license_id, lease.license_sequence)
+        if known != (lic.license_id, lic.sequence) and not self._licenses.vouches(*known, now.at):
+            return False
+        reading = now.reading
+        boottime_ms = reading.boottime_ns // 1_000_000
+        return (
+            lease.refusal(boot_id=reading.boot_id, boottime_ms=boottime_ms, license_id=known[0], sequence=known[1])
+            is None
+        )
 
     def _uptime_seconds(self, now: EffectiveTime) -> float:
         return (now.reading.boottime_ns - self._started_ns) / 1e9

@@ -52,7 +52,7 @@ def diagnose(settings: Settings, clock: Clock) -> list[Check]:
         lambda: _processor(settings),
         lambda: _clock(now),
         lambda: _trust_root(settings),
-        lambda: _licenses(settings, now),
+        lambda: _licenses(settings, now, snapshot),
         lambda: iter([ledger_check]),
         lambda: _metering(snapshot),
         lambda: _folder("output", settings.output_directory, "Mounts:Output"),
@@ -121,8 +121,8 @@ def _trust_root(settings: Settings) -> Iterator[Check]:
         yield Check(name="trust root", result="ok", cause=f"{kind} keys of {root.vendor}, version {root.version}")
 
 
-def _licenses(settings: Settings, now: EffectiveTime) -> Iterator[Check]:
-    view = LicenseMount(settings).look(now.at)
+def _licenses(settings: Settings, now: EffectiveTime, snapshot: LedgerSnapshot | None) -> Iterator[Check]:
+    view = LicenseMount(settings).look(now.at, snapshot.license_floors if snapshot else None)
     if view.license is None or view.judgement is None:
         yield Check(
             name="licence",

@@ -6,6 +6,7 @@ Invariant: one `LicenseWatch` behind one lock; every look happens at the effecti
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from licenses.host import collect
 from licenses.keyring import TrustRoot
 from licenses.keys import VerifyingKey
 from licenses.watch import LicenseView, LicenseWatch
+from sidecar import __version__
 from sidecar.settings import Settings
 
 LEASE_NAME = "lease.dsse.json"
@@ -57,7 +59,17 @@ class LicenseMount:
         with self._lock:
             return self._watch.trust_root.vendor if self._watch.trust_root else "unknown.invalid"
 
-    def look(self, at: datetime) -> LicenseView:
-        """Read the folder and judge what is there at the effective time `at`."""
+    def look(self, at: datetime, floors: Mapping[str, int] | None = None) -> LicenseView:
+        """Read the folder and judge what is there.
+
+        Args:
+            at: The effective time, aware UTC.
+            floors: The highest sequence ever in force, by licence id, as the ledger remembers it.
+        """
         with self._lock:
-            return self._watch.look(at)
+            return self._watch.look(at, sequence_floor=floors or {}, product_version=__version__)
+
+    def vouches(self, license_id: str, sequence: int, at: datetime) -> bool:
+        """Whether the meter's licence in force is this one, and serves."""
+        with self._lock:
+            return self._watch.vouches(license_id, sequence, at)

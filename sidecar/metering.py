@@ -31,7 +31,7 @@ from sidecar.clock import Clock, EffectiveTime, instant
 from sidecar.errors import LedgerUnavailableError, OutputUnwritableError, unwritable
 from sidecar.gate import Facts, Verdict, decide
 from sidecar.ledger import Ledger, PendingRecord
-from sidecar.license_mount import LicenseMount
+from sidecar.license_mount import LicenseMount, LicenseView
 from sidecar.meter_status import MeterStatus
 from sidecar.settings import (
     STANDARD_MAX_ATTEMPTS,
@@ -318,12 +318,15 @@ class Meter:
 
     def _serving_license(self) -> License | None:
         """The licence under which work is admitted now, as far as licences are concerned."""
-        view = self._licenses.look(self._ledger.now().at)
+        view = self._look()
         return view.license if view.serves else None
+
+    def _look(self) -> LicenseView:
+        return self._licenses.look(self._ledger.now().at, self._ledger.license_floors())
 
     def _anchor_ns(self) -> int:
         """The newest instant that a licence in the folder vouches for."""
-        verdicts = self._licenses.look(self._ledger.now().at).verdicts
+        verdicts = self._look().verdicts
         anchors = [verdict.license.time_anchor for verdict in verdicts if verdict.license is not None]
         return max((int(at.timestamp()) * 1_000_000_000 for at in anchors if at is not None), default=0)
 
@@ -332,7 +335,9 @@ class Meter:
         lic = self._license
         fields: dict[str, Any] = {"in_force": lic is not None}
         if lic is None:
-            _log.warning("no licence in force", cause=self._licenses.look(self._ledger.now().at).problem)
+            view = self._look()
+            reason = view.judgement.reason if view.judgement else view.problem
+            _log.warning("no licence in force", cause=reason)
         else:
             fields |= {
                 "license_id": lic.license_id,
@@ -341,7 +346,7 @@ class Meter:
                 "expires_at": int(lic.expires_at.timestamp()),
             }
             _log.info("licence in force", license_id=lic.license_id, sequence=lic.sequence, evaluation=lic.evaluation)
-        self._ledger.append("license", fields)
+        self._ledger.note_license(fields, in_force=_identity(lic))
 
     def _deliver(self) -> list[Path]:
         """Seal and write every closed window that is not on the output mount yet, oldest first."""
@@ -409,7 +414,7 @@ class Meter:
         """The decision as far as the meter is concerned: it does not ask the core that waits for its lease."""
         snapshot = self._ledger.snapshot(READ_PAGES_METER)
         now: EffectiveTime = self._ledger.now()
-        view = self._licenses.look(now.at)
+        view = self._licenses.look(now.at, snapshot.license_floors)
         metering: dict[str, Any] = metering_facts(snapshot, view.license, self._settings)
         return decide(
             Facts(

@@ -7,10 +7,9 @@ or removed; their sequence numbers have no holes.
 from sidecar.ledger.ledger import (
     Ledger,
     LedgerSnapshot,
-    LicenseMemory,
     PendingRecord,
     UseEvent,
     prepare,
 )
 
-__all__ = ["Ledger", "LedgerSnapshot", "LicenseMemory", "PendingRecord", "UseEvent", "prepare"]
+__all__ = ["Ledger", "LedgerSnapshot", "PendingRecord", "UseEvent", "prepare"]

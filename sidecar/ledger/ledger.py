@@ -12,7 +12,7 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,21 +62,6 @@ class UseEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LicenseMemory:
-    """What the ledger remembers of licences, so that an older, more generous file gains nothing.
-
-    Attributes:
-        floors: The highest sequence ever in force, by licence id.
-        revoked_license_ids: Licences that the vendor has taken back.
-        revoked_key_ids: Keys that the vendor has taken back.
-    """
-
-    floors: Mapping[str, int] = field(default_factory=dict)
-    revoked_license_ids: frozenset[str] = frozenset()
-    revoked_key_ids: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerSnapshot:
     """What the decision needs to know of the ledger, read in one go.
 
@@ -88,7 +73,7 @@ class LedgerSnapshot:
         size: Number of entries.
         sealed_size: Entries covered by the newest seal.
         pending_files: Closed windows whose record file is not on the output mount yet.
-        licenses: What is remembered of licences.
+        license_floors: The highest sequence ever in force, by licence id.
     """
 
     high_water: HighWater | None
@@ -98,7 +83,7 @@ class LedgerSnapshot:
     size: int
     sealed_size: int
     pending_files: int
-    licenses: LicenseMemory
+    license_floors: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,21 +214,12 @@ class Ledger:
             self._keep_time(now)
             return now
 
-    def note_license(
-        self,
-        fields: Mapping[str, Any],
-        *,
-        in_force: tuple[str, int] | None,
-        revoked_license_ids: Iterable[str] = (),
-        revoked_key_ids: Iterable[str] = (),
-    ) -> None:
-        """Enter which licence is in force and remember what no older file may undo, in one transaction.
+    def note_license(self, fields: Mapping[str, Any], *, in_force: tuple[str, int] | None) -> None:
+        """Enter which licence is in force, and remember its sequence so that no older file may take its place.
 
         Args:
             fields: Of the `license` entry.
             in_force: Id and sequence of the licence in force; None when none is.
-            revoked_license_ids: What the vendor has taken back; only ever grows.
-            revoked_key_ids: The same for keys.
         """
         with self._write_lock, self._transaction():
             now = self._now()
@@ -254,15 +230,12 @@ class Ledger:
                        ON CONFLICT(license_id) DO UPDATE SET sequence = max(sequence, excluded.sequence)""",
                     list(in_force),
                 )
-            for kind, ids in (("license", revoked_license_ids), ("key", revoked_key_ids)):
-                for one in sorted(ids):
-                    self._writer.execute("INSERT OR IGNORE INTO revocation(kind, id) VALUES (?, ?)", [kind, one])
             self._keep_time(now)
 
-    def license_memory(self) -> LicenseMemory:
-        """What is remembered of licences."""
+    def license_floors(self) -> Mapping[str, int]:
+        """The highest sequence ever in force, by licence id."""
         with self._reading() as db:
-            return _license_memory(db)
+            return _license_floors(db)
 
     def adopt_time(self, effective_ns: int, fields: Mapping[str, Any], *, token_id: str = "") -> EffectiveTime:
         """Make another instant the high water, with a `clock` entry as evidence.
@@ -396,7 +369,7 @@ class Ledger:
             ).fetchone()
             mark = db.execute("SELECT effective_ns, boot_id, boottime_ns, failed_cycles, failure FROM hwm").fetchone()
             used = db.execute("SELECT license_id, qty FROM license_total WHERE meter = ?", [meter]).fetchall()
-            memory = _license_memory(db)
+            floors = _license_floors(db)
         return LedgerSnapshot(
             high_water=None if mark is None else HighWater(effective_ns=mark[0], boot_id=mark[1], boottime_ns=mark[2]),
             failed_cycles=0 if mark is None else mark[3],
@@ -405,7 +378,7 @@ class Ledger:
             size=row[0] or 0,
             sealed_size=row[1] or 0,
             pending_files=row[2],
-            licenses=memory,
+            license_floors=floors,
         )
 
     def now(self) -> EffectiveTime:
@@ -643,13 +616,8 @@ class Ledger:
             raise _unavailable(exc, self._path) from exc
 
 
-def _license_memory(db: Database) -> LicenseMemory:
-    revoked = db.execute("SELECT kind, id FROM revocation").fetchall()
-    return LicenseMemory(
-        floors=dict(db.execute("SELECT license_id, sequence FROM license_floor").fetchall()),
-        revoked_license_ids=frozenset(one for kind, one in revoked if kind == "license"),
-        revoked_key_ids=frozenset(one for kind, one in revoked if kind == "key"),
-    )
+def _license_floors(db: Database) -> Mapping[str, int]:
+    return dict(db.execute("SELECT license_id, sequence FROM license_floor").fetchall())
 
 
 def _connect(path: Path) -> sqlite3.Connection:

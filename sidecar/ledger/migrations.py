@@ -65,16 +65,10 @@ def m001_ledger(db: Database) -> None:
 
 @LEDGER_MIGRATIONS()
 def m002_license_floor(db: Database) -> None:
-    """The highest sequence of each licence that was ever in force, and what licences have revoked."""
-    for statement in (
+    """The highest sequence of each licence that was ever in force."""
+    db.execute(
         """CREATE TABLE license_floor(
              license_id TEXT PRIMARY KEY,
              sequence INTEGER NOT NULL
-           ) STRICT, WITHOUT ROWID""",
-        """CREATE TABLE revocation(
-             kind TEXT NOT NULL CHECK (kind IN ('license', 'key')),
-             id TEXT NOT NULL,
-             PRIMARY KEY (kind, id)
-           ) STRICT, WITHOUT ROWID""",
-    ):
-        db.execute(statement)
+           ) STRICT, WITHOUT ROWID"""
+    )

@@ -82,3 +82,25 @@ def test_two_commands_and_the_first_request(tmp_path: Path) -> None:
         if run.poll() is None:
             os.killpg(run.pid, signal.SIGKILL)
         log.close()
+
+
+def test_missing_system_package_without_root_is_one_message_that_names_it() -> None:
+    """As nobody, with language data that is not there: no attempt to install, one message, exit code 69."""
+    drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    if drop and shutil.which("setpriv") is None:
+        pytest.skip("setpriv is not installed, and we are root")
+    script = (PROJECT / "scripts" / "system-packages").read_text()
+    done = subprocess.run(
+        [*drop, "bash", "-s", "run"],
+        input=script,
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin", "TESSDATA_PREFIX": "/nowhere", "PYTHON": "/bin/true"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 69
+    assert "tesseract-ocr-eng tesseract-ocr-osd" in done.stderr
+    assert "Next step: run 'sudo apt-get install" in done.stderr
+    assert done.stdout == ""

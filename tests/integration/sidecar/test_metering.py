@@ -19,6 +19,7 @@ from licenses.usage_log.merkle import root_of
 from licenses.usage_log.note import open_checkpoint
 from licenses.usage_log.report import Verdict
 from licenses.usage_log.verify import verify_records
+from licenses.verify import Standing
 from sidecar.bootstrap import ledger_path, migrate
 from sidecar.errors import LedgerConflictError, LedgerUnavailableError
 from sidecar.ledger import Ledger, UseEvent
@@ -420,3 +421,20 @@ def test_auditor_follows_every_kind_of_clock_trouble(site: Site) -> None:
     assert report.verdict == Verdict.GOOD, report
     found = [finding.code for one in report.instances for finding in one.findings]
     assert sorted(found) == ["clock_entries", "clock_reset", "quarantine_entries"]
+
+
+def test_an_older_licence_cannot_come_back(site: Site) -> None:
+    """Sequence 2 with 5 pages replaced sequence 1 without a limit; putting the old file back gains nothing."""
+    old = site.license_file.read_bytes()
+    site.license_file.write_bytes(site.vendor.seal(a_license(sequence=2, page_limit=5)))
+    site.meter.watch_license()
+    site.license_file.unlink()
+    site.meter.watch_license()
+    site.license_file.write_bytes(old)
+    site.meter.watch_license()
+    assert not site.licenses.lease_path.exists()
+    view = site.licenses.look(site.ledger.now().at, site.ledger.license_floors())
+    assert view.judgement is not None
+    assert view.judgement.standing is Standing.SUPERSEDED
+    site.crash()
+    assert not site.licenses.lease_path.exists(), "not after a restart either"
