@@ -10,67 +10,40 @@ Invariants:
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from enum import IntEnum
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
 
 import licenses
-from licenses import envelope, issue
-from licenses.device_key import ROLE as DEVICE_ROLE
-from licenses.device_key import device_id_of
-from licenses.errors import (
-    BadSignatureError,
-    FileAccessError,
-    FormatError,
-    IssueError,
-    LicensesError,
-    UntrustedKeyError,
+from licenses import cli_upkeep, envelope, issue
+from licenses.cli_text import (
+    FILE,
+    FIRST_INSTANT,
+    JSON_OPTION,
+    LAST_INSTANT,
+    ExitCode,
+    bindings_text,
+    describe_license,
+    evaluation_banner,
+    exit_code,
+    license_facts,
+    now,
+    show,
+    table,
 )
-from licenses.host import Bindings, collect
+from licenses.device_key import ROLE as DEVICE_ROLE
+from licenses.device_key import load_device_public
+from licenses.enrolment import Enrolment, read_enrolment
+from licenses.errors import FormatError, IssueError, LicensesError
+from licenses.folder import LicenseFile, choose
+from licenses.host import Bindings, HostFactors, collect
 from licenses.keyring import TrustRoot, load_trust_root
 from licenses.keys import EVALUATION_PREFIX, KeyId, load_public_key, read_small_file
 from licenses.model import CONTAINER_TYPE, PAGE_UNIT, READ_PAGES_METER, License, LicenseId, Meter, Reporting
-from licenses.strict_json import parse_instant
-from licenses.verify import Judgement, day_text, judge, open_license, time_left_text
-
-
-class ExitCode(IntEnum):
-    """What the process ends with."""
-
-    OK = 0
-    USAGE = 64
-    DATA = 65
-    PERMISSION = 77
-    LICENSE = 78
-
-
-def _instant(
-    day: Callable[[datetime], datetime],
-) -> Callable[[click.Context, click.Parameter, str | None], datetime | None]:
-    """An option's callback that reads an instant; a bare day means what `day` makes of its first instant."""
-
-    def convert(ctx: click.Context, param: click.Parameter, text: str | None) -> datetime | None:
-        if text is None:
-            return None
-        try:
-            if len(text) == 10:
-                return day(parse_instant(f"{text}T00:00:00Z", what="the day"))
-            return parse_instant(text, what="the time")
-        except FormatError as exc:
-            raise click.BadParameter(
-                f"{text!r} is neither a day such as 2027-03-31 nor a time such as 2027-03-31T12:00:00Z", ctx, param
-            ) from exc
-
-    return convert
-
-
-FIRST_INSTANT = _instant(lambda day: day)
-LAST_INSTANT = _instant(lambda day: issue.end_of_day(day.date()))
-FILE = click.Path(path_type=Path)
-JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print the facts as one JSON object.")
+from licenses.verify import Judgement, day_text, judge, open_license
+from licenses.watch import recall_license, recall_revocations
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -86,13 +59,37 @@ def cli() -> None:
 @click.option("--out", type=FILE, required=True, help="Folder to write to; made with mode 0700 if it is not there.")
 @click.option("--vendor", "domain", help=f"The vendor's domain. [default with --evaluation: {issue.EVALUATION_VENDOR}]")
 @click.option("--evaluation", is_flag=True, help="Mark the keys, and everything that they will sign, as evaluation.")
+@click.option("--roots", type=click.IntRange(1, 4), default=1, show_default=True, help="How many root keys to make.")
+@click.option(
+    "--threshold", type=click.IntRange(1, 4), default=1, show_default=True, help="How many must sign a trust root."
+)
+@click.option("--second-signature", is_flag=True, help="Demand ML-DSA-65 signatures besides those of Ed25519.")
 @click.option("--force", is_flag=True, help="Replace the trust root in the folder; the old one is kept beside it.")
 @JSON_OPTION
-def keygen(*, out: Path, domain: str | None, evaluation: bool, force: bool, as_json: bool) -> None:
+def keygen(
+    *,
+    out: Path,
+    domain: str | None,
+    evaluation: bool,
+    roots: int,
+    threshold: int,
+    second_signature: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Make the vendor's keys and the trust root that customers get."""
     if domain is None and not evaluation:
         raise click.UsageError("Production keys need --vendor DOMAIN (or give --evaluation).")
-    vendor = issue.generate_vendor(domain=domain or issue.EVALUATION_VENDOR, evaluation=evaluation, at=_now())
+    if threshold > roots:
+        raise click.UsageError(f"{threshold} of {roots} root keys cannot sign: give --roots too.")
+    vendor = issue.generate_vendor(
+        domain=domain or issue.EVALUATION_VENDOR,
+        evaluation=evaluation,
+        at=now(),
+        root_count=roots,
+        threshold=threshold,
+        second_signature=second_signature,
+    )
     files = issue.save_vendor(vendor, out, force=force)
     root = vendor.trust_root
     facts = {
@@ -100,24 +97,33 @@ def keygen(*, out: Path, domain: str | None, evaluation: bool, force: bool, as_j
         "evaluation": root.evaluation,
         "version": root.version,
         "trust_root": str(files[0]),
+        "threshold": root.threshold,
+        "second_signature": bool(root.second_issuing_keys),
         "private_keys": [str(path) for path in files[1:]],
         "expires_at": root.expires_at.isoformat(),
     }
+    uses = {
+        **{key.key_id: "signs trust roots: keep it off line" for key in (*vendor.root_keys, *vendor.second_root_keys)},
+        vendor.ack_key.key_id: "acknowledges usage",
+    }
     lines = [
-        *_evaluation_banner(root.evaluation),
-        *_table(
+        *evaluation_banner(root.evaluation),
+        *table(
             {
                 "Vendor": root.vendor,
                 "Trust root": f"{files[0]}  (for customers; version {root.version})",
                 "Issue until": day_text(root.expires_at),
-                "Root key": f"{files[1]}  (signs the next trust root: keep it off line)",
-                "Issuing key": f"{files[2]}  (signs licences)",
-                "Ack key": f"{files[3]}  (acknowledges usage)",
+                "To sign": f"{root.threshold} of {len(root.root_keys)} root keys"
+                + (", each with its ML-DSA-65 key as well" if second_signature else ""),
+                **{
+                    f"Key {number}": f"{path}  ({uses.get(key.key_id, 'signs licences')})"
+                    for number, (path, key) in enumerate(zip(files[1:], vendor.all_keys, strict=True), start=1)
+                },
             }
         ),
         "The private keys are readable by you alone and are not encrypted. Back them up; never send them to anyone.",
     ]
-    _print(facts, lines, as_json=as_json)
+    show(facts, lines, as_json=as_json)
 
 
 @cli.command("issue")
@@ -143,6 +149,9 @@ def keygen(*, out: Path, domain: str | None, evaluation: bool, force: bool, as_j
 @click.option("--overage", is_flag=True, help="Serve beyond --pages-hard, to be billed.")
 @click.option("--bind", "bind_file", type=FILE, help="Factor file of the customer's host, from 'licenses factors'.")
 @click.option("--device-key", "device_file", type=FILE, help="The customer's device.pub; only that device may serve.")
+@click.option(
+    "--enrolment", "enrolment_file", type=FILE, help="Bind to what 'licenses request' wrote on the appliance."
+)
 @click.option("--license-id", help="Id to renew.  [default: a new one]")
 @click.option("--sequence", type=click.IntRange(1), help="Must grow with every renewal of an id.  [default: 1]")
 @click.option("--feature", "features", multiple=True, help="A feature granted; may be given several times.")
@@ -150,6 +159,7 @@ def keygen(*, out: Path, domain: str | None, evaluation: bool, force: bool, as_j
 @click.option("--max-unacked-days", type=click.IntRange(1), help="Longest time without the vendor's acknowledgement.")
 @click.option("--max-unacked-pages", type=click.IntRange(1), help="Most pages without the vendor's acknowledgement.")
 @click.option("--evaluation", is_flag=True, help="Mark as evaluation even under a production key.")
+@click.option("--no-time-anchor", is_flag=True, help="Do not vouch that the time of issue has passed.")
 @click.option("--armour", is_flag=True, help="Wrap the file in BEGIN/END lines, to survive mail and terminals.")
 @click.option("--out", type=FILE, required=True, help="The licence file to write.")
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
@@ -168,6 +178,7 @@ def issue_command(
     overage: bool,
     bind_file: Path | None,
     device_file: Path | None,
+    enrolment_file: Path | None,
     license_id: str | None,
     sequence: int | None,
     features: Sequence[str],
@@ -175,6 +186,7 @@ def issue_command(
     max_unacked_days: int | None,
     max_unacked_pages: int | None,
     evaluation: bool,
+    no_time_anchor: bool,
     armour: bool,
     out: Path,
     force: bool,
@@ -187,10 +199,13 @@ def issue_command(
         raise click.UsageError("--overage needs --pages-hard: without a limit there is no overage.")
     if license_id is not None and sequence is None:
         raise click.UsageError("A renewal (--license-id) needs --sequence, higher than that of the licence before.")
-    at = _now()
+    if enrolment_file is not None and (bind_file is not None or device_file is not None):
+        raise click.UsageError("--enrolment binds host and device: give it alone, or --bind and --device-key.")
+    at = now()
     begins = not_before or at
     ends = expires_at or issue.end_of_day((begins + timedelta(days=days or 0)).date())
     issuer = issue.load_issuer(keys_folder)
+    enrolled = None if enrolment_file is None else read_enrolment(enrolment_file)
     try:
         lic = License(
             license_id=LicenseId(license_id) if license_id is not None else issue.new_license_id(),
@@ -203,12 +218,14 @@ def issue_command(
             not_before=begins,
             expires_at=ends,
             termination_at=ends + timedelta(days=grace_days),
-            bindings=Bindings() if bind_file is None else _load_bindings(bind_file),
+            bindings=_bindings(bind_file, enrolled),
             meters=(
                 Meter(name=READ_PAGES_METER, unit=PAGE_UNIT, soft=pages_soft, hard=pages_hard, overage_allowed=overage),
             ),
             reporting=Reporting(max_unacked_days=max_unacked_days, max_unacked_units=max_unacked_pages),
-            device_pubkey=None if device_file is None else load_public_key(device_file, DEVICE_ROLE).raw,
+            device_pubkey=_device(device_file, enrolled),
+            ledger_anchor=None if enrolled is None else enrolled.last_checkpoint,
+            time_anchor=None if no_time_anchor else at,
             min_version=min_version,
             key_id=issuer.issuing_key.key_id,
         )
@@ -221,17 +238,19 @@ def issue_command(
         out, envelope.armour(blob, envelope.LICENSE_TYPE) if armour else blob + b"\n", force=force
     )
     lic = open_license(blob, issuer.trust_root)
-    facts = {"file": str(out), "sha256": digest, **_facts(lic, at, verified_by=issuer.trust_root)}
-    lines = _describe(lic, at, verified_by=issuer.trust_root, more={"Written to": str(out), "SHA-256": digest})
-    _print(facts, lines, as_json=as_json)
+    facts = {"file": str(out), "sha256": digest, **license_facts(lic, at, verified_by=issuer.trust_root)}
+    lines = describe_license(lic, at, verified_by=issuer.trust_root, more={"Written to": str(out), "SHA-256": digest})
+    show(facts, lines, as_json=as_json)
 
 
 @cli.command()
 @click.argument("file", type=FILE)
 @click.option("--trust-root", "root_file", type=FILE, help="Trust root to verify with; without it nothing is verified.")
 @click.option("--at", callback=FIRST_INSTANT, metavar="TIME", help="Judge at this time.  [default: now]")
-@click.option("--operator-id", help="The operator-set id of this host.")
+@click.option("--operator-id", "--host-id", "operator_id", help="The operator-set id of this host.")
 @click.option("--device-key", "device_file", type=FILE, help="The device.pub of this device.")
+@click.option("--state-directory", type=FILE, help="Of the service: its device key, and what was in force and revoked.")
+@click.option("--sequence-floor", type=click.IntRange(0), default=0, help="The highest sequence ever in force.")
 @JSON_OPTION
 def inspect(
     *,
@@ -240,22 +259,37 @@ def inspect(
     at: datetime | None,
     operator_id: str | None,
     device_file: Path | None,
+    state_directory: Path | None,
+    sequence_floor: int,
     as_json: bool,
 ) -> None:
     """Show what a licence says, and why it would or would not serve on this host.
 
-    Exit code 0 whenever the file could be shown; use 'licenses verify' to decide something.
+    Trust roots, revocations, enrolments and clock resets are shown too. Exit code 0 whenever the file could be shown;
+    use 'licenses verify' to decide something.
     """
     blob = issue.read_license_file(file)
-    when = at or _now()
-    device_public = None if device_file is None else load_public_key(device_file, DEVICE_ROLE).raw
+    when = at or now()
     trust_root = None if root_file is None else load_trust_root(root_file)
+    if envelope.unverified_payload(blob).payload_type != envelope.LICENSE_TYPE:
+        show(*cli_upkeep.describe_other(file, blob, trust_root), as_json=as_json)
+        return
+    device_public = None if device_file is None else load_public_key(device_file, DEVICE_ROLE).raw
+    if state_directory is not None and device_public is None:
+        device_public = load_device_public(state_directory).raw
     lic = _unverified_license(blob) if trust_root is None else open_license(blob, trust_root)
-    judgement = judge(
-        lic, at=when, host=collect(operator_id=operator_id), device_public=device_public, container_type=CONTAINER_TYPE
+    judgement = _judge_here(
+        lic,
+        blob,
+        trust_root,
+        state_directory=state_directory,
+        at=when,
+        host=collect(operator_id=operator_id),
+        device_public=device_public,
+        sequence_floor=sequence_floor,
     )
-    facts = {"file": str(file), **_facts(lic, when, verified_by=trust_root, judgement=judgement)}
-    _print(facts, _describe(lic, when, verified_by=trust_root, judgement=judgement), as_json=as_json)
+    facts = {"file": str(file), **license_facts(lic, when, verified_by=trust_root, judgement=judgement)}
+    show(facts, describe_license(lic, when, verified_by=trust_root, judgement=judgement), as_json=as_json)
 
 
 @cli.command()
@@ -269,21 +303,26 @@ def verify(*, file: Path, root_file: Path, at: datetime | None, container_type: 
 
     To which host or device it is bound is shown, not judged: this command may run anywhere.
     """
-    when = at or _now()
+    when = at or now()
     trust_root = load_trust_root(root_file)
     lic = open_license(issue.read_license_file(file), trust_root)
     unbound = dataclasses.replace(lic, bindings=Bindings(), device_pubkey=None)
     judgement = judge(unbound, at=when, container_type=container_type)
-    facts = {"file": str(file), **_facts(lic, when, verified_by=trust_root, judgement=judgement)}
-    lines = _describe(lic, when, verified_by=trust_root, judgement=judgement, here=False)
-    _print(facts, lines, as_json=as_json)
+    facts = {"file": str(file), **license_facts(lic, when, verified_by=trust_root, judgement=judgement)}
+    lines = describe_license(lic, when, verified_by=trust_root, judgement=judgement, here=False)
+    show(facts, lines, as_json=as_json)
     if not judgement.serves:
         raise SystemExit(ExitCode.LICENSE)
 
 
 @cli.command()
 @click.option("--out", type=FILE, required=True, help="The factor file to write, for the vendor.")
-@click.option("--operator-id", help="An id that you set yourself; the one factor that containers see too.")
+@click.option(
+    "--operator-id",
+    "--host-id",
+    "operator_id",
+    help="An id that you set yourself; the one factor that containers see too.",
+)
 @click.option("--threshold", type=click.IntRange(1), help="How many must match later.  [default: all but one]")
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 @JSON_OPTION
@@ -297,8 +336,8 @@ def factors(*, out: Path, operator_id: str | None, threshold: int | None, force:
         "threshold": bindings.threshold,
         "factors": [factor.name.value for factor in bindings.factors],
     }
-    lines = _table({"Factors": _bindings_text(bindings), "Written to": str(out), "SHA-256": digest})
-    _print(facts, lines, as_json=as_json)
+    lines = table({"Factors": bindings_text(bindings), "Written to": str(out), "SHA-256": digest})
+    show(facts, lines, as_json=as_json)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -317,25 +356,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             report = {"error": {"code": exc.code, "message": str(exc), "next_step": exc.next_step}}
             click.echo(json.dumps(report, ensure_ascii=False))
         click.echo(f"licenses: {exc}.\nNext step: {exc.next_step}", err=True)
-        raise SystemExit(_exit_code(exc)) from exc
-
-
-def _exit_code(exc: LicensesError) -> ExitCode:
-    match exc:
-        case FileAccessError() if isinstance(exc.__cause__, FileNotFoundError | FileExistsError):
-            return ExitCode.USAGE
-        case FileAccessError():
-            return ExitCode.PERMISSION
-        case BadSignatureError() | UntrustedKeyError():
-            return ExitCode.LICENSE
-        case IssueError():
-            return ExitCode.USAGE
-        case _:
-            return ExitCode.DATA
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(microsecond=0)
+        raise SystemExit(exit_code(exc)) from exc
 
 
 def _load_bindings(path: Path) -> Bindings:
@@ -349,118 +370,61 @@ def _unverified_license(blob: bytes) -> License:
     return dataclasses.replace(lic, evaluation=evaluation)
 
 
-def _facts(
-    lic: License, at: datetime, *, verified_by: TrustRoot | None, judgement: Judgement | None = None
-) -> dict[str, object]:
-    facts: dict[str, object] = {
-        **json.loads(lic.to_payload()),
-        "key_id": lic.key_id,
-        "verified": verified_by is not None,
-        "vendor": None if verified_by is None else verified_by.vendor,
-        "at": at.isoformat(),
-        "days_left": max(0, (lic.expires_at - at) // timedelta(days=1)),
-    }
-    if judgement is not None:
-        facts |= {
-            "standing": judgement.standing.value,
-            "serves": judgement.serves and verified_by is not None,
-            "reason": judgement.reason,
-            "next_step": judgement.next_step,
-        }
-    return facts
+def _bindings(bind_file: Path | None, enrolled: Enrolment | None) -> Bindings:
+    if enrolled is not None:
+        return enrolled.bindings
+    return Bindings() if bind_file is None else _load_bindings(bind_file)
 
 
-def _describe(
+def _device(device_file: Path | None, enrolled: Enrolment | None) -> bytes | None:
+    if enrolled is not None:
+        return enrolled.device_public
+    return None if device_file is None else load_public_key(device_file, DEVICE_ROLE).raw
+
+
+def _judge_here(
     lic: License,
-    at: datetime,
+    blob: bytes,
+    trust_root: TrustRoot | None,
     *,
-    verified_by: TrustRoot | None,
-    judgement: Judgement | None = None,
-    here: bool = True,
-    more: Mapping[str, str] | None = None,
-) -> list[str]:
-    rows = {
-        "Licence": f"{lic.license_id}  (sequence {lic.sequence})",
-        "Customer": lic.customer,
-        "Serves": ", ".join(lic.container_types),
-        "Issued": day_text(lic.issued_at),
-        "Begins": day_text(lic.not_before),
-        "Expires": f"{day_text(lic.expires_at)}  ({_distance(lic.expires_at, at)})",
-        "Grace until": "no grace" if lic.termination_at == lic.expires_at else day_text(lic.termination_at),
-        "Pages": _pages_text(lic.meter()),
-        "Host": _bindings_text(lic.bindings),
-        "Device": "any" if lic.device_pubkey is None else f"only {device_id_of(lic.device_pubkey)}",
-    }
-    if lic.features:
-        rows["Features"] = ", ".join(lic.features)
-    if lic.min_version is not None:
-        rows["Needs"] = f"product version {lic.min_version} or later"
-    if lic.reporting != Reporting():
-        rows["Reporting"] = _reporting_text(lic.reporting)
-    if lic.ledger_anchor is not None:
-        rows["Ledger"] = f"must extend {lic.ledger_anchor.origin} at {lic.ledger_anchor.size} entries"
-    if lic.revoked.license_ids or lic.revoked.key_ids:
-        rows["Revokes"] = ", ".join((*lic.revoked.license_ids, *lic.revoked.key_ids))
-    if verified_by is None:
-        rows["Signed by"] = f"{lic.key_id}, as the file claims"
-        rows["Signature"] = "NOT VERIFIED: give --trust-root FILE; until then believe nothing above"
-    else:
-        rows["Signed by"] = lic.key_id
-        rows["Signature"] = f"good, under the trust root of {verified_by.vendor}, version {verified_by.version}"
-    if judgement is not None:
-        rows["Here" if here else "Verdict"] = _verdict_text(judgement, here=here, verified=verified_by is not None)
-        if not judgement.serves:
-            rows["Next step"] = judgement.next_step
-    return [*_evaluation_banner(lic.evaluation), *_table({**rows, **(more or {})})]
+    state_directory: Path | None,
+    at: datetime,
+    host: HostFactors,
+    device_public: bytes | None,
+    sequence_floor: int,
+) -> Judgement:
+    """Judge as the service with this state directory would, if the licence lay alone in its folder."""
+    if trust_root is None:
+        return judge(
+            lic,
+            at=at,
+            host=host,
+            device_public=device_public,
+            sequence_floor=sequence_floor,
+            product_version=licenses.__version__,
+        )
+    floor: dict[str, int] = {lic.license_id: sequence_floor}
+    kept = None if state_directory is None else recall_license(state_directory)
+    if kept is not None and kept.blob is not None:
+        try:
+            before = open_license(kept.blob, trust_root)
+            floor[before.license_id] = max(floor.get(before.license_id, 0), before.sequence)
+        except LicensesError:
+            pass  # of another vendor, or revoked: it sets no floor
+    choice = choose(
+        [LicenseFile("", blob)],
+        trust_root,
+        at=at,
+        host=host,
+        device_public=device_public,
+        sequence_floor=floor,
+        product_version=licenses.__version__,
+        remembered=() if state_directory is None else recall_revocations(state_directory),
+    )
+    if choice.judgement is None:
+        raise IssueError("the licence was changed while it was looked at")
+    return choice.judgement
 
 
-def _verdict_text(judgement: Judgement, *, here: bool, verified: bool) -> str:
-    if here:
-        would = "would serve" if judgement.serves else "would NOT serve"
-        return f"{would}{'' if verified else ', if the signature is good'}. {judgement.reason}"
-    return f"{judgement.standing.value.upper()}. {judgement.reason}"
-
-
-def _evaluation_banner(evaluation: bool) -> list[str]:
-    return ["*** EVALUATION: not for production; everything done under it is marked so ***", ""] if evaluation else []
-
-
-def _distance(then: datetime, at: datetime) -> str:
-    return f"{time_left_text(then - at)} left" if at < then else f"{time_left_text(at - then)} ago"
-
-
-def _pages_text(meter: Meter | None) -> str:
-    if meter is None:
-        return "none: the licence grants no pages"
-    if meter.hard is None:
-        limit = "without limit"
-    elif meter.overage_allowed:
-        limit = f"{meter.hard:,} for the term, more are served and billed as overage"
-    else:
-        limit = f"{meter.hard:,} for the term, then refused"
-    return limit if meter.soft is None else f"{limit}; warns from {meter.soft:,} on"
-
-
-def _bindings_text(bindings: Bindings) -> str:
-    if bindings.floating:
-        return "any"
-    names = ", ".join(factor.name.value for factor in bindings.factors)
-    return f"{bindings.threshold} of {len(bindings.factors)} must match: {names}"
-
-
-def _reporting_text(reporting: Reporting) -> str:
-    parts = [
-        f"at most {value:,} {unit}"
-        for value, unit in ((reporting.max_unacked_days, "days"), (reporting.max_unacked_units, "pages"))
-        if value is not None
-    ]
-    return f"{' and '.join(parts)} without acknowledgement"
-
-
-def _table(rows: Mapping[str, str]) -> list[str]:
-    width = max(map(len, rows))
-    return [f"{name:<{width}}  {text}" for name, text in rows.items()]
-
-
-def _print(facts: Mapping[str, object], lines: Sequence[str], *, as_json: bool) -> None:
-    click.echo(json.dumps(facts, ensure_ascii=False, indent=2) if as_json else "\n".join(lines))
+for command in cli_upkeep.COMMANDS:
+    cli.add_command(command)

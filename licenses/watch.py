@@ -353,6 +353,6 @@ def _is_folder(path: Path) -> bool:
 
 def _problem(choice: Choice, directory: Path) -> str:
     if not choice.verdicts:
-        return f"there is no licence file in {directory}"
+        return f"no valid disconnected container licence: there is no licence file in {directory}"
     told = "; ".join(f"{verdict.name}: {verdict.reason}" for verdict in choice.verdicts[:5])
     return f"no valid disconnected container licence in {directory}: {told}"

@@ -5,28 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from licenses.cli import main
 from licenses.device_key import DeviceKey
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command; gives exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return run
-
-
-@pytest.fixture
-def site(tmp_path, run):
-    """A folder with an evaluation vendor's keys."""
-    assert run("keygen", "--out", tmp_path / "keys", "--evaluation")[0] == 0
-    return tmp_path
 
 
 @pytest.fixture
@@ -219,7 +198,9 @@ def test_open_private_key_is_77(site, run):
 
 def test_version_and_help(run):
     assert run("--version")[1].startswith("licenses 0.")
-    for command in ("keygen", "issue", "inspect", "verify", "factors"):
+    for command in (
+        "keygen", "issue", "inspect", "verify", "factors", "request", "revoke", "rotate", "reset-clock",
+    ):  # fmt: skip
         code, out, _ = run(command, "--help")
         assert code == 0
         assert "--json" in out
