@@ -16,12 +16,15 @@ from licenses.errors import LicensesError
 from licenses.keyring import load_trust_root
 from licenses.model import READ_PAGES_METER
 from licenses.verify import day_text
+from sidecar.admission import Admission
 from sidecar.bootstrap import build_core_client, ledger_path
 from sidecar.clock import Clock, EffectiveTime, effective_time
 from sidecar.errors import SidecarError
+from sidecar.gate import State
 from sidecar.ledger import Ledger, LedgerSnapshot
 from sidecar.license_mount import LicenseMount
 from sidecar.settings import Settings
+from sidecar.states import STATES
 
 Result = Literal["ok", "warn", "fail"]
 _LOW_BYTES = 256 * 1024 * 1024
@@ -60,6 +63,7 @@ def diagnose(settings: Settings, clock: Clock) -> list[Check]:
         lambda: _folder("spool", settings.shared_directory, "Mounts:Shared"),
         lambda: _core(settings),
         lambda: _port(settings),
+        lambda: _state(settings, clock),
     ]
     found: list[Check] = []
     for check in checks:
@@ -235,3 +239,29 @@ def _port(settings: Settings) -> Iterator[Check]:
         probe.settimeout(1)
         used = probe.connect_ex((host, settings.port)) == 0
     yield Check(name="port", result="ok", cause=f"{settings.listen} is {'in use (the service?)' if used else 'free'}")
+
+
+def _state(settings: Settings, clock: Clock) -> Iterator[Check]:
+    """The decision itself, made here from the same facts as in the service."""
+    path = ledger_path(settings)
+    if not path.exists():
+        return
+    ledger = Ledger(path, clock=clock, instance="", version="")
+    try:
+        admission = Admission(
+            settings=settings,
+            clock=clock,
+            ledger=ledger,
+            licenses=LicenseMount(settings),
+            core=build_core_client(settings),
+        )
+    finally:
+        ledger.close()
+    verdict = admission.standing.verdict
+    healthy = verdict.serves and not verdict.warnings
+    yield Check(
+        name="state",
+        result="ok" if healthy else "warn" if verdict.serves or verdict.state is State.STARTING else "fail",
+        cause=f"{verdict.state}: {verdict.reason}",
+        next_step=STATES[verdict.state].next_step,
+    )

@@ -29,7 +29,7 @@ from sidecar import __version__
 from sidecar.admission import license_facts, metering_facts
 from sidecar.clock import Clock, EffectiveTime, instant
 from sidecar.errors import LedgerUnavailableError, OutputUnwritableError, unwritable
-from sidecar.gate import Facts, Verdict, decide
+from sidecar.gate import WARNING_DAYS, Facts, Verdict, decide
 from sidecar.ledger import Ledger, PendingRecord
 from sidecar.license_mount import LicenseMount, LicenseView
 from sidecar.meter_status import MeterStatus
@@ -155,6 +155,7 @@ class Meter:
         self._output_problem = ""
         self._unpersisted_failures = 0
         self._quarantined = False
+        self._warned: tuple[str, int, int] | None = None
 
     @property
     def deadline_ns(self) -> int:
@@ -269,8 +270,21 @@ class Meter:
         self._ledger.append("clock", {"action": "step", "by_ms": round(seconds * 1000)})
 
     def keep_time(self) -> None:
-        """Persist the effective time, so that a clock set back later gains nothing."""
-        self._ledger.keep_time()
+        """Persist the effective time, so that a clock set back later gains nothing; warn of a licence that ends."""
+        now = self._ledger.keep_time()
+        lic = self._license
+        if lic is None:
+            return
+        left = (lic.expires_at - now.at).total_seconds() / 86400
+        passed = [days for days in WARNING_DAYS if left <= days]
+        if passed and (lic.license_id, lic.sequence, min(passed)) != self._warned:
+            self._warned = (lic.license_id, lic.sequence, min(passed))
+            _log.warning(
+                "the licence ends soon" if left > 0 else "the licence has ended and is in grace",
+                days_left=max(0, int(left)),
+                expires_at=f"{lic.expires_at:%Y-%m-%d %H:%M} UTC",
+                next_step="put the renewed licence file into the licence folder",
+            )
 
     def watch_output(self) -> None:
         """While the output mount is known to be bad, see whether it was mended; no attempt is counted."""
@@ -337,7 +351,7 @@ class Meter:
         if lic is None:
             view = self._look()
             reason = view.judgement.reason if view.judgement else view.problem
-            _log.warning("no licence in force", cause=reason)
+            _log.warning("The container has no valid disconnected container licence", cause=reason)
         else:
             fields |= {
                 "license_id": lic.license_id,
