@@ -180,6 +180,8 @@ class Admission:
         ledger_problem, snapshot = "", None
         reading = self._clock.read()
         try:
+            if self._ledger.problem:
+                self._ledger.keep_time()  # a ledger that could not be written is tried again before it is trusted
             snapshot = self._ledger.snapshot(READ_PAGES_METER)
         except LedgerUnavailableError as exc:
             ledger_problem = str(exc)

@@ -124,6 +124,8 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         max_running_seconds=settings.max_running_minutes * 60,
         max_queued=settings.max_queued_operations,
         max_document_bytes=settings.max_document_bytes,
+        # Some threads are left for those who ask how things are.
+        max_synchronous=max(1, settings.web_threads * 3 // 4),
     )
     return Services(settings=settings, clock=clock, ledger=ledger, admission=admission, reader=reader)
 

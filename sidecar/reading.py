@@ -121,6 +121,7 @@ class Reader:
         max_running_seconds: An operation is failed after this long.
         max_queued: Unfinished operations kept before new ones are turned away.
         max_document_bytes: Largest document.
+        max_synchronous: Callers that may wait on their connection at the same time.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class Reader:
         max_running_seconds: float,
         max_queued: int,
         max_document_bytes: int,
+        max_synchronous: int,
     ) -> None:
         self._store = store
         self._core = core
@@ -143,6 +145,7 @@ class Reader:
         self._max_running_ns = int(max_running_seconds * 1e9)
         self._max_queued = max_queued
         self._max_document_bytes = max_document_bytes
+        self._synchronous = threading.BoundedSemaphore(max_synchronous)
         self._lock = threading.Condition()
         self._queue: list[tuple[int, int, int, _Job]] = []
         self._virtual = 0
@@ -226,6 +229,14 @@ class Reader:
         Raises:
             Everything that `submit` raises, and what stopped the reading when that is no fault of the document.
         """
+        if not self._synchronous.acquire(blocking=False):
+            raise QueueFullError("too many callers wait for their result", next_step="try again, or submit and poll")
+        try:
+            return self._read_now(chunks, parameters, standing)
+        finally:
+            self._synchronous.release()
+
+    def _read_now(self, chunks: Iterable[bytes], parameters: ReadParameters, standing: Standing) -> Operation:
         operation_id = self.submit(chunks, parameters, standing, synchronous=True)
         with self._lock:
             job = self._jobs.get(operation_id)

@@ -105,12 +105,18 @@ class MeterTimetable:
 
 
 def _guarded(name: str, job: Callable[[], object]) -> Callable[[], None]:
-    """A job that tells of its failure and lives on; what counts as a failed cycle was counted inside."""
+    """A job that tells of its failure once and lives on; what counts as a failed cycle was counted inside."""
+    told = ""
 
     def run() -> None:
+        nonlocal told
         try:
             job()
         except SidecarError as exc:
-            _log.error("job failed", job=name, code=exc.code, cause=str(exc), next_step=exc.next_step)
+            if str(exc) != told:
+                _log.error("job failed", job=name, code=exc.code, cause=str(exc), next_step=exc.next_step)
+            told = str(exc)
+        else:
+            told = ""
 
     return run

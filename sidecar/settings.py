@@ -100,7 +100,7 @@ class Settings:
     host_id: str = _setting(
         "Sidecar:HostId", _text, "", "operator-set id that a licence may be bound to, for containers"
     )
-    web_threads: int = _setting("Sidecar:WebThreads", _whole(4, 256), 32, "requests answered side by side")
+    web_threads: int = _setting("Sidecar:WebThreads", _whole(4, 256), 64, "requests answered side by side")
     web_workers: int = _setting("Sidecar:WebWorkers", _whole(1, 16), 1, "web processes")
     max_document_bytes: int = _setting(
         "Sidecar:MaxDocumentBytes", _whole(1024, 536870912), 52428800, "largest document accepted, bytes"

@@ -150,6 +150,7 @@ class Ledger:
         self._queue_lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
+        self._problem = ""
         try:
             self._writer = Database(_connect(path), execute_plugins=False)
             self._reader = Database(_connect(path), execute_plugins=False)
@@ -161,6 +162,11 @@ class Ledger:
             self._reader.execute("PRAGMA query_only=ON")
         except sqlite3.Error as exc:
             raise _unavailable(exc, path) from exc
+
+    @property
+    def problem(self) -> str:
+        """Why the last write failed; empty after one that succeeded."""
+        return self._problem
 
     def close(self) -> None:
         """Close both connections."""
@@ -613,7 +619,10 @@ class Ledger:
                 self._writer.rollback()
                 raise
         except sqlite3.Error as exc:
-            raise _unavailable(exc, self._path) from exc
+            failure = _unavailable(exc, self._path)
+            self._problem = str(failure)
+            raise failure from exc
+        self._problem = ""
 
 
 def _license_floors(db: Database) -> Mapping[str, int]:

@@ -14,6 +14,7 @@ from typing import IO
 from urllib.parse import urlsplit
 
 from flask import Request
+from werkzeug.exceptions import ClientDisconnected
 
 from sidecar.errors import DocumentRefusedError
 from sidecar.web.errors import UnsupportedMediaTypeError
@@ -21,6 +22,7 @@ from sidecar.web.errors import UnsupportedMediaTypeError
 _CHUNK_BYTES = 256 * 1024
 _MAX_JSON_BYTES = 64 * 1024
 _DRAIN_SECONDS = 20.0
+_SILENCE_SECONDS = 20.0
 _RAW_TYPES = {"", "application/octet-stream", "application/pdf"}
 
 
@@ -35,6 +37,7 @@ def document_chunks(request: Request, *, max_bytes: int) -> Iterator[bytes]:
         DocumentRefusedError: There is none, or it is only named by a URL.
         UnsupportedMediaTypeError: The body is of a kind that holds no document.
     """
+    _bound_silence(request)
     kind = request.mimetype
     if kind == "application/json":
         _refuse_url(request.stream.read(_MAX_JSON_BYTES + 1))
@@ -57,6 +60,7 @@ def document_chunks(request: Request, *, max_bytes: int) -> Iterator[bytes]:
 
 def drain(request: Request, *, max_bytes: int) -> None:
     """Read what is left of a body that nobody wants, up to `max_bytes` and for a limited time."""
+    _bound_silence(request)
     until = time.monotonic() + _DRAIN_SECONDS
     left = max_bytes
     with contextlib.suppress(Exception):
@@ -68,8 +72,21 @@ def drain(request: Request, *, max_bytes: int) -> None:
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
-    while chunk := stream.read(_CHUNK_BYTES):
+    while True:
+        try:
+            chunk = stream.read(_CHUNK_BYTES)
+        except (OSError, ClientDisconnected) as exc:
+            raise DocumentRefusedError("BadArgument", "The request body ended before it was complete.") from exc
+        if not chunk:
+            return
         yield chunk
+
+
+def _bound_silence(request: Request) -> None:
+    """A client that stops sending in the middle holds a thread for so long and no longer."""
+    connection = request.environ.get("gunicorn.socket")
+    if connection is not None:
+        connection.settimeout(_SILENCE_SECONDS)
 
 
 def _refuse_url(body: bytes) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
 import threading
+import time
 
 import psutil
 import pytest
@@ -161,3 +165,44 @@ def test_no_child_is_left_after_stop() -> None:
         assert site.stop() == 0
         _, alive = psutil.wait_procs(family, timeout=3)
         assert alive == []
+
+
+def test_full_state_disk_refuses_new_work_and_loses_nothing() -> None:
+    """A real small file system that fills up: nothing is shown that was not counted, and room heals everything."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a file system needs root")
+    small = as_png(printed_page(LINES[:2], size=(900, 300)))
+    site = Site()
+    state = site.folder / "state"
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", state], check=False, capture_output=True, text=True
+    )
+    if mounted.returncode != 0:
+        site.remove()
+        pytest.skip(f"cannot mount: {mounted.stderr}")
+    try:
+        site.start()
+        assert site.sync(small).status_code == 200
+        filler = state / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as out:
+            while True:
+                out.write(bytes(4096))
+        served = 1
+        for _ in range(40):
+            answer = site.post(small)
+            if answer.status_code != 202:
+                break
+            served += 1
+            time.sleep(0.2)
+        assert answer.status_code == 503
+        assert site.status()["state"] == "LEDGER_UNAVAILABLE"
+        assert str(state) in site.status()["reason"]
+        filler.unlink()
+        site.wait_ready(10)
+        assert site.settled_pages() == served
+        site.stop()
+        assert len(set(site.recorded_uses())) == len(site.recorded_uses()) == served
+    finally:
+        site.crash()
+        subprocess.run(["umount", "-l", state], check=False)
+        site.remove()

@@ -1,5 +1,6 @@
 """The ledger on a real file: once, durable, without holes."""
 
+import contextlib
 import json
 import sqlite3
 import subprocess
@@ -282,3 +283,21 @@ def test_time_in_entries_never_runs_backwards(ledger: Ledger, clock: FakeClock) 
     effective = [int(str(parse_entry(line)["effective_ms"])) for line in lines(ledger)]
     assert effective == sorted(effective)
     assert effective[-1] - effective[0] < 700_000
+
+
+def test_full_disk_is_told_until_a_write_succeeds(path: Path, clock: FakeClock) -> None:
+    """SQLite's own page limit stands for the full disk: same error, same place."""
+    ledger = Ledger(path, clock=clock, instance="c0ffee123456", version="0.1.0")
+    pages = ledger._writer.execute("PRAGMA page_count").fetchone()[0]
+    ledger._writer.execute(f"PRAGMA max_page_count={pages}")
+    counted = 0
+    with contextlib.suppress(LedgerUnavailableError):
+        for _ in range(1000):
+            counted += ledger.record_use([use()])
+    assert counted < 1000
+    assert "full" in ledger.problem
+    ledger._writer.execute("PRAGMA max_page_count=1000000")
+    assert ledger.record_use([use()]) == 1
+    assert ledger.problem == ""
+    assert ledger.totals() == [(READ_PAGES_METER, counted + 1)]
+    ledger.close()
