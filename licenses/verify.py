@@ -8,7 +8,7 @@ Invariants:
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,9 +17,19 @@ from licenses import envelope
 from licenses.errors import UntrustedKeyError
 from licenses.host import HostFactors
 from licenses.keyring import TrustRoot
-from licenses.model import CONTAINER_TYPE, License, version_numbers
+from licenses.model import CONTAINER_TYPE, LedgerAnchor, License, Reporting, version_numbers
 
-__all__ = ["CONTAINER_TYPE", "Judgement", "Standing", "day_text", "judge", "open_license", "time_left_text"]
+__all__ = [
+    "CONTAINER_TYPE",
+    "Judgement",
+    "Standing",
+    "anchor_refusal",
+    "day_text",
+    "judge",
+    "open_license",
+    "reporting_refusal",
+    "time_left_text",
+]
 
 
 class Standing(StrEnum):
@@ -172,6 +182,53 @@ def _judge_term(lic: License, at: datetime) -> Judgement:
             f"{time_left_text(lic.termination_at - at)} left.",
         )
     return Judgement(Standing.EXPIRED, f"The licence expired on {day_text(lic.expires_at)}.")
+
+
+def anchor_refusal(
+    anchor: LedgerAnchor | None, *, origin: str, size: int, root_at: Callable[[int], bytes]
+) -> str | None:
+    """Why a ledger does not extend the checkpoint that a licence names, in words; None when it does.
+
+    Args:
+        anchor: The checkpoint; None is extended by every ledger.
+        origin: Whose ledger it is.
+        size: How many entries it has.
+        root_at: The Merkle root over its first so many entries; asked at most once, for a size from 0 to `size`.
+    """
+    if anchor is None:
+        return None
+    if origin != anchor.origin:
+        return f"The licence continues the ledger of {anchor.origin}; this is the ledger of {origin}."
+    if size < anchor.size:
+        return (
+            f"The licence continues a ledger of {anchor.size} entries; this one has {size}: "
+            "it was restored from an older copy, or begun anew."
+        )
+    if root_at(anchor.size) != anchor.root:
+        return f"The first {anchor.size} entries of this ledger are not those that the licence continues: it forked."
+    return None
+
+
+def reporting_refusal(
+    reporting: Reporting, *, at: datetime, unacked_since: datetime | None, unacked_units: int
+) -> str | None:
+    """Why more must be acknowledged before more is served, in words; None when nothing must.
+
+    Args:
+        reporting: What the licence allows.
+        at: The effective time, aware UTC.
+        unacked_since: When the oldest use without the vendor's acknowledgement was recorded; None without any.
+        unacked_units: How much was used since the last acknowledgement.
+    """
+    days, units = reporting.max_unacked_days, reporting.max_unacked_units
+    if days is not None and unacked_since is not None and at - unacked_since >= timedelta(days=days):
+        return (
+            f"Use since {day_text(unacked_since)} is not acknowledged by the vendor; "
+            f"the licence allows {days} day{'' if days == 1 else 's'}."
+        )
+    if units is not None and unacked_units >= units:
+        return f"{unacked_units:,} pages are not acknowledged by the vendor; the licence allows {units:,}."
+    return None
 
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

@@ -12,7 +12,18 @@ from licenses import envelope
 from licenses.errors import BadSignatureError, FormatError, LicensesError, UntrustedKeyError
 from licenses.host import HostFactors
 from licenses.keyring import SigningKey, TrustRoot
-from licenses.verify import NEXT_STEPS, Standing, day_text, judge, open_license, time_left_text
+from licenses.model import LedgerAnchor, License, Reporting, Revoked
+from licenses.usage_log.merkle import root_of
+from licenses.verify import (
+    NEXT_STEPS,
+    Standing,
+    anchor_refusal,
+    day_text,
+    judge,
+    open_license,
+    reporting_refusal,
+    time_left_text,
+)
 from tests.fakes.licences import NOW, a_license, a_vendor
 
 VENDOR = a_vendor()
@@ -186,3 +197,71 @@ def test_day_text_has_the_weekday():
 )
 def test_time_left_is_rounded_down(left, text):
     assert time_left_text(left) == text
+
+
+# ---- the ledger and the vendor's acknowledgement --------------------------------------------------------------------
+
+LEAVES = [bytes([number]) * 32 for number in range(9)]
+ORIGIN = "vendor.example/0123456789abcdef"
+
+
+def _root_at(leaves):
+    return lambda size: root_of(leaves[:size])
+
+
+@pytest.mark.parametrize("size", range(len(LEAVES) + 1))
+def test_ledger_extends_each_of_its_own_checkpoints(size):
+    anchor = LedgerAnchor(origin=ORIGIN, size=size, root=root_of(LEAVES[:size]))
+    assert anchor_refusal(anchor, origin=ORIGIN, size=len(LEAVES), root_at=_root_at(LEAVES)) is None
+
+
+def test_licence_without_an_anchor_continues_any_ledger():
+    assert anchor_refusal(None, origin=ORIGIN, size=0, root_at=_root_at([])) is None
+
+
+def test_other_ledger_shorter_ledger_and_fork_are_told():
+    anchor = LedgerAnchor(origin=ORIGIN, size=5, root=root_of(LEAVES[:5]))
+    found = anchor_refusal(anchor, origin="vendor.example/0", size=9, root_at=_root_at(LEAVES))
+    assert "this is the ledger of vendor.example/0" in found
+    found = anchor_refusal(anchor, origin=ORIGIN, size=4, root_at=_root_at(LEAVES))
+    assert "restored from an older copy" in found
+    forked = [*LEAVES[:4], bytes(32), *LEAVES[5:]]
+    assert "forked" in anchor_refusal(anchor, origin=ORIGIN, size=9, root_at=_root_at(forked))
+
+
+REPORTS = {
+    "no_limit": (Reporting(), 400, 10**9, None),
+    "within_days": (Reporting(max_unacked_days=30), 29, 0, None),
+    "at_the_last_day": (Reporting(max_unacked_days=30), 30, 0, "allows 30 days"),
+    "nothing_used": (Reporting(max_unacked_days=30), None, 0, None),
+    "within_pages": (Reporting(max_unacked_units=1000), 400, 999, None),
+    "at_the_last_page": (Reporting(max_unacked_units=1000), 0, 1000, "allows 1,000"),
+}
+
+
+@pytest.mark.parametrize(("reporting", "days", "units", "words"), REPORTS.values(), ids=REPORTS)
+def test_use_without_acknowledgement_has_limits(reporting, days, units, words):
+    since = None if days is None else NOW - timedelta(days=days)
+    found = reporting_refusal(reporting, at=NOW, unacked_since=since, unacked_units=units)
+    assert found is None if words is None else words in found
+
+
+DECIDES = {
+    "judge": {
+        "license_id", "sequence", "container_types", "not_before", "expires_at", "termination_at", "bindings",
+        "device_pubkey", "min_version", "key_id",
+    },
+    "choose": {"revoked", "evaluation"},
+    "open_license": {"schema", "product", "issued_at"},
+    "anchor_refusal": {"ledger_anchor"},
+    "reporting_refusal": {"reporting"},
+    "the_meter": {"meters"},
+    "the_clock": {"time_anchor"},
+    "shown": {"customer", "features"},
+}  # fmt: skip
+
+
+def test_every_field_of_a_licence_is_decided_upon_somewhere():
+    assert set().union(*DECIDES.values()) == {field.name for field in dataclasses.fields(License)}
+    assert sum(map(len, DECIDES.values())) == len(dataclasses.fields(License))
+    assert Revoked() == LIC.revoked
