@@ -57,9 +57,10 @@ def require_refused(site: Site, word: str, state: str) -> None:
 
 
 def take_away(site: Site) -> None:
-    """Remove the licence and wait until that was noticed: a file exchanged in between disturbs nothing."""
+    """Remove the licence and wait until web and meter noticed: a file exchanged before that disturbs nothing."""
     site.license_file.unlink()
-    wait_until(lambda: site.status()["state"] == "UNLICENSED", 2, "still licensed")
+    lease = site.folder / "state" / "lease.dsse.json"
+    wait_until(lambda: site.status()["state"] == "UNLICENSED" and not lease.exists(), 3, "still licensed")
 
 
 def test_licence_taken_away_and_put_back(licensed: Site) -> None:
