@@ -19,6 +19,7 @@ import click
 import licenses
 from licenses import cli_upkeep, envelope, issue
 from licenses.cli_text import (
+    FACTOR_OPTION,
     FILE,
     FIRST_INSTANT,
     JSON_OPTION,
@@ -38,7 +39,7 @@ from licenses.device_key import load_device_public
 from licenses.enrolment import Enrolment, read_enrolment
 from licenses.errors import FormatError, IssueError, LicensesError
 from licenses.folder import LicenseFile, choose
-from licenses.host import Bindings, HostFactors, collect
+from licenses.host import Bindings, FactorName, HostFactors, collect
 from licenses.keyring import TrustRoot, load_trust_root
 from licenses.keys import EVALUATION_PREFIX, KeyId, load_public_key, read_small_file
 from licenses.model import CONTAINER_TYPE, PAGE_UNIT, READ_PAGES_METER, License, LicenseId, Meter, Reporting
@@ -323,12 +324,21 @@ def verify(*, file: Path, root_file: Path, at: datetime | None, container_type: 
     "operator_id",
     help="An id that you set yourself; the one factor that containers see too.",
 )
+@FACTOR_OPTION
 @click.option("--threshold", type=click.IntRange(1), help="How many must match later.  [default: all but one]")
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 @JSON_OPTION
-def factors(*, out: Path, operator_id: str | None, threshold: int | None, force: bool, as_json: bool) -> None:
+def factors(
+    *,
+    out: Path,
+    operator_id: str | None,
+    names: Sequence[FactorName],
+    threshold: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Write the salted factors of this host, for 'licenses issue --bind'; the facts themselves stay here."""
-    bindings = collect(operator_id=operator_id).bind(threshold=threshold)
+    bindings = collect(operator_id=operator_id).bind(threshold=threshold, names=names or tuple(FactorName))
     digest = issue.write_license_file(out, bindings.to_bytes(), force=force)
     facts = {
         "file": str(out),

@@ -23,7 +23,7 @@ from licenses.errors import (
     SuccessionError,
     UntrustedKeyError,
 )
-from licenses.host import Bindings
+from licenses.host import Bindings, FactorName
 from licenses.keyring import TrustRoot
 from licenses.model import LedgerAnchor, License, Meter, Reporting, Revoked
 from licenses.strict_json import parse_instant
@@ -63,6 +63,14 @@ def _instant(
 FIRST_INSTANT = _instant(lambda day: day)
 LAST_INSTANT = _instant(lambda day: issue.end_of_day(day.date()))
 FILE = click.Path(path_type=Path)
+FACTOR_OPTION = click.option(
+    "--factor",
+    "names",
+    multiple=True,
+    type=click.Choice([name.value for name in FactorName]),
+    callback=lambda _ctx, _param, words: tuple(map(FactorName, words)),
+    help="Bind this kind of fact only; may be given several times.  [default: all that can be read]",
+)
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print the facts as one JSON object.")
 
 

@@ -13,6 +13,7 @@ import click
 import licenses
 from licenses import envelope, issue, rotation
 from licenses.cli_text import (
+    FACTOR_OPTION,
     FILE,
     FIRST_INSTANT,
     JSON_OPTION,
@@ -29,7 +30,7 @@ from licenses.device_key import ROLE as DEVICE_ROLE
 from licenses.device_key import DeviceKey, device_id_of
 from licenses.enrolment import Enrolment, enrol, open_enrolment, read_enrolment
 from licenses.errors import FormatError, IssueError
-from licenses.host import collect
+from licenses.host import FactorName, collect
 from licenses.keyring import TrustRoot
 from licenses.keys import KeyId, load_public_key
 from licenses.model import LedgerAnchor
@@ -48,6 +49,7 @@ _FORCE = click.option("--force", is_flag=True, help="Replace the file if it is t
 @click.option("--state-directory", type=FILE, required=True, help="Of the service; the device key is made if needed.")
 @click.option("--output", type=FILE, help="The output mount: its first and last checkpoint go along.")
 @click.option("--operator-id", "--host-id", "operator_id", help="An id that you set yourself; containers see it too.")
+@FACTOR_OPTION
 @click.option("--threshold", type=click.IntRange(1), help="How many factors must match later.  [default: all but one]")
 @_FORCE
 @JSON_OPTION
@@ -57,6 +59,7 @@ def request(
     state_directory: Path,
     output: Path | None,
     operator_id: str | None,
+    names: Sequence[FactorName],
     threshold: int | None,
     force: bool,
     as_json: bool,
@@ -66,7 +69,7 @@ def request(
     It holds the device's public key, salted factors of the host (the facts themselves stay here) and the first and
     last checkpoint of the records; it is signed by the device key.
     """
-    bindings = collect(operator_id=operator_id).bind(threshold=threshold)
+    bindings = collect(operator_id=operator_id).bind(threshold=threshold, names=names or tuple(FactorName))
     device = DeviceKey.load_or_create(state_directory)
     blob = enrol(device, bindings, output=output, at=now(), product_version=licenses.__version__)
     digest = issue.write_license_file(out, blob + b"\n", force=force)

@@ -67,6 +67,14 @@ def test_request_before_the_first_start_makes_the_key_and_names_no_checkpoint(tm
     assert stat.S_IMODE((tmp_path / "state" / "device.key").stat().st_mode) == 0o400
 
 
+def test_request_binds_the_kinds_that_are_wanted(tmp_path, run):
+    (tmp_path / "state").mkdir()
+    arguments = ["request", "--out", tmp_path / "e", "--state-directory", tmp_path / "state", "--host-id", "ward-7"]
+    assert run(*arguments, "--factor", "shoe_size")[0] == 64
+    facts = json.loads(run(*arguments, "--factor", "operator_id", "--json")[1])
+    assert (facts["threshold"], facts["factors"]) == (1, ["operator_id"])
+
+
 def test_request_without_a_state_directory_is_64(tmp_path, run):
     code, _, err = run("request", "--out", tmp_path / "e", "--state-directory", tmp_path / "none", "--host-id", "a")
     assert code == 64
