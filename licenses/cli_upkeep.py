@@ -3,6 +3,7 @@
 Invariant: each command says what it wrote, where it belongs and what to do next; nothing is written when it fails.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -264,7 +265,9 @@ def describe_other(file: Path, blob: bytes, trust_root: TrustRoot | None) -> Sho
             verified, rows = False, {"Signature": "NOT VERIFIED: this command has no key for this kind of file"}
     kind = claimed.payload_type.removeprefix("application/vnd.tollgate.").removesuffix(".v1+json")
     shown = {"file": str(file), "type": claimed.payload_type, "verified": verified, **facts}
-    return shown, table({"File": f"{kind}, signed by {', '.join(claimed.key_ids)}", **rows})
+    digest = hashlib.sha256(blob).hexdigest()
+    signed = f"{kind}, signed by {', '.join(claimed.key_ids)}"
+    return {**shown, "sha256": digest}, table({"File": signed, **rows, "SHA-256": digest})
 
 
 def _license_id(path: Path | None, trust_root: TrustRoot) -> str:

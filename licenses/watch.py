@@ -217,10 +217,10 @@ class LicenseWatch:
         )
 
     def _remembered(self) -> tuple[bytes, ...]:
-        """The file that carried the newest list of revocations."""
-        if self._revoked_by is not None:
-            return (self._revoked_by,)
-        return recall_revocations(self._state_directory)
+        """The files that carried the newest list of revocations, as this process and as the keeper saw it."""
+        own = () if self._revoked_by is None else (self._revoked_by,)
+        kept = recall_revocations(self._state_directory)
+        return own if kept == own else (*own, *kept)
 
     def _remember(self, choice: Choice) -> None:
         if choice.revoked_by is None:

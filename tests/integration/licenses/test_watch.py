@@ -380,6 +380,21 @@ def test_revocation_takes_effect_at_once_and_outlives_its_file(place):
     assert place.watch().look(NOW).license.license_id == "new"
 
 
+def test_what_only_the_keeper_saw_counts_for_all(place):
+    web, meter = place.watch(), place.watch(keeper=True)
+    (place.licences / "revocation.dat").write_bytes(_revocation())
+    assert not web.look(NOW).serves
+    place.put(a_license(license_id="new"), "new.dat")
+    assert web.look(NOW).serves
+    revoked = Revoked(sequence=2, license_ids=(GOOD.license_id, "new"))
+    issuer = Issuer(trust_root=VENDOR.trust_root, issuing_key=VENDOR.issuing_key, revoked=revoked)
+    (place.licences / "revocation.dat").write_bytes(issue.seal_revocation(issuer, at=NOW))
+    meter.look(NOW)
+    (place.licences / "revocation.dat").unlink()
+    assert web.look(NOW).revoked_sequence == 2
+    assert not web.look(NOW).serves
+
+
 def test_older_list_never_replaces_a_newer_one(place):
     watch = place.watch(keeper=True)
     (place.licences / "revocation.dat").write_bytes(_revocation(5))

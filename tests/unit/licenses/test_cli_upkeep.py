@@ -1,7 +1,9 @@
 """Enrol, revoke, rotate and reset a clock, as a vendor and an operator do it."""
 
+import hashlib
 import json
 import stat
+from datetime import UTC, datetime
 
 import pytest
 
@@ -14,6 +16,7 @@ from licenses.issue import load_issuer
 from licenses.keyring import TrustRoot, follow, load_trust_root
 from licenses.revocation import open_revocation
 from licenses.verify import open_license
+from licenses.watch import LicenseWatch
 from tests.fakes.records import FakeMeter
 
 
@@ -190,6 +193,23 @@ def test_inspect_knows_what_was_revoked_here(site, enrolled, run):
     assert "has revoked the licence" in run(*here, "--state-directory", enrolled / "state")[1]
 
 
+def test_inspect_knows_what_was_in_force_here(site, enrolled, run):
+    root, licences = site / "keys" / "trust-root.json", site / "licences"
+    licences.mkdir()
+    for sequence in (1, 2):
+        _issue(run, licences.parent, f"l{sequence}", "--license-id", "x", "--sequence", sequence)
+    (licences / "l2").write_bytes((site / "l2").read_bytes())
+    watch = LicenseWatch(licences, trust_root_path=root, state_directory=enrolled / "state", keeper=True)
+    assert watch.look(datetime.now(UTC)).serves
+    here = ["--trust-root", root, "--state-directory", enrolled / "state", "--json"]
+    assert json.loads(run("inspect", site / "l1", *here)[1])["standing"] == "superseded"
+    assert json.loads(run("inspect", site / "l2", *here)[1])["standing"] == "valid"
+    run("keygen", "--out", site / "other" / "keys", "--evaluation")
+    _issue(run, site / "other", "l", "--license-id", "x", "--sequence", 1)
+    here[1] = site / "other" / "keys" / "trust-root.json"
+    assert json.loads(run("inspect", site / "other" / "l", *here)[1])["standing"] == "valid"
+
+
 def test_inspect_knows_the_sequence_floor(site, run):
     facts = _issue(run, site)
     here = ["inspect", site / "license.dat", "--trust-root", site / "keys" / "trust-root.json", "--json"]
@@ -340,6 +360,8 @@ def test_inspect_shows_every_kind_of_file(site, enrolled, run):
         code, out, err = run("inspect", path, "--trust-root", root)
         assert code == 0, err
         assert words in out
-        assert json.loads(run("inspect", path, "--trust-root", root, "--json")[1])["verified"] is True
+        facts = json.loads(run("inspect", path, "--trust-root", root, "--json")[1])
+        assert facts["verified"] is True
+        assert facts["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     for path in (site / "r", site / "c"):
         assert "NOT VERIFIED" in run("inspect", path)[1]
