@@ -32,7 +32,7 @@ from licenses.device_key import DeviceKey, device_id_of
 from licenses.enrolment import Enrolment, enrol, open_enrolment, read_enrolment
 from licenses.errors import FormatError, IssueError
 from licenses.host import FactorName, collect
-from licenses.keyring import TrustRoot
+from licenses.keyring import TrustRoot, load_trust_root
 from licenses.keys import KeyId, load_public_key
 from licenses.model import LedgerAnchor
 from licenses.revocation import Revocation, open_revocation
@@ -84,28 +84,37 @@ def request(
 
 @click.command()
 @_KEYS
-@click.option("--license-id", "license_ids", multiple=True, help="A licence to take back; may be given several times.")
+@click.option("--license", "license_files", type=FILE, multiple=True, help="A licence to take back; may be repeated.")
+@click.option("--license-id", "license_ids", multiple=True, help="The same, by its id; may be given several times.")
 @click.option("--key-id", "key_ids", multiple=True, help="An issuing key to take back; may be given several times.")
 @click.option("--out", type=FILE, help="A revocation file to write, for licence folders.")
 @_FORCE
 @JSON_OPTION
 def revoke(
-    *, keys_folder: Path, license_ids: Sequence[str], key_ids: Sequence[str], out: Path | None, force: bool,
+    *,
+    keys_folder: Path,
+    license_files: Sequence[Path],
+    license_ids: Sequence[str],
+    key_ids: Sequence[str],
+    out: Path | None,
+    force: bool,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Take back licences or issuing keys.
 
     They are added to the list in the keys folder, which every licence issued from now on carries. With --out the list
     is also written as a file for licence folders. Nothing can be taken off the list: issue under a new id instead.
     """
-    if not license_ids and not key_ids and out is None:
-        raise click.UsageError("Give --license-id or --key-id, or --out to write the list as it is.")
-    for text in (*license_ids, *key_ids):
-        if not 1 <= len(text) <= 100 or not text.isprintable() or " " in text:
-            raise click.UsageError(f"{text!r} is no id; 'licenses inspect FILE' shows both ids of a licence.")
+    if not license_files and not license_ids and not key_ids and out is None:
+        raise click.UsageError("Give --license, --license-id or --key-id, or --out to write the list as it is.")
+    for text in license_ids:
+        if not 1 <= len(text) <= 64 or not text.isprintable() or " " in text:
+            raise click.UsageError(f"{text!r} is no id; 'licenses inspect FILE' shows the id of a licence.")
     if out is not None and out.exists() and not force:
         raise IssueError(f"{out} exists", next_step="Choose another name, or give --force.")
-    revoked = issue.revoke(keys_folder, license_ids=license_ids, key_ids=key_ids)
+    root = load_trust_root(keys_folder / issue.TRUST_ROOT_NAME)
+    from_files = [_license_id(path, root) for path in license_files]
+    revoked = issue.revoke(keys_folder, license_ids=[*from_files, *license_ids], key_ids=key_ids)
     facts: dict[str, object] = dict(revoked.to_members())
     rows = {"Taken back": revoked_text(revoked), "List": str(keys_folder / issue.REVOKED_NAME)}
     if out is None:

@@ -260,6 +260,12 @@ def revoke(folder: Path, *, license_ids: Sequence[str], key_ids: Sequence[str]) 
         LicensesError: The folder cannot be read or written.
     """
     issuer = load_issuer(folder)
+    unknown = sorted(set(key_ids) - set(issuer.trust_root.issuing_keys) - set(issuer.trust_root.revoked_key_ids))
+    if unknown:
+        raise IssueError(
+            f"the trust root lists no issuing key {', '.join(unknown)}",
+            next_step=f"It lists {', '.join(issuer.trust_root.issuing_keys)}; 'licenses inspect' tells who signed.",
+        )
     old = issuer.revoked
     new = Revoked(
         sequence=old.sequence + 1,

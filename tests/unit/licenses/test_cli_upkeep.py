@@ -143,6 +143,13 @@ def test_revocation_is_carried_by_the_next_licence_and_by_a_file(site, run):
     assert second["revoked"] == {"sequence": 1, "license_ids": [first["license_id"]], "key_ids": []}
 
 
+def test_licence_is_taken_back_by_its_file(site, run):
+    facts = _issue(run, site)
+    code, out, _ = run("revoke", "--keys", site / "keys", "--license", site / "license.dat", "--json")
+    assert code == 0
+    assert json.loads(out)["license_ids"] == [facts["license_id"]]
+
+
 def test_revocations_only_grow(site, run):
     for number in (1, 2, 2):
         code, out, _ = run("revoke", "--keys", site / "keys", "--license-id", f"l{number}", "--json")
@@ -174,6 +181,10 @@ def test_wrong_use_of_revoke(site, run):
     assert run("revoke", "--keys", site / "keys")[0] == 64
     assert run("revoke", "--keys", site / "keys", "--license-id", "a b")[0] == 64
     assert run("revoke", "--keys", site / "keys", "--out", site / "r")[0] == 64
+    assert run("revoke", "--keys", site / "keys", "--license", site / "none")[0] == 64
+    code, _, err = run("revoke", "--keys", site / "keys", "--key-id", "issuing-0123456789abcdef")
+    assert code == 64
+    assert "lists no issuing key" in err
     (site / "there").touch()
     assert run("revoke", "--keys", site / "keys", "--license-id", "l", "--out", site / "there")[0] == 64
     assert not (site / "keys" / "revoked.json").exists()
@@ -266,6 +277,18 @@ def test_wrong_use_of_rotate_changes_nothing(site, run):
         assert run("rotate", "--keys", site / "keys", *arguments)[0] == 64
     assert (site / "keys" / "trust-root.json").read_bytes() == before
     assert not (site / "keys" / "retired").exists()
+
+
+def test_rotation_that_cannot_be_written_leaves_the_trust_root(site, run):
+    keys = site / "keys"
+    before = (keys / "trust-root.json").read_bytes()
+    (keys / "trust-root-v1.json").mkdir()
+    code, _, err = run("rotate", "--keys", keys, "--issuing")
+    assert code == 77
+    assert "write the new trust root" in err
+    assert (keys / "trust-root.json").read_bytes() == before
+    (keys / "trust-root-v1.json").rmdir()
+    assert run("rotate", "--keys", keys, "--issuing")[0] == 0
 
 
 def test_threshold_of_root_keys(tmp_path, run):
