@@ -16,9 +16,12 @@ help: ## Show this list
 
 # ---- what is needed -------------------------------------------------------------------------------------------------
 
-.PHONY: system-packages
+.PHONY: system-packages test-packages
 system-packages:
 	@scripts/system-packages run
+
+test-packages:
+	@scripts/system-packages test
 
 $(VENV)/.run-installed: requirements/run.txt pyproject.toml scripts/make-venv
 	@PYTHON=$(PYTHON) scripts/make-venv $(VENV) requirements/run.txt
@@ -29,7 +32,7 @@ $(VENV)/.dev-installed: requirements/dev.txt pyproject.toml scripts/make-venv
 	@touch $(VENV)/.run-installed $@
 
 .PHONY: dev
-dev: system-packages $(VENV)/.dev-installed ## Install everything needed to work on the code
+dev: test-packages $(VENV)/.dev-installed ## Install everything needed to work on the code
 
 .PHONY: lock
 lock: $(VENV)/.dev-installed ## Resolve requirements/*.txt anew (needs a package index)
@@ -59,11 +62,11 @@ format: $(VENV)/.dev-installed ## Let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
 
 .PHONY: test
-test: system-packages $(VENV)/.dev-installed ## All tests that need no container engine
+test: test-packages $(VENV)/.dev-installed ## All tests that need no container engine
 	$(BIN)/python -m pytest tests
 
 .PHONY: test-swaps
-test-swaps: system-packages $(VENV)/.dev-installed ## The long form: 1000 licence files exchanged under load
+test-swaps: test-packages $(VENV)/.dev-installed ## The long form: 1000 licence files exchanged under load
 	HOT_SWAPS=1000 $(BIN)/python -m pytest -s tests/e2e/test_hot_swap.py
 
 .PHONY: bench

@@ -14,6 +14,7 @@ from functools import partial
 import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
 
 from sidecar.clock import Clock, instant
 from sidecar.errors import SidecarError
@@ -56,13 +57,13 @@ class MeterTimetable:
             "results": (expire_results, _EXPIRE_SECONDS),
         }
         self._planned_ns = 0
+        self._closing = False
 
     def run(self, stop: StopSignal) -> None:
         """Run until `stop` comes; the caller closes the last window afterwards."""
         for name, (job, seconds) in self._jobs.items():
-            self._scheduler.add_job(_guarded(name, job), "interval", seconds=seconds, id=name)
-        self._scheduler.add_job(_guarded("window", self._meter.cycle), "date", run_date=self._due(), id="window")
-        self._planned_ns = self._meter.deadline_ns
+            self._scheduler.add_job(_guarded(name, job), _Every(seconds), id=name)
+        self._plan_window()
         self._scheduler.start()
         offset = self._offset_ns()
         while not stop.wait(WATCH_SECONDS):
@@ -79,11 +80,19 @@ class MeterTimetable:
     def _plan_window(self) -> None:
         """Keep the window's job at the meter's deadline; run it now if it is overdue by the boot clock."""
         deadline_ns = self._meter.deadline_ns
-        if self._scheduler.get_job("window") is None or deadline_ns != self._planned_ns:
-            self._planned_ns = deadline_ns
-            self._scheduler.add_job(
-                _guarded("window", self._meter.cycle), "date", run_date=self._due(), id="window", replace_existing=True
-            )
+        if self._closing or (self._scheduler.get_job("window") is not None and deadline_ns == self._planned_ns):
+            return
+        self._planned_ns = deadline_ns
+        self._scheduler.add_job(
+            _guarded("window", self._close_window), "date", run_date=self._due(), id="window", replace_existing=True
+        )
+
+    def _close_window(self) -> None:
+        self._closing = True
+        try:
+            self._meter.cycle()
+        finally:
+            self._closing = False
 
     def _plan_all(self) -> None:
         soon = instant(self._clock.read().wall_ns) + timedelta(seconds=0.5)
@@ -102,6 +111,24 @@ class MeterTimetable:
     def _offset_ns(self) -> int:
         reading = self._clock.read()
         return reading.wall_ns - reading.boottime_ns
+
+
+class _Every(BaseTrigger):  # type: ignore[misc]
+    """Every so many seconds, counted from now and never made up for.
+
+    APScheduler's own interval trigger lists every run that it missed before it coalesces them: after the wall clock
+    jumped ahead by a year, a job of every half second would keep it counting for hours.
+
+    Args:
+        seconds: Time between two runs.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._between = timedelta(seconds=seconds)
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
+        """The next run: at once the first time, then so long after `now`."""
+        return now if previous_fire_time is None else now + self._between
 
 
 def _guarded(name: str, job: Callable[[], object]) -> Callable[[], None]:

@@ -66,6 +66,7 @@ class Site:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = list(settings)
+        self.environment: dict[str, str] = {}
         self._launcher: subprocess.Popen[bytes] | None = None
         for name in ("license", "output", "share", "state"):
             (self.folder / name).mkdir()
@@ -120,7 +121,12 @@ class Site:
 
     def start(self, *, ready: bool = True) -> Site:
         with self.log.open("ab") as log:
-            self._launcher = subprocess.Popen([str(BINARIES / "sidecar"), *self.words], stdout=log, stderr=log)
+            self._launcher = subprocess.Popen(
+                [str(BINARIES / "sidecar"), *self.words],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.environment},
+            )
         if ready:
             self.wait_ready()
         return self
@@ -250,7 +256,7 @@ class Site:
         lines = []
         for path in sorted((self.folder / "output").glob("computervisionread/*/usage/*/*/*.jsonl")):
             lines += [json.loads(line) for line in path.read_text().splitlines()]
-        return [line for line in lines if "record" not in line]
+        return sorted((line for line in lines if "record" not in line), key=lambda line: int(line["seq"]))
 
     def recorded_uses(self) -> list[tuple[str, int]]:
         return [(line["id"], line["page"]) for line in self.record_lines() if line["kind"] == "use"]
