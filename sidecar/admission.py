@@ -21,6 +21,7 @@ from sidecar.core_client import CoreClient, CoreHealth
 from sidecar.errors import CoreUnavailableError, LedgerUnavailableError, SidecarError
 from sidecar.gate import Facts, Lease, LicenseFacts, Verdict, decide
 from sidecar.ledger import Ledger, LedgerSnapshot
+from sidecar.ledger_terms import LedgerTerms
 from sidecar.license_mount import LicenseMount, LicenseView
 from sidecar.meter_status import MeterStatus
 from sidecar.settings import STANDARD_MAX_ATTEMPTS, Settings
@@ -131,6 +132,7 @@ class Admission:
         self._lease_lost_ns: int | None = self._started_ns
         self._core_seen = False
         self._lease_seen = False
+        self._terms = LedgerTerms(ledger, licenses)
         self._standing = self._observe()
 
     @property
@@ -187,6 +189,7 @@ class Admission:
             ledger_problem = str(exc)
         now = effective_time(reading, snapshot.high_water if snapshot else None)
         view = self._licenses.look(now.at, snapshot.license_floors if snapshot else None)
+        terms_problem = self._terms.refusal(view.license, now.at) if view.license and snapshot else ""
         core, core_problem = self._core_health()
         meter = MeterStatus.read(self._settings.state_directory)
         if meter is not None and meter.boot_id != reading.boot_id:
@@ -195,6 +198,7 @@ class Admission:
             effective_at=now.at,
             license=license_facts(view),
             license_problem=view.problem,
+            terms_problem=terms_problem,
             ledger_problem=ledger_problem,
             core_problem=core_problem,
             core_starting=not self._core_seen and self._uptime_seconds(now) < _START_SECONDS,

@@ -142,6 +142,13 @@ def _licenses(settings: Settings, now: EffectiveTime, snapshot: LedgerSnapshot |
             cause=f"{view.name}: {view.judgement.reason}{' EVALUATION.' if view.license.evaluation else ''}",
             next_step="" if result == "ok" else view.judgement.next_step,
         )
+    if view.trust_root_problem:
+        yield Check(
+            name="trust root",
+            result="warn",
+            cause=view.trust_root_problem,
+            next_step="the one before it stays in force; install the one that the vendor sent last",
+        )
     for verdict in view.verdicts:
         if verdict.name != view.name:
             yield Check(

@@ -82,6 +82,7 @@ class Facts:
         strict: Refuse from the first failed cycle.
         failure: What made the last cycle fail; empty when it succeeded.
         output_problem: What is known to be wrong with the output mount now; empty when nothing is.
+        terms_problem: Why the ledger does not meet the licence's terms; empty when it does.
         ledger_problem: Why the ledger cannot be used; empty when it can.
         core_problem: Why the core does not answer; empty when it does.
         cpu_problem: Why this processor cannot run the core; empty when it can.
@@ -97,6 +98,7 @@ class Facts:
     strict: bool = False
     failure: str = ""
     output_problem: str = ""
+    terms_problem: str = ""
     ledger_problem: str = ""
     core_problem: str = ""
     core_starting: bool = False
@@ -141,6 +143,8 @@ def decide(facts: Facts) -> Verdict:
         return _refuse(State.UNLICENSED, facts.license_problem or "no licence file was found")
     if not lic.serves:
         return _refuse(_STANDINGS.get(lic.standing, State.UNLICENSED), lic.reason)
+    if facts.terms_problem:
+        return _refuse(State.SUSPENDED, facts.terms_problem)
     if facts.failed_cycles >= facts.max_attempts:
         return _refuse(
             State.METERING_CUTOFF,

@@ -31,6 +31,7 @@ from sidecar.clock import Clock, EffectiveTime, instant
 from sidecar.errors import LedgerUnavailableError, OutputUnwritableError, unwritable
 from sidecar.gate import WARNING_DAYS, Facts, Verdict, decide
 from sidecar.ledger import Ledger, PendingRecord
+from sidecar.ledger_terms import LedgerTerms
 from sidecar.license_mount import LicenseMount, LicenseView
 from sidecar.meter_status import MeterStatus
 from sidecar.settings import (
@@ -149,6 +150,7 @@ class Meter:
         self._device = device
         self._output = output
         self._jitter = jitter
+        self._terms = LedgerTerms(ledger, licenses)
         self._license: License | None = None
         self._minted: tuple[str, int, int] | None = None
         self._deadline_ns = clock.read().boottime_ns
@@ -429,12 +431,14 @@ class Meter:
         snapshot = self._ledger.snapshot(READ_PAGES_METER)
         now: EffectiveTime = self._ledger.now()
         view = self._licenses.look(now.at, snapshot.license_floors)
+        terms_problem = self._terms.refusal(view.license, now.at) if view.license else ""
         metering: dict[str, Any] = metering_facts(snapshot, view.license, self._settings)
         return decide(
             Facts(
                 effective_at=now.at,
                 license=license_facts(view),
                 license_problem=view.problem,
+                terms_problem=terms_problem,
                 output_problem=self._output_problem,
                 **metering,
             )

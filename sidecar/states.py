@@ -81,7 +81,8 @@ STATES: dict[State, StateInfo] = {
         public="Unknown",
         http_status=403,
         title="Suspended",
-        next_step="Start the meter ('sidecar meter', or its unit) and read its log; then run 'sidecar diagnose'.",
+        next_step="If the meter is not running, start it and read its log; else send the usage records to the vendor "
+        "and install the licence that comes back.",
     ),
     State.METERING_RETRY: StateInfo(
         public="CouldNotConnect",

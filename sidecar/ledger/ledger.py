@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sqlite_utils.db import Database
 
 from licenses.usage_log.entry import encode_entry, leaf_hash
 from licenses.usage_log.merkle import Frontier
-from sidecar.clock import Clock, EffectiveTime, HighWater, effective_time, month_of
+from sidecar.clock import Clock, EffectiveTime, HighWater, effective_time, instant, month_of
 from sidecar.errors import LedgerConflictError, LedgerUnavailableError
 from sidecar.ledger.migrations import LEDGER_MIGRATIONS
 
@@ -444,6 +445,30 @@ class Ledger:
         """Root that the stored frontier gives; equals the newest seal's in a sound ledger."""
         last = self.last_seal()
         return None if last is None else self._frontier(last[0]).root()
+
+    def root_at(self, size: int) -> bytes:
+        """Merkle root over the first `size` entries."""
+        with self._reading() as db:
+            row = db.execute("SELECT root FROM seal WHERE size = ? AND root IS NOT NULL", [size]).fetchone()
+        if row is not None:
+            return bytes(row[0])
+        frontier = Frontier()
+        frontier.extend(self.leaves(0, size))
+        return frontier.root()
+
+    def used_after(self, size: int, meter: str) -> tuple[int, datetime | None]:
+        """Units of a meter recorded after the first `size` entries, and when the first of them was (effective, UTC)."""
+        with self._reading() as db:
+            total = db.execute("SELECT coalesce(sum(qty), 0) FROM total WHERE meter = ?", [meter]).fetchone()[0]
+            seal = db.execute(
+                "SELECT cumulative FROM seal WHERE size <= ? ORDER BY size DESC LIMIT 1", [size]
+            ).fetchone()
+            first = db.execute(
+                "SELECT body FROM entry WHERE seq >= ? AND kind = 'use' ORDER BY seq LIMIT 1", [size]
+            ).fetchone()
+        before = json.loads(seal[0]).get(meter, 0) if seal else 0
+        since = None if first is None else instant(json.loads(first[0])["effective_ms"] * 1_000_000)
+        return (0 if first is None else int(total) - int(before)), since
 
     def lines(self, first_seq: int, next_seq: int) -> Iterator[bytes]:
         """The exact lines of entries `[first_seq, next_seq)`, in order."""

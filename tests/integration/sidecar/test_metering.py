@@ -12,7 +12,7 @@ import pytest
 
 from licenses.device_key import DeviceKey
 from licenses.lease import open_lease
-from licenses.model import READ_PAGES_METER
+from licenses.model import READ_PAGES_METER, LedgerAnchor, Reporting
 from licenses.usage_log.entry import leaf_hash, parse_entry
 from licenses.usage_log.files import RecordFile, parse_record_file
 from licenses.usage_log.merkle import root_of
@@ -438,3 +438,65 @@ def test_an_older_licence_cannot_come_back(site: Site) -> None:
     assert view.judgement.standing is Standing.SUPERSEDED
     site.crash()
     assert not site.licenses.lease_path.exists(), "not after a restart either"
+
+
+def anchored(site: Site, **changes: object) -> None:
+    site.license_file.write_bytes(site.vendor.seal(a_license(sequence=2, **changes)))
+    site.meter.watch_license()
+    site.meter.mint()
+
+
+def test_licence_that_continues_this_ledger_serves(site: Site) -> None:
+    site.use(3)
+    site.meter.cycle()
+    size, root = site.ledger.last_seal() or (0, b"")
+    origin = site.files()[0].header.origin
+    anchored(site, ledger_anchor=LedgerAnchor(origin=origin, size=size, root=root))
+    assert site.licenses.lease_path.exists()
+    anchored(site, ledger_anchor=LedgerAnchor(origin=origin, size=2, root=site.ledger.root_at(2)))
+    assert site.licenses.lease_path.exists()
+
+
+@pytest.mark.parametrize("wrong", ["root", "size", "origin"])
+def test_licence_that_continues_another_ledger_suspends(site: Site, wrong: str) -> None:
+    """A restored older copy, a fork, another device: the vendor's checkpoint tells."""
+    site.use(3)
+    site.meter.cycle()
+    size, root = site.ledger.last_seal() or (0, b"")
+    origin = site.files()[0].header.origin
+    anchor = {
+        "root": LedgerAnchor(origin=origin, size=size, root=bytes(32)),
+        "size": LedgerAnchor(origin=origin, size=size + 100, root=root),
+        "origin": LedgerAnchor(origin="vendor.example/0000000000000000", size=size, root=root),
+    }[wrong]
+    anchored(site, ledger_anchor=anchor)
+    assert not site.licenses.lease_path.exists()
+
+
+def test_too_much_unacknowledged_use_suspends_until_the_vendor_has_seen_it(site: Site) -> None:
+    site.use(9)
+    anchored(site, reporting=Reporting(max_unacked_units=10))
+    assert site.licenses.lease_path.exists()
+    site.use(1)
+    site.meter.cycle()
+    assert not site.licenses.lease_path.exists()
+    size, root = site.ledger.last_seal() or (0, b"")
+    seen = LedgerAnchor(origin=site.files()[0].header.origin, size=size, root=root)
+    site.license_file.write_bytes(
+        site.vendor.seal(a_license(sequence=3, reporting=Reporting(max_unacked_units=10), ledger_anchor=seen))
+    )
+    site.meter.watch_license()
+    assert site.licenses.lease_path.exists()
+    site.use(9)
+    assert site.ledger.used_after(size, READ_PAGES_METER)[0] == 9
+
+
+def test_use_that_stays_unacknowledged_for_too_long_suspends(site: Site) -> None:
+    site.use(1)
+    anchored(site, reporting=Reporting(max_unacked_days=30))
+    site.clock.pass_seconds(29 * 86400)
+    site.meter.cycle()
+    assert site.licenses.lease_path.exists()
+    site.clock.pass_seconds(86400)
+    site.meter.cycle()
+    assert not site.licenses.lease_path.exists()
