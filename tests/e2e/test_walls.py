@@ -10,10 +10,12 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from licenses.device_key import DeviceKey
 from tests.e2e.site import Site, a_site, wait_until
 from tests.pages import as_png, printed_page
 
@@ -95,6 +97,65 @@ def test_licence_for_another_container(licensed: Site) -> None:
     licensed.issue("--days", "30", "--container-type", "speechtotext")
     wait_until(lambda: licensed.status()["license"], 2, "the licence for another container was not seen")
     require_refused(licensed, "Mismatch", "MISMATCH")
+
+
+def other_device(site: Site) -> Path:
+    key = site.folder / "other.pub"
+    if not key.exists():
+        (site.folder / "other").mkdir()
+        DeviceKey.load_or_create(site.folder / "other")
+        key.write_bytes((site.folder / "other" / "device.pub").read_bytes())
+    return key
+
+
+def other_host(site: Site) -> Path:
+    factors = site.folder / "factors.json"
+    factors.unlink(missing_ok=True)
+    site._run("licenses", "factors", "--host-id", "another-ward", "--factor", "operator_id", "--out", factors)
+    return factors
+
+
+@pytest.mark.parametrize(
+    ("options", "word", "state"),
+    [
+        (("--not-before", "2040-01-01", "--expires", "2041-01-01"), "Invalid", "NOT_YET_VALID"),
+        (("--days", "30", "--min-version", "99.0"), "Invalid", "UNLICENSED"),
+        (("--days", "30", "--device-key", other_device), "Mismatch", "HOST_MISMATCH"),
+        (("--days", "30", "--bind", other_host), "Mismatch", "HOST_MISMATCH"),
+    ],
+    ids=["not-yet", "version", "device", "host"],
+)
+def test_licences_that_do_not_fit(licensed: Site, options: tuple[object, ...], word: str, state: str) -> None:
+    words = [str(option(licensed)) if callable(option) else str(option) for option in options]
+    take_away(licensed)
+    licensed.issue(*words)
+    wait_until(lambda: licensed.status()["license"], 3, "the licence was not seen")
+    require_refused(licensed, word, state)
+
+
+def test_grace_serves_and_warns(licensed: Site) -> None:
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    take_away(licensed)
+    licensed.issue("--not-before", "2020-01-01", "--expires", f"{yesterday:%Y-%m-%d}", "--grace-days", "30")
+    licensed.wait_ready(5)
+    assert licensed.status()["state"] == "GRACE"
+    assert licensed.status()["warnings"]
+    assert licensed.sync(PAGE).status_code == 200
+
+
+def test_hard_limit_refuses_and_more_pages_resume() -> None:
+    with a_site("Sidecar:HostId=ward-7", issue=("--days", "30", "--pages-soft", "1", "--pages-hard", "3")) as site:
+        for _ in range(3):
+            assert site.sync(PAGE).status_code == 200
+        wait_until(lambda: site.ready() == 503, 2, "served beyond the limit")
+        require_refused(site, "OutOfQuota", "OUT_OF_QUOTA")
+        assert site.pages() == 3
+        factors = site.folder / "factors.json"
+        site._run("licenses", "factors", "--host-id", "ward-7", "--factor", "operator_id", "--out", factors)
+        site.issue("--days", "60", "--pages-hard", "100", "--bind", str(factors), name="more.dat")
+        site.wait_ready(5)
+        assert site.sync(PAGE).status_code == 200
+        assert site.pages() == 4
 
 
 def test_licence_of_a_stranger(licensed: Site, tmp_path: Path) -> None:
