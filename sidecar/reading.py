@@ -32,6 +32,7 @@ from sidecar.errors import (
     SidecarError,
     SpoolUnavailableError,
 )
+from sidecar.gate import State, Verdict
 from sidecar.ledger import Ledger, UseEvent
 from sidecar.results import Operation, OperationStore, ReadRequest
 
@@ -153,6 +154,7 @@ class Reader:
         self._jobs: dict[str, _Job] = {}
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
+        self._admitting = threading.Lock()
 
     # ---- what the web calls -----------------------------------------------------------------------------------------
 
@@ -201,14 +203,38 @@ class Reader:
             claim = self._store.claim(operation_id)  # before it is accepted, so that no scan takes it up
             if claim is None:
                 raise SpoolUnavailableError(f"operation {operation_id} cannot be claimed")
-            self._store.accept(request)
+            with self._admitting:
+                self._require_pages_left(len(request.pages), standing)
+                self._store.accept(request)
+                self._enqueue(request, claim)
         except BaseException:
             if claim is not None:
                 os.close(claim)
             self._store.discard(operation_id)
             raise
-        self._enqueue(request, claim)
         return operation_id
+
+    def _require_pages_left(self, pages: int, standing: Standing) -> None:
+        """Refuse a document that is larger than what is left of a hard limit, with what is being read counted in."""
+        lic = standing.license
+        meter = lic.meter(READ_PAGES_METER) if lic else None
+        if lic is None or meter is None or meter.hard is None or meter.overage_allowed:
+            return
+        used = self._ledger.snapshot(READ_PAGES_METER).license_pages.get(lic.license_id, 0)
+        with self._lock:
+            used += sum(
+                len(job.request.pages)
+                for job in self._jobs.values()
+                if job.failure is None and job.request.license_id == lic.license_id
+            )
+        if used + pages > meter.hard:
+            raise NotServingError(
+                Verdict(
+                    state=State.OUT_OF_QUOTA,
+                    reason=f"{pages} pages are asked for, and {max(0, meter.hard - used)} of {meter.hard} are left",
+                    serves=False,
+                )
+            )
 
     def _inspect(self, operation_id: str, language: str | None) -> Document:
         """Have the core look at the document; when it refuses to, say why in the words of the gate."""

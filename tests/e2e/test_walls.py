@@ -10,6 +10,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 
 from licenses.device_key import DeviceKey
 from tests.e2e.site import Site, a_site, wait_until
-from tests.pages import as_png, printed_page
+from tests.pages import as_png, as_tiff, printed_page
 
 PAGE = as_png(printed_page())
 
@@ -145,8 +146,13 @@ def test_grace_serves_and_warns(licensed: Site) -> None:
 
 def test_hard_limit_refuses_and_more_pages_resume() -> None:
     with a_site("Sidecar:HostId=ward-7", issue=("--days", "30", "--pages-soft", "1", "--pages-hard", "3")) as site:
-        for _ in range(3):
-            assert site.sync(PAGE).status_code == 200
+        small = printed_page(size=(600, 200))
+        too_much = site.sync(as_tiff([small] * 4))
+        assert (too_much.status_code, too_much.json()["error"]["code"]) == (403, "NoCredit")
+        assert "4 pages are asked for, and 3 of 3 are left" in too_much.json()["error"]["message"]
+        with ThreadPoolExecutor(12) as pool:
+            codes = list(pool.map(lambda _: site.sync(as_png(small)).status_code, range(12)))
+        assert sorted(codes) == [200] * 3 + [403] * 9
         wait_until(lambda: site.ready() == 503, 2, "served beyond the limit")
         require_refused(site, "OutOfQuota", "OUT_OF_QUOTA")
         assert site.pages() == 3
