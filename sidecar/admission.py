@@ -6,6 +6,7 @@ Invariant: a request reads one reference and never waits for a fact; the facts a
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,7 +20,7 @@ from licenses.model import READ_PAGES_METER, License
 from sidecar.clock import Clock, EffectiveTime, effective_time, instant
 from sidecar.core_client import CoreClient, CoreHealth
 from sidecar.errors import CoreUnavailableError, LedgerUnavailableError, SidecarError
-from sidecar.gate import Facts, Lease, LicenseFacts, Verdict, decide
+from sidecar.gate import Facts, Lease, LicenseFacts, State, Verdict, decide
 from sidecar.ledger import Ledger, LedgerSnapshot
 from sidecar.ledger_terms import LedgerTerms
 from sidecar.license_mount import LicenseMount, LicenseView
@@ -28,6 +29,7 @@ from sidecar.settings import STANDARD_MAX_ATTEMPTS, Settings
 from sidecar.states import refusal_message
 
 REFRESH_SECONDS = 0.5
+_STALE_SECONDS = 15.0
 _START_SECONDS = 20.0
 _EXCHANGE_SECONDS = 3.0
 _log = structlog.get_logger("Tollgate.Gate")
@@ -134,11 +136,15 @@ class Admission:
         self._lease_seen = False
         self._terms = LedgerTerms(ledger, licenses)
         self._standing = self._observe()
+        self._decided = time.monotonic()
 
     @property
     def standing(self) -> Standing:
-        """The present decision with the facts behind it."""
-        return self._standing
+        """The present decision with the facts behind it; one that nobody keeps fresh any more admits nothing."""
+        standing = self._standing
+        if standing.verdict.serves and time.monotonic() - self._decided > _STALE_SECONDS:
+            return replace(standing, verdict=_failed_closed("the facts behind the last decision are too old"))
+        return standing
 
     def require(self) -> Standing:
         """Admit a query.
@@ -146,7 +152,7 @@ class Admission:
         Raises:
             NotServingError: Queries are not admitted.
         """
-        standing = self._standing
+        standing = self.standing
         if not standing.verdict.serves:
             raise NotServingError(standing.verdict)
         return standing
@@ -154,6 +160,7 @@ class Admission:
     def refresh(self) -> Standing:
         """Gather the facts anew and decide."""
         before, self._standing = self._standing, self._observe()
+        self._decided = time.monotonic()
         now = self._standing.verdict
         if now.state is not before.verdict.state or now.serves is not before.verdict.serves:
             log = _log.info if now.serves else _log.warning
@@ -173,9 +180,13 @@ class Admission:
 
     def _watch(self, on_refresh: Callable[[Standing], None] | None) -> None:
         while not self._stop.is_set():
-            standing = self.refresh()
-            if on_refresh is not None:
-                on_refresh(standing)
+            try:
+                standing = self.refresh()
+                if on_refresh is not None:
+                    on_refresh(standing)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, it must close the gate and not end the watch
+                _log.error("the facts cannot be gathered", error=repr(exc))
+                self._standing = replace(self._standing, verdict=_failed_closed(f"an internal error: {exc!r}"))
             self._stop.wait(REFRESH_SECONDS)
 
     def _observe(self) -> Standing:
@@ -258,3 +269,8 @@ class Admission:
 
     def _uptime_seconds(self, now: EffectiveTime) -> float:
         return (now.reading.boottime_ns - self._started_ns) / 1e9
+
+
+def _failed_closed(reason: str) -> Verdict:
+    """What holds when no decision can be made: nothing is served."""
+    return Verdict(state=State.STARTING, reason=reason, serves=False)

@@ -25,6 +25,7 @@ from sidecar.errors import (
     CoreUnavailableError,
     DocumentRefusedError,
     RecognitionError,
+    SidecarError,
 )
 
 LEASE_HEADER = "Tollgate-Lease"
@@ -100,7 +101,12 @@ class CoreClient:
         Raises:
             CoreUnavailableError: It does not answer.
         """
-        answer = _json(*self._call("GET", "/health", None, _HEALTH_SECONDS))
+        try:
+            answer = _json(*self._call("GET", "/health", None, _HEALTH_SECONDS))
+        except CoreUnavailableError:
+            raise
+        except SidecarError as exc:
+            raise CoreUnavailableError(f"the core is not well: {exc}", next_step="read the core's log") from exc
         try:
             cpu, engine = answer["cpu"], answer["engine"]
             return CoreHealth(

@@ -15,10 +15,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
-from sidecar.settings import Settings
+from sidecar.settings import Settings, is_setting
 from sidecar.stop_signal import StopSignal
 
 EXIT_CHILD_LOST = 70
@@ -47,7 +48,14 @@ class Launcher:
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self._settings = settings
-        self._environ = {**environ, **settings.to_environment(), "PYTHONUNBUFFERED": "1"}
+        # What the launcher decided holds: the same setting in another spelling, or in a file, must not win below.
+        inherited = {name: value for name, value in environ.items() if not is_setting(name)}
+        self._environ = {
+            **inherited,
+            **settings.to_environment(),
+            "SIDECAR_CONFIG": os.devnull,
+            "PYTHONUNBUFFERED": "1",
+        }
         python = [sys.executable, "-m"]
         self._children = [
             _Child("core", [*python, "ocr_core"]),
@@ -91,7 +99,7 @@ class Launcher:
             stdin=subprocess.DEVNULL,
             # Own process group: Ctrl+C in the terminal reaches the launcher alone, which then stops them in order.
             process_group=0,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl, safe before exec; no threads hold locks yet
+            preexec_fn=partial(_die_with_parent, os.getpid()),  # noqa: PLW1509 - one prctl; there are no other threads
         )
 
     def _keep(self, child: _Child) -> bool:
@@ -134,7 +142,8 @@ def _exit_code(child: _Child) -> int:
 _FINAL_CODES = {64, 65, 73, 77}
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
+    """Ask the kernel for SIGTERM when the launcher is gone; it may be process 1, or gone already."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == 1:
+    if os.getppid() != parent:
         os._exit(1)

@@ -23,6 +23,7 @@ DEFAULT_FILE = Path("/etc/tollgate/sidecar.conf")
 STANDARD_MIN_INTERVAL_SECONDS = 600
 STANDARD_MAX_INTERVAL_SECONDS = 900
 STANDARD_MAX_ATTEMPTS = 10
+_MAX_SOCKET_PATH_BYTES = 107
 _LEVELS = ("Trace", "Debug", "Information", "Warning", "Error", "Critical", "None")
 
 
@@ -41,6 +42,13 @@ def _path(value: str) -> Path:
     if not value or "\0" in value:
         raise ValueError("wants a path")
     return Path(value)
+
+
+def _socket(value: str) -> Path:
+    path = _path(value)
+    if len(os.fsencode(path.absolute())) > _MAX_SOCKET_PATH_BYTES:
+        raise ValueError(f"wants a path of at most {_MAX_SOCKET_PATH_BYTES} bytes, as the kernel does for sockets")
+    return path
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -96,7 +104,9 @@ class Settings:
         "Sidecar:TrustRoot", _path, Path("/etc/tollgate/trust-root.json"), "the vendor's public keys"
     )
     listen: str = _setting("Sidecar:Listen", _listen, "0.0.0.0:5000", "address of the HTTP API")
-    core_socket: Path = _setting("Sidecar:CoreSocket", _path, Path("/run/sidecar/core.sock"), "Unix socket of the core")
+    core_socket: Path = _setting(
+        "Sidecar:CoreSocket", _socket, Path("/run/sidecar/core.sock"), "Unix socket of the core"
+    )
     host_id: str = _setting(
         "Sidecar:HostId", _text, "", "operator-set id that a licence may be bound to, for containers"
     )
@@ -112,6 +122,10 @@ class Settings:
         "Core:Workers", _optional_whole(1, 256), None, "pages recognised side by side (default: usable CPUs)"
     )
     cpu_info: Path = _setting("Core:CpuInfo", _path, Path("/proc/cpuinfo"), "where CPU flags are read")
+    core_languages: str = _setting("Core:Languages", _text, "", "Tesseract languages when none is asked for (eng)")
+    core_tessdata: str = _setting("Core:Tessdata", _text, "", "folder of language data")
+    core_max_megapixels: str = _setting("Core:MaxMegapixels", _text, "", "pages are read at this size at most (3)")
+    core_worker_memory: str = _setting("Core:WorkerMemoryMegabytes", _text, "", "memory limit of a core worker (2048)")
     page_timeout_seconds: int = _setting("Core:PageTimeoutSeconds", _whole(1, 3600), 60, "longest time for one page")
     min_interval_seconds: int = _setting(
         "Metering:MinIntervalSeconds", _whole(1, 86400), STANDARD_MIN_INTERVAL_SECONDS, "shortest window"
@@ -154,18 +168,26 @@ class Settings:
         )
 
     def to_environment(self) -> dict[str, str]:
-        """The settings that differ from their default, as environment variables for a child process."""
-        out: dict[str, str] = {}
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if value != one.default:
-                out[one.metadata["name"].replace(":", "__")] = str(value)
-        return out
+        """All settings, as environment variables for a child process."""
+        values = {one.metadata["name"].replace(":", "__"): getattr(self, one.name) for one in fields(self)}
+        return {name: str(value) for name, value in values.items() if value not in (None, "")}
 
 
 def canonical_name(name: str) -> str:
     """Fold a setting's name: lower case, one `:` between parts."""
     return re.sub(r"_{2,}|:+", ":", name.strip()).lower()
+
+
+def is_setting(name: str) -> bool:
+    """Whether a name, in any spelling, is one of our settings."""
+    return canonical_name(name) in {canonical_name(one.metadata["name"]) for one in fields(Settings)}
+
+
+def unknown_names(words: Iterable[str], environ: Mapping[str, str]) -> list[str]:
+    """Names that look like ours and are none, most likely misspelt; they are ignored, and a person should know."""
+    given = [*parse_words(words), *map(canonical_name, environ)]
+    ours = ("sidecar:", "core:", "metering:", "mounts:")
+    return sorted({name for name in given if name.startswith(ours) and not is_setting(name)} - {"mounts:input"})
 
 
 def parse_words(words: Iterable[str]) -> dict[str, str]:
