@@ -118,16 +118,25 @@ class Admission:
         ledger: The ledger.
         licenses: The licence folder.
         core: The core.
+        spool_problem: Tells why the spool cannot be written; empty when it can.
     """
 
     def __init__(
-        self, *, settings: Settings, clock: Clock, ledger: Ledger, licenses: LicenseMount, core: CoreClient
+        self,
+        *,
+        settings: Settings,
+        clock: Clock,
+        ledger: Ledger,
+        licenses: LicenseMount,
+        core: CoreClient,
+        spool_problem: Callable[[], str] = str,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._ledger = ledger
         self._licenses = licenses
         self._core = core
+        self._spool_problem = spool_problem
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._started_ns = clock.read().boottime_ns
@@ -211,6 +220,7 @@ class Admission:
             license_problem=view.problem,
             terms_problem=terms_problem,
             ledger_problem=ledger_problem,
+            spool_problem=self._spool_problem(),
             core_problem=core_problem,
             core_starting=not self._core_seen and self._uptime_seconds(now) < _START_SECONDS,
             cpu_problem=core.cpu_problem if core else "",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ class Services:
         ledger: The ledger.
         admission: The gate.
         reader: Takes documents in.
+        callers: Bounds those who send documents, or wait for one to be read: some threads are always left for polls,
+            probes and pages.
     """
 
     settings: Settings
@@ -48,6 +51,7 @@ class Services:
     ledger: Ledger
     admission: Admission
     reader: Reader
+    callers: threading.BoundedSemaphore
 
     def start(self) -> None:
         """Start the threads behind the routes; call it in the process that serves."""
@@ -114,7 +118,9 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     core = build_core_client(settings)
     store = build_store(settings)
     store.prepare()
-    admission = Admission(settings=settings, clock=clock, ledger=ledger, licenses=licenses, core=core)
+    admission = Admission(
+        settings=settings, clock=clock, ledger=ledger, licenses=licenses, core=core, spool_problem=store.problem
+    )
     reader = Reader(
         store=store,
         core=core,
@@ -124,10 +130,15 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         max_running_seconds=settings.max_running_minutes * 60,
         max_queued=settings.max_queued_operations,
         max_document_bytes=settings.max_document_bytes,
-        # Some threads are left for those who ask how things are.
-        max_synchronous=max(1, settings.web_threads * 3 // 4),
     )
-    return Services(settings=settings, clock=clock, ledger=ledger, admission=admission, reader=reader)
+    return Services(
+        settings=settings,
+        clock=clock,
+        ledger=ledger,
+        admission=admission,
+        reader=reader,
+        callers=threading.BoundedSemaphore(settings.web_threads * 3 // 4),
+    )
 
 
 def build_meter(settings: Settings, clock: Clock | None = None) -> Meter:

@@ -32,7 +32,7 @@ from sidecar.errors import (
     SidecarError,
 )
 from sidecar.logs import configure_logs
-from sidecar.settings import Settings, load_settings, require_start
+from sidecar.settings import Settings, load_settings, require_start, unknown_names
 
 if TYPE_CHECKING:
     from sidecar.ledger import Ledger
@@ -90,7 +90,7 @@ def cli() -> None:
 @_CONFIG
 def run(words: tuple[str, ...], config: Path | None) -> None:
     """Start core, meter and web, and keep them running (the default)."""
-    from sidecar.bootstrap import migrate
+    from sidecar.bootstrap import MeterLock, migrate
     from sidecar.launcher import Launcher
 
     settings = _settings(words, config, process="launcher")
@@ -101,6 +101,9 @@ def run(words: tuple[str, ...], config: Path | None) -> None:
     _require_mounts(settings)
     _require_free_port(settings)
     migrate(settings)
+    MeterLock(settings).release()  # another instance on the same state is named before anything starts
+    for name in unknown_names(words, os.environ):
+        _log.warning("this setting is not known and has no effect", name=name)
     _log.info(f"Using '{settings.license_directory}' for reading licence files.")
     _log.info(f"Using '{settings.output_directory}' for writing usage records.")
     _log.info("Logging to console.")
@@ -134,10 +137,10 @@ def meter(words: tuple[str, ...], config: Path | None) -> None:
     stop = StopSignal()
     lock = MeterLock(settings)
     one = build_meter(settings)
-    clock, store = SystemClock(), build_store(settings)
+    store = build_store(settings)
     store.prepare()
     one.open()
-    MeterTimetable(one, clock=clock, expire_results=lambda: store.expire(now_ns=clock.read().wall_ns)).run(stop)
+    MeterTimetable(one, clock=SystemClock(), expire_results=lambda: store.expire(now_ns=one.now_ns)).run(stop)
     one.close()
     lock.release()
 

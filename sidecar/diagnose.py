@@ -27,6 +27,8 @@ from sidecar.settings import Settings
 from sidecar.states import STATES
 
 Result = Literal["ok", "warn", "fail"]
+_FINE = {"valid", "superseded", "revocation"}
+_NONE_BYTES = 1024 * 1024
 _LOW_BYTES = 256 * 1024 * 1024
 
 
@@ -150,7 +152,7 @@ def _licenses(settings: Settings, now: EffectiveTime, snapshot: LedgerSnapshot |
             next_step="the one before it stays in force; install the one that the vendor sent last",
         )
     for verdict in view.verdicts:
-        if verdict.name != view.name:
+        if verdict.name != view.name and verdict.standing_or_problem not in _FINE:
             yield Check(
                 name="licence file",
                 result="warn",
@@ -218,7 +220,7 @@ def _folder(name: str, path: os.PathLike[str], setting: str) -> Iterator[Check]:
     low = free < _LOW_BYTES
     yield Check(
         name=name,
-        result="warn" if low else "ok",
+        result="fail" if free < _NONE_BYTES else "warn" if low else "ok",
         cause=f"{path} is writable, {free // 2**20:,} MiB free",
         next_step="free some space" if low else "",
     )

@@ -34,6 +34,7 @@ class State(StrEnum):
     HOST_UNSUPPORTED = "HOST_UNSUPPORTED"
     OUTPUT_UNWRITABLE = "OUTPUT_UNWRITABLE"
     LEDGER_UNAVAILABLE = "LEDGER_UNAVAILABLE"
+    SPOOL_UNAVAILABLE = "SPOOL_UNAVAILABLE"
     CORE_DOWN = "CORE_DOWN"
 
 
@@ -84,6 +85,7 @@ class Facts:
         output_problem: What is known to be wrong with the output mount now; empty when nothing is.
         terms_problem: Why the ledger does not meet the licence's terms; empty when it does.
         ledger_problem: Why the ledger cannot be used; empty when it can.
+        spool_problem: Why documents and results cannot be kept; empty when they can.
         core_problem: Why the core does not answer; empty when it does.
         cpu_problem: Why this processor cannot run the core; empty when it can.
         lease: How the lease stands.
@@ -100,6 +102,7 @@ class Facts:
     output_problem: str = ""
     terms_problem: str = ""
     ledger_problem: str = ""
+    spool_problem: str = ""
     core_problem: str = ""
     core_starting: bool = False
     cpu_problem: str = ""
@@ -155,6 +158,8 @@ def decide(facts: Facts) -> Verdict:
         return _refuse(State.OUT_OF_QUOTA, f"{facts.pages_used} of {lic.hard_pages} licensed pages are used")
     if facts.cpu_problem:
         return _refuse(State.HOST_UNSUPPORTED, facts.cpu_problem)
+    if facts.spool_problem:
+        return _refuse(State.SPOOL_UNAVAILABLE, facts.spool_problem)
     if facts.core_problem:
         return _refuse(State.STARTING if facts.core_starting else State.CORE_DOWN, facts.core_problem)
     if facts.strict and (facts.failed_cycles or facts.output_problem):

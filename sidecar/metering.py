@@ -21,6 +21,7 @@ import structlog
 
 from licenses.device_key import DeviceKey
 from licenses.durable import make_folders, write_file
+from licenses.errors import LicensesError
 from licenses.lease import Lease, seal_lease
 from licenses.model import READ_PAGES_METER, License
 from licenses.usage_log.files import Tally, header_line, record_name, tally_trailer_line, write_once
@@ -164,6 +165,11 @@ class Meter:
         """CLOCK_BOOTTIME at which the open window is to be closed."""
         return self._deadline_ns
 
+    @property
+    def now_ns(self) -> int:
+        """Effective time, nanoseconds since the epoch."""
+        return self._ledger.now().ns
+
     # ---- the life of a meter ----------------------------------------------------------------------------------------
 
     def open(self) -> None:
@@ -197,6 +203,8 @@ class Meter:
             self._ledger.cycle_succeeded()
         except (OutputUnwritableError, LedgerUnavailableError) as exc:
             return self._failed(exc)
+        except (LicensesError, OSError) as exc:  # a fault of ours is a failed cycle like any other
+            return self._failed(OutputUnwritableError(f"{type(exc).__name__}: {exc}", next_step="call the vendor"))
         self._output_problem = ""
         self._unpersisted_failures = 0
         _log.info("usage record written", file=files[-1].name if files else "", files=len(files))
@@ -226,7 +234,7 @@ class Meter:
             The length in seconds.
         """
         low, high = STANDARD_MIN_INTERVAL_SECONDS, STANDARD_MAX_INTERVAL_SECONDS
-        if self._settings.has_standard_cadence or (self._license is not None and self._license.evaluation):
+        if self._settings.has_standard_cadence or self._is_relaxed:
             low, high = self._settings.min_interval_seconds, self._settings.max_interval_seconds
         seconds = self._jitter.uniform(low, high)
         self._deadline_ns = self._clock.read().boottime_ns + int(seconds * 1e9)
@@ -236,10 +244,23 @@ class Meter:
     def watch_license(self) -> None:
         """Look at the licence folder; note a change in the ledger, and mint or take back the lease accordingly."""
         lic = self._serving_license()
-        if _identity(lic) != _identity(self._license):
-            self._license = lic
+        if _identity(lic) == _identity(self._license):
+            return
+        relaxed, before = self._is_relaxed, self._license
+        self._license = lic
+        try:
             self._note_license()
-            self.mint()
+        except LedgerUnavailableError:
+            self._license = before  # entered at the next look, or not in force
+            raise
+        if self._is_relaxed != relaxed:
+            self.plan()
+        self.mint()
+
+    @property
+    def _is_relaxed(self) -> bool:
+        """Whether windows and attempts outside the standard are allowed: under an evaluation licence."""
+        return self._license is not None and self._license.evaluation
 
     def watch_clock(self) -> None:
         """Note when the wall clock is not believed, and believe it again when somebody vouches for it."""
@@ -289,18 +310,21 @@ class Meter:
             )
 
     def watch_output(self) -> None:
-        """While the output mount is known to be bad, see whether it was mended; no attempt is counted."""
-        if not self._output_problem:
-            return
+        """See whether the output mount is well, between two windows; no attempt is counted."""
+        before = self._output_problem
         try:
             self._output.probe()
         except OutputUnwritableError as exc:
             self._output_problem = f"{exc}. {exc.next_step}"
+            if not before:
+                _log.warning("the output folder cannot be written", cause=str(exc), next_step=exc.next_step)
         else:
             self._output_problem = ""
-            _log.info("the output folder can be written again")
+            if before:
+                _log.info("the output folder can be written again")
+        if self._output_problem != before:
+            self._publish()
             self.mint()
-        self._publish()
 
     def mint(self) -> None:
         """Mint the lease for the open window if queries may be served, else take it back."""
@@ -415,8 +439,7 @@ class Meter:
             self._unpersisted_failures += 1
             count = self._unpersisted_failures
         self._output_problem = ""
-        relaxed = self._license is not None and self._license.evaluation
-        limit = self._settings.max_attempts if relaxed else STANDARD_MAX_ATTEMPTS
+        limit = self._settings.max_attempts if self._is_relaxed else STANDARD_MAX_ATTEMPTS
         log = _log.error if count >= limit or count in (1, 5, 8) else _log.warning
         log("metering attempt failed", attempt=count, of=limit, cause=str(exc), next_step=exc.next_step)
         try:

@@ -11,6 +11,7 @@ import heapq
 import os
 import re
 import threading
+import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from licenses.model import READ_PAGES_METER
+from ocr_core.page_text import PageText
 from sidecar.admission import Admission, NotServingError, Standing
 from sidecar.clock import Clock
 from sidecar.core_client import CoreClient, Document
@@ -27,6 +29,7 @@ from sidecar.errors import (
     CoreUnavailableError,
     DocumentRefusedError,
     LedgerUnavailableError,
+    OperationNotFoundError,
     QueueFullError,
     RecognitionError,
     SidecarError,
@@ -41,6 +44,15 @@ _PAGED_FORMATS = {"tiff", "pdf"}
 _PAGES_ITEM = re.compile(r"(\d{1,9})|(\d{1,9})-(\d{1,9})|(\d{1,9})-|-(\d{1,9})", re.ASCII)
 _SCAN_SECONDS = 5.0
 _PATIENCE_SECONDS = 1.0
+_HOLD_SECONDS = 10.0
+_END = 0
+_SAID_TO_CALLERS = (
+    CoreRefusedError,
+    CoreDownError,
+    DocumentRefusedError,
+    LedgerUnavailableError,
+    SpoolUnavailableError,
+)
 _log = structlog.get_logger("Tollgate.Reading")
 
 
@@ -103,6 +115,9 @@ class _Job:
     claim: int
     deadline_ns: int
     waiting: set[int] = field(default_factory=set)
+    read: dict[int, PageText] = field(default_factory=dict)
+    counted: bool = False
+    held_back: bool = False
     failure: SidecarError | None = None
     over: threading.Event = field(default_factory=threading.Event)
 
@@ -122,7 +137,6 @@ class Reader:
         max_running_seconds: An operation is failed after this long.
         max_queued: Unfinished operations kept before new ones are turned away.
         max_document_bytes: Largest document.
-        max_synchronous: Callers that may wait on their connection at the same time.
     """
 
     def __init__(
@@ -136,7 +150,6 @@ class Reader:
         max_running_seconds: float,
         max_queued: int,
         max_document_bytes: int,
-        max_synchronous: int,
     ) -> None:
         self._store = store
         self._core = core
@@ -146,9 +159,9 @@ class Reader:
         self._max_running_ns = int(max_running_seconds * 1e9)
         self._max_queued = max_queued
         self._max_document_bytes = max_document_bytes
-        self._synchronous = threading.BoundedSemaphore(max_synchronous)
         self._lock = threading.Condition()
         self._queue: list[tuple[int, int, int, _Job]] = []
+        self._later: list[tuple[float, int, int, _Job]] = []
         self._virtual = 0
         self._order = 0
         self._jobs: dict[str, _Job] = {}
@@ -193,7 +206,7 @@ class Reader:
             paged = document.format in _PAGED_FORMATS
             request = ReadRequest(
                 operation_id=operation_id,
-                created_ns=self._clock.read().wall_ns,
+                created_ns=self._now_ns(),
                 pages=select_pages(parameters.pages if paged else "", document.pages),
                 language=parameters.language,
                 reading_order=parameters.reading_order,
@@ -255,20 +268,12 @@ class Reader:
         Raises:
             Everything that `submit` raises, and what stopped the reading when that is no fault of the document.
         """
-        if not self._synchronous.acquire(blocking=False):
-            raise QueueFullError("too many callers wait for their result", next_step="try again, or submit and poll")
-        try:
-            return self._read_now(chunks, parameters, standing)
-        finally:
-            self._synchronous.release()
-
-    def _read_now(self, chunks: Iterable[bytes], parameters: ReadParameters, standing: Standing) -> Operation:
         operation_id = self.submit(chunks, parameters, standing, synchronous=True)
         with self._lock:
             job = self._jobs.get(operation_id)
         if job is not None:
-            job.over.wait(self._max_running_ns / 1e9 + 10)
-            if isinstance(job.failure, CoreRefusedError | CoreDownError | DocumentRefusedError):
+            job.over.wait(self._max_running_ns / 1e9 + _HOLD_SECONDS)
+            if isinstance(job.failure, _SAID_TO_CALLERS):
                 raise job.failure
         operation = self.find(operation_id)
         if operation.status in {"succeeded", "failed"}:
@@ -281,7 +286,7 @@ class Reader:
         Raises:
             OperationNotFoundError: Unknown, expired or deleted.
         """
-        return self._store.get(operation_id, now_ns=self._clock.read().wall_ns)
+        return self._store.get(operation_id, now_ns=self._now_ns())
 
     @property
     def waiting_operations(self) -> int:
@@ -328,54 +333,76 @@ class Reader:
         self._order += 1
         heapq.heappush(self._queue, (virtual, self._order, page, job))
 
+    def _push_later(self, page: int, job: _Job) -> None:
+        """Come back to a page, or to the end of an operation, after a while; no thread waits for it."""
+        if not job.held_back:
+            job.held_back = True
+            _log.warning("operation waits", operation_id=job.request.operation_id, page=page or "end")
+        with self._lock:
+            self._order += 1
+            heapq.heappush(self._later, (time.monotonic() + _PATIENCE_SECONDS, self._order, page, job))
+            self._lock.notify()
+
+    def _next(self) -> tuple[int, _Job] | None:
+        """The next page in fair order, or page 0 for an operation that is to be ended; None at shutdown."""
+        with self._lock:
+            while not self._stopping.is_set():
+                now = time.monotonic()
+                while self._later and self._later[0][0] <= now:
+                    _, _, page, job = heapq.heappop(self._later)
+                    self._push(self._virtual + 1, page, job)
+                if self._queue:
+                    virtual, _, page, job = heapq.heappop(self._queue)
+                    self._virtual = max(self._virtual, virtual)
+                    return page, job
+                self._lock.wait(max(0.0, self._later[0][0] - now) if self._later else None)
+        return None
+
     def _work_forever(self) -> None:
-        while True:
-            with self._lock:
-                while not self._queue and not self._stopping.is_set():
-                    self._lock.wait()
-                if self._stopping.is_set():
-                    return
-                virtual, _, page, job = heapq.heappop(self._queue)
-                self._virtual = max(self._virtual, virtual)
+        while (following := self._next()) is not None:
+            page, job = following
             try:
-                self._read_page(page, job)
+                if page == _END:
+                    self._finish(job)
+                else:
+                    self._read_page(page, job)
             except Exception as exc:  # noqa: BLE001 - a fault of ours must end the operation, not the thread
                 _log.error("page failed unexpectedly", operation_id=job.request.operation_id, error=repr(exc))
-                self._page_over(page, job, RecognitionError("an internal error stopped the page"))
+                if page == _END:
+                    self._push_later(_END, job)
+                else:
+                    self._page_over(page, job, RecognitionError("an internal error stopped the page"))
 
     def _read_page(self, page: int, job: _Job) -> None:
+        """Read a page and keep it; what was read is not read again because it could not be kept at once."""
         request = job.request
         if job.failure is not None:
             self._page_over(page, job, None)
             return
         failure: SidecarError | None = None
         try:
-            if self._clock.read().boottime_ns >= job.deadline_ns:
+            if self._is_late(job):
                 raise RecognitionError("the operation ran longer than Task:MaxRunningTimeSpanInMinutes allows")
             self._store.begin(request.operation_id)
             if not self._store.has_page(request.operation_id, page):
-                text = self._core.recognize(
-                    request.operation_id, page, language=request.language, reading_order=request.reading_order
-                )
-                self._store.put_page(request.operation_id, text)
+                if page not in job.read:
+                    job.read[page] = self._core.recognize(
+                        request.operation_id, page, language=request.language, reading_order=request.reading_order
+                    )
+                self._store.put_page(request.operation_id, job.read.pop(page))
         except (CoreRefusedError, CoreDownError, SpoolUnavailableError) as exc:
-            if self._may_wait(job):
-                self._again(page, job)
+            if not request.synchronous:
+                self._push_later(page, job)
                 return
             failure = exc
+        except OperationNotFoundError as exc:
+            failure = RecognitionError(str(exc))
         except (DocumentRefusedError, RecognitionError, CoreUnavailableError) as exc:
             failure = exc
         self._page_over(page, job, failure)
 
-    def _may_wait(self, job: _Job) -> bool:
-        """Whether a page may wait for the core, its lease or the spool to come back."""
-        return not job.request.synchronous and self._clock.read().boottime_ns < job.deadline_ns
-
-    def _again(self, page: int, job: _Job) -> None:
-        self._stopping.wait(_PATIENCE_SECONDS)
-        with self._lock:
-            self._push(self._virtual, page, job)
-            self._lock.notify()
+    def _is_late(self, job: _Job) -> bool:
+        return self._clock.read().boottime_ns >= job.deadline_ns
 
     def _page_over(self, page: int, job: _Job, failure: SidecarError | None) -> None:
         with self._lock:
@@ -387,36 +414,47 @@ class Reader:
         self._finish(job)
 
     def _finish(self, job: _Job) -> None:
-        """Count, then show. Until the ledger has committed, nothing of the result can be seen."""
+        """Count, then show. Until the ledger has committed, nothing of the result can be seen.
+
+        What was counted is shown as a success and nothing else, however long the spool takes to come back.
+        """
         request = job.request
-        while not self._stopping.is_set():
-            try:
-                if job.failure is None:
-                    self._ledger.record_use(
-                        [
-                            UseEvent(
-                                operation_id=request.operation_id,
-                                page=page,
-                                meter=READ_PAGES_METER,
-                                license_id=request.license_id,
-                            )
-                            for page in request.pages
-                        ]
-                    )
-                self._store.finish(
-                    request.operation_id,
-                    finished_ns=self._clock.read().wall_ns,
-                    errors=[] if job.failure is None else [_public_error(job.failure)],
+        try:
+            if job.failure is None and not job.counted:
+                self._count(request)
+                job.counted = True
+            self._store.finish(
+                request.operation_id,
+                finished_ns=self._now_ns(),
+                pages=request.pages,
+                errors=[] if job.failure is None else [_public_error(job.failure)],
+            )
+        except OperationNotFoundError:
+            _log.warning("operation's folder is gone", operation_id=request.operation_id, counted=job.counted)
+        except (LedgerUnavailableError, SpoolUnavailableError) as exc:
+            if not job.counted and (request.synchronous or self._is_late(job)) and job.failure is None:
+                job.failure = exc
+            if not request.synchronous:
+                self._push_later(_END, job)
+                return
+            job.failure = job.failure or exc
+        self._let_go(job)
+
+    def _count(self, request: ReadRequest) -> None:
+        self._ledger.record_use(
+            [
+                UseEvent(
+                    operation_id=request.operation_id,
+                    page=page,
+                    meter=READ_PAGES_METER,
+                    license_id=request.license_id,
                 )
-                break
-            except (LedgerUnavailableError, SpoolUnavailableError) as exc:
-                _log.warning("result held back", operation_id=request.operation_id, cause=str(exc))
-                self._admission.refresh()
-                if self._clock.read().boottime_ns >= job.deadline_ns:
-                    job.failure = exc
-                self._stopping.wait(_PATIENCE_SECONDS)
-        else:
-            return
+                for page in request.pages
+            ]
+        )
+
+    def _let_go(self, job: _Job) -> None:
+        request = job.request
         if job.failure is not None:
             _log.warning(
                 "operation failed",
@@ -429,6 +467,13 @@ class Reader:
         os.close(job.claim)
         job.over.set()
 
+    def _now_ns(self) -> int:
+        """Effective time; the wall clock's while the ledger cannot be read."""
+        try:
+            return self._ledger.now().ns
+        except LedgerUnavailableError:
+            return self._clock.read().wall_ns
+
     # ---- after a restart --------------------------------------------------------------------------------------------
 
     def _scan_forever(self) -> None:
@@ -437,6 +482,8 @@ class Reader:
                 self._take_up()
             except SidecarError as exc:
                 _log.warning("the spool cannot be read", cause=str(exc))
+            except Exception as exc:  # noqa: BLE001 - recovery must outlive whatever lies in the spool
+                _log.error("an unfinished operation cannot be taken up", error=repr(exc))
             self._stopping.wait(_SCAN_SECONDS)
 
     def _take_up(self) -> None:
@@ -447,6 +494,9 @@ class Reader:
                     continue
             claim = self._store.claim(request.operation_id)
             if claim is None:
+                continue
+            if self._store.is_over(request.operation_id):
+                os.close(claim)  # it ended while the list was made
                 continue
             if request.synchronous:
                 self._store.discard(request.operation_id)

@@ -2,18 +2,21 @@
 
 Invariant: a result is visible if and only if `outcome.json` is there, and that file appears by one atomic rename,
 after the ledger's commit. Names inside the spool are made from operation ids alone, never from what a client sent.
+A folder that cannot be understood is as good as none: it disturbs no other and expires by its age.
 
 Layout of `<Mounts:Shared>/operations/<operation id>/`:
 
 * `document`: the bytes as they arrived; removed with the outcome.
 * `request.json`: what was asked; its presence means that the operation was accepted.
-* `pages/<n>.json`: one `PageText` each, hidden until the outcome is there.
+* `pages/<n>.json`: one `PageText` each, while the operation runs.
+* `result.jsonl`: all of them, a line each, written before the outcome.
 * `outcome.json`: how it ended.
 * `claim`: locked by the process that works on it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -24,10 +27,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from licenses.durable import write_file
 from ocr_core.page_text import PageText
 from sidecar.errors import DocumentRefusedError, OperationNotFoundError, SpoolUnavailableError
 
 Status = Literal["notStarted", "running", "succeeded", "failed"]
+_ABANDONED_NS = 3600 * 1_000_000_000
 _GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -37,7 +42,7 @@ class ReadRequest:
 
     Attributes:
         operation_id: GUID, lower case.
-        created_ns: Wall clock when it was accepted, nanoseconds since the epoch.
+        created_ns: Effective time when it was accepted, nanoseconds since the epoch.
         pages: Pages of the source document to read, ascending, from 1.
         language: BCP-47 code asked for; None to let the core choose.
         reading_order: `basic` or `natural`.
@@ -75,6 +80,12 @@ class Operation:
     errors: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    finished_ns: int
+    errors: tuple[tuple[str, str], ...]
+
+
 class OperationStore:
     """The spool's folder.
 
@@ -86,6 +97,7 @@ class OperationStore:
     def __init__(self, shared_directory: Path, *, result_seconds: float) -> None:
         self._root = shared_directory / "operations"
         self._result_ns = int(result_seconds * 1e9)
+        self._problem = ""
 
     def prepare(self) -> None:
         """Make the spool's folder.
@@ -99,6 +111,18 @@ class OperationStore:
                 raise PermissionError(13, "Permission denied", str(self._root))
         except OSError as exc:
             raise _unavailable(exc, self._root) from exc
+
+    def problem(self) -> str:
+        """Why the spool cannot be written; empty when it can. Asks the disk only after a write has failed."""
+        if self._problem:
+            try:
+                probe = self._root / ".probe"
+                probe.write_bytes(bytes(65536))
+                probe.unlink()
+                self._problem = ""
+            except OSError as exc:
+                self._problem = str(_unavailable(exc, self._root))
+        return self._problem
 
     # ---- on the way in ----------------------------------------------------------------------------------------------
 
@@ -115,18 +139,20 @@ class OperationStore:
         folder = self._folder(operation_id)
         size = 0
         try:
-            folder.mkdir(mode=0o750)
-            with (folder / "document").open("xb") as out:
+            with self._writing():
+                folder.mkdir(mode=0o750)
+                out = (folder / "document").open("xb")
+            with out:
                 for chunk in chunks:
                     size += len(chunk)
                     if size > max_bytes:
                         raise DocumentRefusedError(
                             "InvalidImageSize", f"Input image is too large: at most {max_bytes} bytes are accepted."
                         )
-                    out.write(chunk)
-        except OSError as exc:
-            self.discard(operation_id)
-            raise _unavailable(exc, self._root) from exc
+                    with self._writing():
+                        out.write(chunk)
+                with self._writing():
+                    out.flush()
         except BaseException:
             self.discard(operation_id)
             raise
@@ -134,7 +160,9 @@ class OperationStore:
 
     def accept(self, request: ReadRequest) -> None:
         """Make the operation known: from here on it is finished, also over a restart."""
-        self._write(self._folder(request.operation_id) / "request.json", asdict(request))
+        content = json.dumps(asdict(request)).encode("utf-8")
+        # A caller who waits on the connection asks again after a power cut; the others were told to come back.
+        self._replace(self._folder(request.operation_id) / "request.json", content, durable=not request.synchronous)
 
     def discard(self, operation_id: str) -> None:
         """Remove an operation and all that belongs to it."""
@@ -163,96 +191,120 @@ class OperationStore:
         """Accepted operations that have no outcome yet, oldest first."""
         found = []
         for folder in self._folders():
-            if (folder / "outcome.json").exists():
-                continue
-            request = self._read(folder / "request.json")
-            if request is not None:
-                found.append(ReadRequest(**{**request, "pages": tuple(request["pages"])}))
+            if not (folder / "outcome.json").exists():
+                request = self._request(folder)
+                if request is not None:
+                    found.append(request)
         yield from sorted(found, key=lambda request: request.created_ns)
+
+    def is_over(self, operation_id: str) -> bool:
+        """Whether an operation has its outcome, or is gone."""
+        folder = self._folder(operation_id)
+        return (folder / "outcome.json").exists() or not (folder / "request.json").exists()
 
     def begin(self, operation_id: str) -> None:
         """Note that work on the operation has begun."""
-        try:
+        with self._writing(operation_id):
             (self._folder(operation_id) / "pages").mkdir(exist_ok=True)
-        except OSError as exc:
-            raise _unavailable(exc, self._root) from exc
 
     def has_page(self, operation_id: str, page: int) -> bool:
         """Whether a page was read before a restart."""
         return (self._folder(operation_id) / "pages" / f"{page}.json").exists()
 
     def put_page(self, operation_id: str, page: PageText) -> None:
-        """Keep a page that was read; nobody sees it before the outcome."""
-        _replace(self._folder(operation_id) / "pages" / f"{page.page}.json", page.to_wire(), self._root)
+        """Keep a page that was read; nobody sees it before the outcome.
 
-    def finish(self, operation_id: str, *, finished_ns: int, errors: Iterable[tuple[str, str]] = ()) -> None:
-        """Make the outcome visible and let go of the document."""
+        Raises:
+            OperationNotFoundError: The operation's folder is gone.
+            SpoolUnavailableError: The spool is full or broken.
+        """
+        self._replace(self._folder(operation_id) / "pages" / f"{page.page}.json", page.to_wire(), operation_id)
+
+    def finish(
+        self, operation_id: str, *, finished_ns: int, pages: Iterable[int] = (), errors: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        """Make the outcome visible and let go of the document.
+
+        Args:
+            operation_id: The operation.
+            finished_ns: When it ended, nanoseconds since the epoch.
+            pages: The pages of a success, all of which were put before.
+            errors: What stopped it, for a failure.
+
+        Raises:
+            OperationNotFoundError: The operation's folder is gone.
+            SpoolUnavailableError: The spool is full or broken; nothing is visible.
+        """
         folder = self._folder(operation_id)
         failed = [list(error) for error in errors]
-        self._write(
-            folder / "outcome.json",
-            {"status": "failed" if failed else "succeeded", "finished_ns": finished_ns, "errors": failed},
-        )
-        (folder / "document").unlink(missing_ok=True)
+        if not failed:
+            with self._writing(operation_id):
+                lines = b"".join((folder / "pages" / f"{page}.json").read_bytes() + b"\n" for page in pages)
+            self._replace(folder / "result.jsonl", lines, operation_id, durable=True)
+        outcome = {"status": "failed" if failed else "succeeded", "finished_ns": finished_ns, "errors": failed}
+        self._replace(folder / "outcome.json", json.dumps(outcome).encode("utf-8"), operation_id, durable=True)
+        with contextlib.suppress(OSError):  # what is left over expires with the outcome
+            (folder / "document").unlink(missing_ok=True)
+            shutil.rmtree(folder / "pages", ignore_errors=True)
 
     # ---- on the way out ---------------------------------------------------------------------------------------------
 
-    def get(self, operation_id: str, *, now_ns: int, begun: bool = False) -> Operation:
+    def get(self, operation_id: str, *, now_ns: int) -> Operation:
         """Look an operation up.
 
         Args:
             operation_id: As the client sent it; anything that is no GUID is simply not found.
-            now_ns: Wall clock, nanoseconds since the epoch.
-            begun: Whether this process knows that work has begun.
+            now_ns: Effective time, nanoseconds since the epoch.
 
         Raises:
             OperationNotFoundError: Unknown, expired or deleted.
+            SpoolUnavailableError: The spool cannot be read.
         """
         folder = self._folder(operation_id.lower())
-        request = self._read(folder / "request.json")
+        outcome = self._outcome(folder)
+        request = self._request(folder)
         if request is None:
             raise OperationNotFoundError(f"no operation {folder.name}")
-        outcome = self._read(folder / "outcome.json")
-        created_ns = int(request["created_ns"])
         if outcome is None:
-            pages = folder / "pages"
             try:
-                updated_ns, running = pages.stat().st_mtime_ns, True
+                updated_ns, running = (folder / "pages").stat().st_mtime_ns, True
             except OSError:
-                updated_ns, running = created_ns, begun
+                updated_ns, running = request.created_ns, False
             return Operation(
                 operation_id=folder.name,
                 status="running" if running else "notStarted",
-                created_ns=created_ns,
-                updated_ns=max(created_ns, updated_ns),
+                created_ns=request.created_ns,
+                updated_ns=max(request.created_ns, updated_ns),
             )
-        finished_ns = int(outcome["finished_ns"])
-        if now_ns > finished_ns + self._result_ns:
+        if now_ns > outcome.finished_ns + self._result_ns:
             raise OperationNotFoundError(f"operation {folder.name} has expired")
         return Operation(
             operation_id=folder.name,
-            status=outcome["status"],
-            created_ns=created_ns,
-            updated_ns=finished_ns,
-            pages=() if outcome["errors"] else tuple(self._pages(folder, request["pages"])),
-            errors=tuple((str(code), str(message)) for code, message in outcome["errors"]),
+            status="failed" if outcome.errors else "succeeded",
+            created_ns=request.created_ns,
+            updated_ns=max(request.created_ns, outcome.finished_ns),
+            pages=() if outcome.errors else self._result(folder),
+            errors=outcome.errors,
         )
 
     def expire(self, *, now_ns: int) -> int:
-        """Remove outcomes past their lifetime and uploads that never became operations.
+        """Remove outcomes past their lifetime, uploads that never became operations, and what nobody understands.
+
+        Args:
+            now_ns: Effective time, nanoseconds since the epoch; results do not vanish because a clock was set wrong.
 
         Returns:
             How many folders were removed.
         """
         removed = 0
         for folder in self._folders():
-            outcome = self._read(folder / "outcome.json")
+            outcome = self._outcome(folder)
             if outcome is not None:
-                stale = now_ns > int(outcome["finished_ns"]) + self._result_ns
-            elif (folder / "request.json").exists():
+                stale = now_ns > outcome.finished_ns + self._result_ns
+            elif self._request(folder) is not None:
                 stale = False
             else:
-                stale = now_ns > _modified_ns(folder) + 3600 * 1_000_000_000
+                stale = now_ns > _modified_ns(folder) + _ABANDONED_NS
             if stale:
                 shutil.rmtree(folder, ignore_errors=True)
                 removed += 1
@@ -272,32 +324,68 @@ class OperationStore:
         except OSError as exc:
             raise _unavailable(exc, self._root) from exc
 
-    def _pages(self, folder: Path, numbers: Iterable[int]) -> Iterator[PageText]:
-        for number in numbers:
-            try:
-                yield PageText.from_bytes((folder / "pages" / f"{number}.json").read_bytes())
-            except (OSError, ValueError) as exc:
-                raise SpoolUnavailableError(f"page {number} of operation {folder.name}: {exc}") from exc
-
-    def _read(self, path: Path) -> dict[str, Any] | None:
+    def _result(self, folder: Path) -> tuple[PageText, ...]:
         try:
-            return dict(json.loads(path.read_bytes()))
-        except (FileNotFoundError, ValueError):
-            return None  # never written, or torn by a power cut: as good as not there
+            return tuple(PageText.from_bytes(line) for line in (folder / "result.jsonl").read_bytes().splitlines())
+        except (OSError, ValueError) as exc:
+            raise SpoolUnavailableError(f"the result of operation {folder.name} cannot be read: {exc}") from exc
+
+    def _request(self, folder: Path) -> ReadRequest | None:
+        """The accepted request; None when it was never written, torn by a power cut, or of another version."""
+        found = self._read(folder / "request.json")
+        try:
+            return ReadRequest(
+                operation_id=folder.name,
+                created_ns=int(found["created_ns"]),
+                pages=tuple(map(int, found["pages"])),
+                language=None if found["language"] is None else str(found["language"]),
+                reading_order=str(found["reading_order"]),
+                license_id=str(found["license_id"]),
+                synchronous=bool(found["synchronous"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def _outcome(self, folder: Path) -> _Outcome | None:
+        found = self._read(folder / "outcome.json")
+        try:
+            return _Outcome(
+                finished_ns=int(found["finished_ns"]),
+                errors=tuple((str(code), str(message)) for code, message in found["errors"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def _read(self, path: Path) -> Any:
+        try:
+            return json.loads(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
         except OSError as exc:
             raise _unavailable(exc, self._root) from exc
 
-    def _write(self, path: Path, content: dict[str, Any]) -> None:
-        _replace(path, json.dumps(content).encode("utf-8"), self._root)
+    def _replace(self, path: Path, content: bytes, operation_id: str = "", *, durable: bool = False) -> None:
+        with self._writing(operation_id):
+            if durable:
+                write_file(path, [content], mode=0o640, overwrite=True)
+            else:
+                temporary = path.with_suffix(".new")
+                temporary.write_bytes(content)
+                temporary.replace(path)
 
-
-def _replace(path: Path, content: bytes, root: Path) -> None:
-    temporary = path.with_suffix(".new")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as exc:
-        raise _unavailable(exc, root) from exc
+    @contextlib.contextmanager
+    def _writing(self, operation_id: str = "") -> Iterator[None]:
+        """Tell a spool that is full or broken from one operation whose folder somebody took away."""
+        try:
+            yield
+        except FileNotFoundError as exc:
+            if operation_id and self._root.is_dir() and not self._folder(operation_id).is_dir():
+                raise OperationNotFoundError(f"the folder of operation {operation_id} is gone") from exc
+            self._problem = str(_unavailable(exc, self._root))
+            raise _unavailable(exc, self._root) from exc
+        except OSError as exc:
+            self._problem = str(_unavailable(exc, self._root))
+            raise _unavailable(exc, self._root) from exc
 
 
 def _modified_ns(path: Path) -> int:

@@ -126,6 +126,12 @@ STATES: dict[State, StateInfo] = {
         title="The ledger cannot be used",
         next_step="Check free space and owner of Sidecar:StateDirectory; nothing there may be deleted.",
     ),
+    State.SPOOL_UNAVAILABLE: StateInfo(
+        public="Unknown",
+        http_status=503,
+        title="The spool cannot be written",
+        next_step="Free space in the folder named by Mounts:Shared, check its owner; what waits is then finished.",
+    ),
     State.CORE_DOWN: StateInfo(
         public="Unknown",
         http_status=503,

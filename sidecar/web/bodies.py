@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import time
 from collections.abc import Iterator
 from typing import IO
 from urllib.parse import urlsplit
 
 from flask import Request
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected
 
 from sidecar.errors import DocumentRefusedError
 from sidecar.web.errors import UnsupportedMediaTypeError
 
-_CHUNK_BYTES = 256 * 1024
+_CHUNK_BYTES = 64 * 1024
 _MAX_JSON_BYTES = 64 * 1024
 _DRAIN_SECONDS = 20.0
 _SILENCE_SECONDS = 20.0
+_UPLOAD_SECONDS = 300.0
 _RAW_TYPES = {"", "application/octet-stream", "application/pdf"}
 
 
@@ -52,14 +55,14 @@ def document_chunks(request: Request, *, max_bytes: int) -> Iterator[bytes]:
             raise DocumentRefusedError(
                 "InvalidImageSize", f"Input image is too large: at most {max_bytes} bytes are accepted."
             )
-        return _chunks(request.stream)
+        return _chunks(request.stream, request.content_length)
     raise UnsupportedMediaTypeError(
         f"The Content-Type '{kind[:80]}' is not supported; send application/octet-stream, image/* or application/pdf."
     )
 
 
 def drain(request: Request, *, max_bytes: int) -> None:
-    """Read what is left of a body that nobody wants, up to `max_bytes` and for a limited time."""
+    """Read what is left of a body that nobody wants, up to `max_bytes` and for a limited time; then turn a deaf ear."""
     _bound_silence(request)
     until = time.monotonic() + _DRAIN_SECONDS
     left = max_bytes
@@ -69,17 +72,39 @@ def drain(request: Request, *, max_bytes: int) -> None:
             if not chunk:
                 return
             left -= len(chunk)
+    stop_listening(request)
 
 
-def _chunks(stream: IO[bytes]) -> Iterator[bytes]:
+def stop_listening(request: Request) -> None:
+    """Answer, but read no more: else the server would wait for the rest of the body before the next request."""
+    connection = request.environ.get("gunicorn.socket")
+    if connection is not None:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RD)
+
+
+def _chunks(stream: IO[bytes], length: int | None = None) -> Iterator[bytes]:
+    """The body piece by piece; one that ends early, or trickles for ever, is refused.
+
+    Args:
+        stream: Where it comes from.
+        length: Its declared length; None when it is chunked.
+    """
+    until = time.monotonic() + _UPLOAD_SECONDS
+    received = 0
     while True:
         try:
             chunk = stream.read(_CHUNK_BYTES)
-        except (OSError, ClientDisconnected) as exc:
+        except (OSError, ClientDisconnected, ParseException) as exc:
             raise DocumentRefusedError("BadArgument", "The request body ended before it was complete.") from exc
+        received += len(chunk)
         if not chunk:
-            return
+            break
         yield chunk
+        if time.monotonic() > until:
+            raise DocumentRefusedError("BadArgument", "The request body took too long to arrive.")
+    if length is not None and received != length:
+        raise DocumentRefusedError("BadArgument", "The request body ended before it was complete.")
 
 
 def _bound_silence(request: Request) -> None:

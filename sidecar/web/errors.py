@@ -1,7 +1,8 @@
 """Errors on the wire: the family mapped to status and code in one place.
 
-Invariant: nothing but JSON (or, for unrouted paths and wrong methods, nothing at all) leaves as an error; no traceback
-does. `Retry-After` goes with 503 alone, in whole seconds, because clients retry whatever carries it (contract E.9).
+Invariant: nothing but JSON (or, for unrouted paths and wrong methods, nothing at all) leaves a route as an error; no
+traceback does. (What is no HTTP at all reaches no route; the server answers that itself.)
+`Retry-After` goes with 503 alone, in whole seconds, because clients retry whatever carries it (contract E.9).
 """
 
 from __future__ import annotations

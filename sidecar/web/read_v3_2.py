@@ -18,10 +18,10 @@ from flask import Blueprint, Response, current_app, request
 
 from ocr_core.page_text import Line, PageText, Word
 from sidecar.admission import Standing
-from sidecar.errors import DocumentRefusedError
+from sidecar.errors import DocumentRefusedError, QueueFullError
 from sidecar.reading import ReadParameters, require_pages_expression
 from sidecar.results import Operation
-from sidecar.web.bodies import document_chunks, drain
+from sidecar.web.bodies import document_chunks, drain, stop_listening
 from sidecar.web.responses import empty_response, json_response
 from sidecar.web.services import Services, services
 
@@ -30,6 +30,7 @@ MODEL_VERSION = "2022-04-30"
 PREFIX = "/vision/v3.2/read"
 MODEL_VERSION_PATTERN = r"^(latest|\d{4}-\d{2}-\d{2})(-preview)?$"
 _MODEL_VERSION = re.compile(r"(latest|\d{4}-\d{2}-\d{2})(-preview)?", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?", re.ASCII)
 _LANGUAGE = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8}){0,4}", re.ASCII)
 
 bp = Blueprint("read_v3_2", __name__, url_prefix=PREFIX)
@@ -190,12 +191,17 @@ def _admit(one: Services) -> tuple[Standing, ReadParameters, Iterator[bytes]]:
 
 @contextmanager
 def _drained(one: Services) -> Iterator[None]:
-    """Whatever refuses inside, the body is still read to its end."""
+    """Bound the callers; whatever refuses one of them inside, the body is still read to its end."""
+    if not one.callers.acquire(blocking=False):
+        stop_listening(request)
+        raise QueueFullError("too many callers send documents at once", next_step="try again in a moment")
     try:
         yield
     except Exception:
         drain(request, max_bytes=2 * one.settings.max_document_bytes)
         raise
+    finally:
+        one.callers.release()
 
 
 def _parameters() -> ReadParameters:
@@ -218,5 +224,6 @@ def _parameters() -> ReadParameters:
 
 
 def _host() -> str:
-    """Host and port as the client named them."""
-    return request.headers.get("Host") or request.host
+    """Host and port as the client named them; nothing but what a host may be made of is repeated to it."""
+    named = request.headers.get("Host", "")
+    return named if _HOST.fullmatch(named) else services(current_app).settings.listen

@@ -43,7 +43,9 @@ class WebServer(BaseApplication):  # type: ignore[misc]
             "backlog": 1024,
             "accesslog": None,
             "errorlog": "-",
-            "loglevel": "warning",
+            "loglevel": "error",  # its warnings tell client addresses
+            "forwarded_allow_ips": "",
+            "secure_scheme_headers": {},
             "control_socket_disable": True,
             "proc_name": "sidecar-web",
             "post_worker_init": _started,

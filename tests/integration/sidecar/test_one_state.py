@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import cast
@@ -56,6 +57,7 @@ def client_in(state: State) -> FlaskClient:
         ledger=SimpleNamespace(totals=lambda _month=None: [], months=lambda _meter: []),
         admission=FixedAdmission(standing),
         reader=SimpleNamespace(waiting_operations=0),
+        callers=threading.BoundedSemaphore(4),
     )
     return create_app(cast("Services", one)).test_client()
 

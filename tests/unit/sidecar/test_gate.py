@@ -53,6 +53,7 @@ CASES = [
     (replace(HEALTHY, core_problem="gone", core_starting=True), State.STARTING, False),
     (replace(HEALTHY, lease=Lease.AWAITED), State.STARTING, False),
     (replace(HEALTHY, lease=Lease.ABSENT), State.SUSPENDED, False),
+    (replace(HEALTHY, spool_problem="full"), State.SPOOL_UNAVAILABLE, False),
     (replace(HEALTHY, terms_problem="fork"), State.SUSPENDED, False),
     (replace(HEALTHY, ledger_problem="disk"), State.LEDGER_UNAVAILABLE, False),
 ]
