@@ -20,7 +20,6 @@ import click
 import structlog
 
 from licenses.errors import LicensesError
-from licenses.verify import day_text
 from sidecar import __version__
 from sidecar.clock import SystemClock, instant
 from sidecar.errors import (
@@ -188,6 +187,8 @@ def clock() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print facts for machines.")
 def clock_status(words: tuple[str, ...], config: Path | None, as_json: bool) -> None:
     """Tell the effective time beside the wall clock's."""
+    from licenses.verify import day_text
+
     settings = _settings(words, config, process="clock")
     ledger, _ = _open_ledger(settings)
     now = ledger.now()
@@ -215,6 +216,7 @@ def clock_status(words: tuple[str, ...], config: Path | None, as_json: bool) -> 
 @_CONFIG
 def clock_accept(words: tuple[str, ...], config: Path | None) -> None:
     """Believe the wall clock although it jumped ahead. Time never goes back by itself after that."""
+    from licenses.verify import day_text
     from sidecar.timekeeping import accept_clock
 
     settings = _settings(words, config, process="clock")
@@ -229,6 +231,7 @@ def clock_accept(words: tuple[str, ...], config: Path | None) -> None:
 @_CONFIG
 def clock_reset(token: Path, words: tuple[str, ...], config: Path | None) -> None:
     """Set time back to the wall clock's with the vendor's clock-reset TOKEN, which works once."""
+    from licenses.verify import day_text
     from sidecar.timekeeping import reset_clock
 
     settings = _settings(words, config, process="clock")
@@ -326,6 +329,7 @@ def _download_license(settings: Settings) -> None:
     """Fetch the licence file, say what it is and until when."""
     from licenses.device_key import load_device_public
     from licenses.keyring import load_trust_root
+    from licenses.verify import day_text
     from sidecar.billing_client import BillingClient
     from sidecar.license_download import download_license
 
