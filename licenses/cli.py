@@ -58,7 +58,11 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--out", type=FILE, required=True, help="Folder to write to; made with mode 0700 if it is not there.")
-@click.option("--vendor", "domain", help=f"The vendor's domain. [default with --evaluation: {issue.EVALUATION_VENDOR}]")
+@click.option(
+    "--vendor",
+    "domain",
+    help=f"The vendor's domain. [default: vendor.tollgate.example; with --evaluation: {issue.EVALUATION_VENDOR}]",
+)
 @click.option("--evaluation", is_flag=True, help="Mark the keys, and everything that they will sign, as evaluation.")
 @click.option("--roots", type=click.IntRange(1, 4), default=1, show_default=True, help="How many root keys to make.")
 @click.option(
@@ -80,11 +84,15 @@ def keygen(
 ) -> None:
     """Make the vendor's keys and the trust root that customers get."""
     if domain is None and not evaluation:
-        raise click.UsageError("Production keys need --vendor DOMAIN (or give --evaluation).")
+        click.echo(
+            f"No --vendor DOMAIN was given: the record logs will be named after {issue.UNNAMED_VENDOR}. "
+            "That name cannot be changed later.",
+            err=True,
+        )
     if threshold > roots:
         raise click.UsageError(f"{threshold} of {roots} root keys cannot sign: give --roots too.")
     vendor = issue.generate_vendor(
-        domain=domain or issue.EVALUATION_VENDOR,
+        domain=domain or (issue.EVALUATION_VENDOR if evaluation else issue.UNNAMED_VENDOR),
         evaluation=evaluation,
         at=now(),
         root_count=roots,

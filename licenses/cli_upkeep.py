@@ -47,7 +47,13 @@ _FORCE = click.option("--force", is_flag=True, help="Replace the file if it is t
 
 @click.command()
 @click.option("--out", type=FILE, required=True, help="The enrolment to write, for the vendor.")
-@click.option("--state-directory", type=FILE, required=True, help="Of the service; the device key is made if needed.")
+@click.option(
+    "--state-directory",
+    type=FILE,
+    default="/var/lib/sidecar",
+    show_default=True,
+    help="Of the service; the device key is made if needed.",
+)
 @click.option("--output", type=FILE, help="The output mount: its first and last checkpoint go along.")
 @click.option("--operator-id", "--host-id", "operator_id", help="An id that you set yourself; containers see it too.")
 @FACTOR_OPTION

@@ -29,6 +29,7 @@ from licenses.verify import open_license
 TRUST_ROOT_NAME = "trust-root.json"
 REVOKED_NAME = "revoked.json"
 EVALUATION_VENDOR = "evaluation.tollgate.example"
+UNNAMED_VENDOR = "vendor.tollgate.example"
 TRUST_ROOT_YEARS = 20
 
 

@@ -26,14 +26,11 @@ def test_keygen_says_where_and_that_it_is_evaluation(tmp_path, run):
     assert str(tmp_path / "keys" / "trust-root.json") in out
 
 
-def test_production_keygen_wants_a_vendor(tmp_path, run):
+def test_production_keygen_without_a_vendor_names_a_default_and_says_so(tmp_path, run):
     code, _, err = run("keygen", "--out", tmp_path / "keys")
-    assert code == 64
-    assert "--vendor" in err
-    code, out, _ = run("keygen", "--out", tmp_path / "keys", "--vendor", "vendor.example", "--json")
     assert code == 0
-    assert json.loads(out)["evaluation"] is False
-    assert len(json.loads(out)["private_keys"]) == 3
+    assert "vendor.tollgate.example" in err
+    assert (tmp_path / "keys" / "trust-root.json").exists()
 
 
 def test_keygen_twice_is_refused_without_force(site, run):
