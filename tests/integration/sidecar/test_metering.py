@@ -24,6 +24,7 @@ from sidecar.bootstrap import ledger_path, migrate
 from sidecar.errors import LedgerConflictError, LedgerUnavailableError
 from sidecar.ledger import Ledger, UseEvent
 from sidecar.license_mount import LicenseMount
+from sidecar.meter_status import MeterStatus
 from sidecar.metering import Meter, RecordOutput
 from sidecar.settings import Settings
 from tests.fakes.clock import FakeClock
@@ -500,3 +501,20 @@ def test_use_that_stays_unacknowledged_for_too_long_suspends(site: Site) -> None
     site.clock.pass_seconds(86400)
     site.meter.cycle()
     assert not site.licenses.lease_path.exists()
+
+
+def test_output_that_vanishes_between_windows_is_told_before_the_window_closes(site: Site) -> None:
+    def told() -> str:
+        status = MeterStatus.read(site.settings.state_directory)
+        assert status is not None
+        return status.output_problem
+
+    site.meter.watch_output()
+    assert told() == ""
+    site.break_output()
+    site.meter.watch_output()
+    assert str(site.settings.output_directory) in told()
+    assert site.ledger.snapshot(READ_PAGES_METER).failed_cycles == 0
+    site.mend_output()
+    site.meter.watch_output()
+    assert told() == ""

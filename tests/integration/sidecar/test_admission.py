@@ -1,0 +1,129 @@
+"""The gate when its facts go wrong: a core that is not well, a watch that breaks, facts that nobody renews."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from licenses.watch import LicenseView
+from sidecar import admission as admission_module
+from sidecar.admission import Admission, NotServingError
+from sidecar.clock import HighWater
+from sidecar.core_client import CoreClient, CoreHealth
+from sidecar.errors import CoreUnavailableError
+from sidecar.gate import State, Verdict
+from sidecar.settings import Settings
+from tests.fakes.clock import FakeClock
+
+
+def a_core_that_answers(folder: Path, status: str, body: str) -> Path:
+    """A server on a real Unix socket that gives every request the same answer."""
+    path = folder / "core.sock"
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen()
+
+    def serve() -> None:
+        while True:
+            client, _ = server.accept()
+            client.recv(65536)
+            client.sendall(f"HTTP/1.0 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+            client.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        ("500 Oops", '{"error":{"code":"FailedToProcess","message":"no memory"}}'),
+        ("400 Oops", '{"error":{"code":"BadArgument","message":"odd"}}'),
+        ("403 No", '{"error":{"code":"LeaseRefused","message":"no"}}'),
+        ("504 Late", '{"error":{"code":"FailedToProcess","message":"late"}}'),
+        ("200 OK", "nonsense"),
+        ("200 OK", "[]"),
+        ("200 OK", "{}"),
+        ("200 OK", '{"workers":"many","cpu":{"supported":true},"engine":{},"languages":1}'),
+    ],
+)
+def test_whatever_health_answers_is_one_error(tmp_path: Path, status: str, body: str) -> None:
+    core = CoreClient(a_core_that_answers(tmp_path, status, body), tmp_path / "lease", page_seconds=5)
+    with pytest.raises(CoreUnavailableError):
+        core.health()
+
+
+class Facts:
+    """Licences that a test can make break."""
+
+    device = None
+    lease_path = Path("/nowhere")
+
+    def __init__(self) -> None:
+        self.broken = False
+
+    def look(self, at: datetime, floors: object = None) -> LicenseView:
+        if self.broken:
+            raise RuntimeError("a fault nobody thought of")
+        return LicenseView(problem="none")
+
+
+@pytest.fixture
+def facts() -> Facts:
+    return Facts()
+
+
+@pytest.fixture
+def gate(facts: Facts, tmp_path: Path) -> Iterator[Admission]:
+    clock = FakeClock()
+    mark = HighWater(effective_ns=clock.wall_ns, boottime_ns=clock.boottime_ns, boot_id=clock.boot_id)
+    snapshot = SimpleNamespace(high_water=mark, license_floors={}, license_pages={}, failed_cycles=0, failure="")
+    ledger = SimpleNamespace(problem="", snapshot=lambda _meter: snapshot)
+    health = CoreHealth(workers=1, cpu_problem="", engine="x", languages=())
+    one = Admission(
+        settings=Settings(state_directory=tmp_path),
+        clock=clock,
+        ledger=cast("object", ledger),  # type: ignore[arg-type]
+        licenses=cast("object", facts),  # type: ignore[arg-type]
+        core=cast("object", SimpleNamespace(health=lambda: health)),  # type: ignore[arg-type]
+    )
+    yield one
+    one.stop()
+
+
+def serve(gate: Admission) -> None:
+    """As if the last decision had been to serve."""
+    standing = gate._standing
+    gate._standing = admission_module.replace(standing, verdict=Verdict(state=State.ACTIVE, reason="", serves=True))
+    gate._decided = time.monotonic()
+
+
+def test_fault_in_the_watch_closes_the_gate_and_the_watch_goes_on(gate: Admission, facts: Facts) -> None:
+    serve(gate)
+    gate.require()
+    facts.broken = True
+    gate.start()
+    until = time.monotonic() + 5
+    while gate.standing.verdict.serves and time.monotonic() < until:
+        time.sleep(0.02)
+    with pytest.raises(NotServingError, match="nobody thought of"):
+        gate.require()
+    facts.broken = False
+    while gate.standing.verdict.state is not State.UNLICENSED and time.monotonic() < until:
+        time.sleep(0.02)
+    assert gate.standing.verdict.state is State.UNLICENSED
+
+
+def test_facts_that_nobody_renews_admit_nothing(gate: Admission) -> None:
+    serve(gate)
+    gate._decided -= 60
+    with pytest.raises(NotServingError, match="too old"):
+        gate.require()
