@@ -85,7 +85,7 @@ def license_facts(view: LicenseView) -> LicenseFacts | None:
     lic, judgement = view.license, view.judgement
     if lic is None or judgement is None:
         return None
-    pages = next((meter for meter in lic.meters if meter.name == READ_PAGES_METER), None)
+    pages = lic.meter(READ_PAGES_METER)
     return LicenseFacts(
         standing=judgement.standing.name,
         reason=judgement.reason,
@@ -97,14 +97,18 @@ def license_facts(view: LicenseView) -> LicenseFacts | None:
     )
 
 
+def attempts_allowed(settings: Settings, lic: License | None) -> int:
+    """Failed cycles after which queries are refused; only an evaluation licence may leave the standard."""
+    return settings.max_attempts if lic is not None and lic.evaluation else STANDARD_MAX_ATTEMPTS
+
+
 def metering_facts(snapshot: LedgerSnapshot, lic: License | None, settings: Settings) -> dict[str, object]:
     """The part of the ledger that the decision looks at, as keywords of `Facts`."""
-    relaxed = lic is not None and lic.evaluation
     return {
         "pages_used": snapshot.license_pages.get(lic.license_id, 0) if lic else 0,
         "failed_cycles": snapshot.failed_cycles,
         "failure": snapshot.failure,
-        "max_attempts": settings.max_attempts if relaxed else STANDARD_MAX_ATTEMPTS,
+        "max_attempts": attempts_allowed(settings, lic),
         "strict": settings.strict,
     }
 

@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from licenses.model import READ_PAGES_METER, License
 from licenses.usage_log.files import Tally, header_line, record_name, tally_trailer_line, write_once
 from licenses.usage_log.note import sign_checkpoint
 from sidecar import __version__
-from sidecar.admission import license_facts, metering_facts
+from sidecar.admission import attempts_allowed, license_facts, metering_facts
 from sidecar.clock import Clock, EffectiveTime, instant
 from sidecar.errors import LedgerUnavailableError, OutputUnwritableError, unwritable
 from sidecar.gate import WARNING_DAYS, Facts, Verdict, decide
@@ -36,7 +37,6 @@ from sidecar.ledger_terms import LedgerTerms
 from sidecar.license_mount import LicenseMount, LicenseView
 from sidecar.meter_status import MeterStatus
 from sidecar.settings import (
-    STANDARD_MAX_ATTEMPTS,
     STANDARD_MAX_INTERVAL_SECONDS,
     STANDARD_MIN_INTERVAL_SECONDS,
     Settings,
@@ -74,8 +74,11 @@ class RecordOutput:
         self._root = output_directory
         self.folder = output_directory / SERVICE_NAME / instance
 
-    def probe(self) -> None:
+    def probe(self, *, durable: bool = True) -> None:
         """Write and remove a file, as a record file would be written.
+
+        Args:
+            durable: Whether to wait for the disk, as a record file does; a look every few seconds need not.
 
         Raises:
             OutputUnwritableError: It cannot be done; the text says what to do.
@@ -86,7 +89,8 @@ class RecordOutput:
             with probe.open("wb") as out:
                 out.write(b"\n")
                 out.flush()
-                os.fsync(out.fileno())
+                if durable:
+                    os.fsync(out.fileno())
             probe.unlink()
         except OSError as exc:
             raise unwritable(exc, self._root) from exc
@@ -220,15 +224,16 @@ class Meter:
             files = self._deliver()
             self._ledger.cycle_succeeded()
         except (OutputUnwritableError, LedgerUnavailableError) as exc:
-            _log.warning(
-                "the last window stays pending in the ledger", cause=str(exc), next_step=getattr(exc, "next_step", "")
-            )
+            _log.warning("the last window stays pending in the ledger", cause=str(exc), next_step=exc.next_step)
             return CycleOutcome(failed_cycles=-1, failure=str(exc))
         _log.info("window closed at shutdown", file=files[-1].name if files else "")
         return CycleOutcome(failed_cycles=0, failure="", files=tuple(files))
 
-    def plan(self) -> float:
+    def plan(self, latest_ns: int | None = None) -> float:
         """Draw the length of the next window, uniformly between the bounds, and set its deadline on the boot clock.
+
+        Args:
+            latest_ns: CLOCK_BOOTTIME after which the deadline may not lie; None for no such bound.
 
         Returns:
             The length in seconds.
@@ -237,7 +242,8 @@ class Meter:
         if self._settings.has_standard_cadence or self._is_relaxed:
             low, high = self._settings.min_interval_seconds, self._settings.max_interval_seconds
         seconds = self._jitter.uniform(low, high)
-        self._deadline_ns = self._clock.read().boottime_ns + int(seconds * 1e9)
+        deadline_ns = self._clock.read().boottime_ns + int(seconds * 1e9)
+        self._deadline_ns = deadline_ns if latest_ns is None else min(deadline_ns, latest_ns)
         self._publish()
         return seconds
 
@@ -254,7 +260,8 @@ class Meter:
             self._license = before  # entered at the next look, or not in force
             raise
         if self._is_relaxed != relaxed:
-            self.plan()
+            # Other bounds hold now, but the open window never grows by an exchange of licences.
+            self.plan(latest_ns=self._deadline_ns)
         self.mint()
 
     @property
@@ -313,7 +320,7 @@ class Meter:
         """See whether the output mount is well, between two windows; no attempt is counted."""
         before = self._output_problem
         try:
-            self._output.probe()
+            self._output.probe(durable=False)
         except OutputUnwritableError as exc:
             self._output_problem = f"{exc}. {exc.next_step}"
             if not before:
@@ -392,12 +399,11 @@ class Meter:
         """Seal and write every closed window that is not on the output mount yet, oldest first."""
         for record in self._ledger.pending_records():
             if record.root is None:
-                origin = str(record.window["origin"])
-                self._ledger.seal_window(
-                    record,
-                    lambda size, root, origin=origin: sign_checkpoint(origin, size, root, self._device.signing_key),
-                )
+                self._ledger.seal_window(record, partial(self._sign, str(record.window["origin"])))
         return [self._write(record) for record in self._ledger.pending_records()]
+
+    def _sign(self, origin: str, size: int, root: bytes) -> str:
+        return sign_checkpoint(origin, size, root, self._device.signing_key)
 
     def _write(self, record: PendingRecord) -> Path:
         closed = record.window["closed"]
@@ -439,7 +445,7 @@ class Meter:
             self._unpersisted_failures += 1
             count = self._unpersisted_failures
         self._output_problem = ""
-        limit = self._settings.max_attempts if self._is_relaxed else STANDARD_MAX_ATTEMPTS
+        limit = attempts_allowed(self._settings, self._license)
         log = _log.error if count >= limit or count in (1, 5, 8) else _log.warning
         log("metering attempt failed", attempt=count, of=limit, cause=str(exc), next_step=exc.next_step)
         try:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -320,7 +320,7 @@ class Ledger:
             self._keep_time(now)
             return seq + 1
 
-    def seal_window(self, record: PendingRecord, sign: Any) -> None:
+    def seal_window(self, record: PendingRecord, sign: Callable[[int, bytes], str]) -> None:
         """Compute the Merkle root of a closed window and store its signed checkpoint.
 
         Hashing happens outside any transaction, so no request waits for it. Windows are sealed in order.

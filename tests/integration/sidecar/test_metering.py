@@ -518,3 +518,14 @@ def test_output_that_vanishes_between_windows_is_told_before_the_window_closes(s
     site.mend_output()
     site.meter.watch_output()
     assert told() == ""
+
+
+def test_exchange_of_licences_never_lengthens_the_open_window(site: Site) -> None:
+    """From production to evaluation and back, again and again: the deadline only comes nearer."""
+    deadline = site.meter.deadline_ns
+    for sequence in range(2, 12):
+        site.clock.pass_seconds(30)
+        site.license_file.write_bytes(site.vendor.seal(a_license(sequence=sequence, evaluation=sequence % 2 == 0)))
+        site.meter.watch_license()
+        assert site.meter.deadline_ns <= deadline
+        deadline = site.meter.deadline_ns
