@@ -125,6 +125,18 @@ def test_a_lease_that_passed_does_not_pass_when_it_is_over(house: House) -> None
     assert type(refusal(house, header)) is LeaseRefusedError
 
 
+def test_a_lease_cannot_be_replayed_by_setting_the_wall_clock_back(house: House) -> None:
+    """It is over by the boot clock, or of another boot; what the wall clock says lends it nothing."""
+    header = house.header()
+    house.wall.admit(header)
+    house.clock.boottime = LEASE.until_boottime_ms + 1000
+    for days in (-365, -1, 0, 1, 365):
+        house.clock.wall = NOW + timedelta(days=days)
+        assert type(refusal(house, header)) is LeaseRefusedError
+    house.clock.boottime, house.clock.boot = LEASE.from_boottime_ms + 5000, "another-boot"
+    assert type(refusal(house, header)) is LeaseRefusedError
+
+
 def test_a_licence_taken_away_is_missed_within_half_a_second_and_found_again(house: House) -> None:
     header = house.header()
     house.wall.admit(header)
