@@ -7,7 +7,8 @@ Invariants:
 * Every entry has `seq`, `kind`, `wall_ms`, `effective_ms` and `boottime_ms`. A `use` entry has the members of the
   public contract and no others, so no text of a document, no file name and no client address can slip in.
 * A `window` entry is the last of its record file: `opened` and `closed` (moments with `boot_id`), `reason`,
-  `first_seq` and `meters` (the sums of the window). So what a file's header and trailer say is under the seal.
+  `first_seq` and `meters` (the sums of the window), and `product_version`, `license_id`, `license_sequence` and
+  `evaluation` as its header tells them. So what a file's header and trailer say is under the seal.
 """
 
 import hashlib

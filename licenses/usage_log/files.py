@@ -89,6 +89,8 @@ class RecordHeader:
         closed: End of the window (exclusive).
         first_seq: The first entry.
         previous_file_sha256: Of the file before, in hexadecimal; empty in the first.
+        frontier: Merkle frontier of the entries [0, first_seq), the largest subtree first; with it the file is
+            proven though earlier ones are gone. None in files of versions that did not write it.
     """
 
     instance: str
@@ -102,6 +104,7 @@ class RecordHeader:
     closed: Moment
     first_seq: int
     previous_file_sha256: str
+    frontier: tuple[bytes, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,13 +182,20 @@ def header_line(members: Mapping[str, object]) -> bytes:
     """The first line, without line end.
 
     Args:
-        members: Those of `RecordHeader`; `opened` and `closed` as mappings with the members of `Moment`.
+        members: Those of `RecordHeader`; `opened` and `closed` as mappings with the members of `Moment`, `frontier`
+            as hashes, in bytes or hexadecimal; it may be None or left out.
 
     Raises:
         RecordError: One is missing, unknown or of the wrong kind.
     """
+    marks: dict[str, object] = {"record": "header", "schema": SCHEMA, "product": PRODUCT}
+    hashes = members.get("frontier")
+    if hashes is not None:
+        if not isinstance(hashes, (list, tuple)):
+            raise RecordError("a header's frontier must be a list of hashes")
+        marks["frontier"] = [one.hex() if isinstance(one, bytes) else one for one in hashes]
     try:
-        line = canonical({**members, "record": "header", "schema": SCHEMA, "product": PRODUCT})
+        line = canonical({**{name: value for name, value in members.items() if name != "frontier"}, **marks})
         _header_from(line)
     except FormatError as exc:
         raise RecordError(f"a record file cannot begin so: {exc}") from exc
@@ -350,6 +360,7 @@ def _header_from(line: bytes) -> RecordHeader:
     _require_mark(fields, line, "header")
     if fields.text("product") != PRODUCT:
         raise FormatError("the header is of another product")
+    first_seq = fields.integer("first_seq")
     header = RecordHeader(
         instance=fields.text("instance", max_length=64),
         origin=fields.text("origin"),
@@ -360,11 +371,19 @@ def _header_from(line: bytes) -> RecordHeader:
         reason=fields.text("reason", max_length=64),
         opened=Moment.from_fields(fields.nested("opened")),
         closed=Moment.from_fields(fields.nested("closed")),
-        first_seq=fields.integer("first_seq"),
+        first_seq=first_seq,
         previous_file_sha256=_text_or_empty(fields, "previous_file_sha256", _SHA256),
+        frontier=_frontier_from(fields, first_seq) if fields.has("frontier") else None,
     )
     fields.end()
     return header
+
+
+def _frontier_from(fields: Fields, size: int) -> tuple[bytes, ...]:
+    hashes = fields.texts("frontier", max_length=64)
+    if len(hashes) != size.bit_count() or any(_SHA256.fullmatch(one) is None for one in hashes):
+        raise FormatError(f"the header's frontier is not that of {size} entries")
+    return tuple(map(bytes.fromhex, hashes))
 
 
 def _trailer_from(line: bytes) -> RecordTrailer:

@@ -259,7 +259,7 @@ class _InstanceAudit:
         key = next((key for key in self._device_keys if device_id_of(key.raw) == device), None)
         if key is not None and self._report.instance != instance_id_of(key.raw):
             message = f"The instance is not named after the pinned device ({instance_id_of(key.raw)})."
-            self._find(Severity.NOTE, "other_instance_name", "", message)
+            self._find(Severity.TAMPERED, "other_instance_name", "", message)
         return key
 
     # ---- 2. file by file --------------------------------------------------------------------------------------------
@@ -326,9 +326,16 @@ class _InstanceAudit:
         ):
             if not holds:
                 self._find(Severity.TAMPERED, code, where, message)
+        self._audit_frontier(header, where)
         if header.license_id:
             self._licenses[header.license_id] = None
         self._report.evaluation |= header.evaluation
+
+    def _audit_frontier(self, header: RecordHeader, where: str) -> None:
+        known = self._provable and not self._root_broken
+        if known and header.frontier is not None and header.frontier != self._frontier.hashes:
+            message = "The header's frontier is not that of the entries before it."
+            self._find(Severity.TAMPERED, "frontier", where, message)
 
     def _audit_end(
         self, header: RecordHeader, trailer: RecordTrailer, where: str, following: int, audit: "_FileTotals"
@@ -366,7 +373,9 @@ class _InstanceAudit:
         except FormatError as exc:
             self._find(Severity.TAMPERED, "malformed", where, f"The entry that closes the window is malformed: {exc}.")
             return
-        if (header.opened, header.closed, header.reason, header.first_seq) != (opened, closed, reason, first_seq):
+        bounds = (header.opened, header.closed, header.reason, header.first_seq)
+        context_differs = any(audit.window.get(name, one) != one for name, one in _context_of(header).items())
+        if bounds != (opened, closed, reason, first_seq) or context_differs:
             message = "The header does not tell the window that the sealed entries tell."
             self._find(Severity.TAMPERED, "header", where, message)
         if told != meters:
@@ -668,6 +677,16 @@ def _integer(members: Mapping[str, JsonValue], name: str) -> int:
     if not isinstance(value, int):
         raise RecordError(f"{name} is not an integer")
     return value
+
+
+def _context_of(header: RecordHeader) -> Mapping[str, JsonValue]:
+    """What a window entry of newer versions tells as the header does."""
+    return {
+        "product_version": header.product_version,
+        "license_id": header.license_id,
+        "license_sequence": header.license_sequence,
+        "evaluation": header.evaluation,
+    }
 
 
 def _is_licence_of(header: RecordHeader, entry: Mapping[str, JsonValue]) -> bool:

@@ -27,7 +27,17 @@ WINDOW_MS = 12 * 60 * 1000
 class FakeMeter:
     """Writes one instance's records below `<output>/computervisionread/<instance>`."""
 
-    def __init__(self, output: Path, *, device: SigningKey | None = None, vendor: str = VENDOR_DOMAIN) -> None:
+    def __init__(
+        self,
+        output: Path,
+        *,
+        device: SigningKey | None = None,
+        vendor: str = VENDOR_DOMAIN,
+        with_frontier: bool = True,
+        with_context: bool = True,
+    ) -> None:
+        """Write below `output`; without frontier or context as the versions did that knew neither."""
+        self.with_frontier, self.with_context = with_frontier, with_context
         self.device = device or SigningKey.generate("device")
         raw = self.device.verifying.raw
         self.instance = instance_id_of(raw)
@@ -97,19 +107,25 @@ class FakeMeter:
         first_seq, closed = self.size - len(self._pending), self.moment()
         bounds = {"opened": self._opened, "closed": closed, "reason": reason, "first_seq": first_seq}
         pages = sum(line["meter"]["quantity"] for line in map(json.loads, self._pending) if line["kind"] == "use")
-        self.entry("window", **bounds, meters=[{"name": READ_PAGES_METER, "quantity": pages}] if pages else [])
+        context = {
+            "product_version": "0.1.0",
+            "license_id": self.license_id,
+            "license_sequence": 1,
+            "evaluation": self.evaluation,
+        }
+        meters = [{"name": READ_PAGES_METER, "quantity": pages}] if pages else []
+        self.entry("window", **bounds, **(context if self.with_context else {}), meters=meters)
+        frontier_before = self.frontier.hashes
         self.frontier.extend(map(leaf_hash, self._pending))
         root = self.frontier.root()
         header = header_line(
             {
                 **bounds,
+                **context,
                 "instance": self.instance,
                 "origin": self.origin,
-                "product_version": "0.1.0",
-                "license_id": self.license_id,
-                "license_sequence": 1,
-                "evaluation": self.evaluation,
                 "previous_file_sha256": self.previous_sha256,
+                "frontier": frontier_before if self.with_frontier else None,
             }
         )
         at = datetime.fromtimestamp(self.now_ms / 1000, UTC)

@@ -137,11 +137,35 @@ def _header(meter: FakeMeter) -> dict[str, object]:
         {"previous_file_sha256": "x"},
         {"extra": 1},
         {"license_sequence": 1.0},
+        {"frontier": ["0" * 64]},
+        {"frontier": "0" * 64},
+        {"frontier": {}},
     ],
 )
 def test_header_without_sense_is_not_written(meter, changes):
     with pytest.raises(RecordError):
         header_line({**_header(meter), **changes})
+
+
+@pytest.mark.parametrize("spelling", [bytes, bytes.hex], ids=["bytes", "hexadecimal"])
+def test_frontier_is_told_and_read(meter, spelling):
+    hashes = tuple(bytes([number]) * 32 for number in (1, 2))
+    line = header_line({**_header(meter), "first_seq": 5, "frontier": [spelling(one) for one in hashes]})
+    assert json.loads(line)["frontier"] == [one.hex() for one in hashes]
+    path = meter.files[0].with_name("5-6.jsonl")
+    path.write_bytes(line + b"\n" + b"\n".join([*meter.lines, trailer_line([], size=6, root=root_of([]))]) + b"\n")
+    assert parse_record_file(path).header.frontier == hashes
+
+
+@pytest.mark.parametrize("hashes", [["0" * 64] * 2, ["0" * 64], ["0" * 64, "g" * 64], ["0" * 64, "1" * 63], []])
+def test_frontier_of_another_size_or_form_is_refused(meter, hashes):
+    with pytest.raises(RecordError):
+        header_line({**_header(meter), "first_seq": 5, "frontier": hashes})
+
+
+def test_header_without_a_frontier_is_read(meter):
+    line = header_line({**_header(meter), "frontier": None})
+    assert "frontier" not in json.loads(line)
 
 
 def test_header_may_tell_of_no_licence_and_no_file_before(meter):
