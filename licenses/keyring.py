@@ -150,10 +150,27 @@ class TrustRoot:
             RevokedKeyError: Only keys signed it that were taken back.
             LicensesError: It is malformed, or not signed as this root demands.
         """
+        return self._opened(blob, payload_type, self.issuing_keys, self.second_issuing_keys, max_bytes)
+
+    def open_acknowledged(self, blob: bytes, payload_type: str, *, max_bytes: int = MAX_BYTES) -> envelope.Opened:
+        """Verify what ack keys sign: an acknowledgement of usage.
+
+        Raises:
+            RevokedKeyError: Only keys signed it that were taken back.
+            LicensesError: It is malformed, or not signed as this root demands.
+        """
+        return self._opened(blob, payload_type, self.ack_keys, {}, max_bytes)
+
+    def _opened(
+        self,
+        blob: bytes,
+        payload_type: str,
+        keys: Mapping[KeyId, VerifyingKey],
+        second_keys: Mapping[KeyId, VerifyingKey],
+        max_bytes: int,
+    ) -> envelope.Opened:
         try:
-            return envelope.open_signed(
-                blob, payload_type, self.issuing_keys, second_keys=self.second_issuing_keys, max_bytes=max_bytes
-            )
+            return envelope.open_signed(blob, payload_type, keys, second_keys=second_keys, max_bytes=max_bytes)
         except UntrustedKeyError as exc:
             claimed = envelope.unverified_payload(blob, payload_type, max_bytes=max_bytes)
             taken_back = sorted(set(claimed.key_ids) & set(self.revoked_key_ids))

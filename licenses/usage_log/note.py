@@ -1,18 +1,21 @@
-"""Checkpoints as signed notes: the C2SP formats signed-note and tlog-checkpoint, with Ed25519.
+"""Checkpoints as signed notes: the C2SP formats signed-note, tlog-checkpoint and tlog-cosignature, with Ed25519.
 
 Invariants:
 
 * The signature covers the text up to and including the line end before the blank line.
 * A key is known by name *and* key hash: signatures of others are ignored, a known key's bad one refuses the note.
-* The key's name is the log's origin, "<vendor domain>/<device id>".
+* A device's key is named like its log, "<vendor domain>/<device id>"; the vendor's ack keys are all named
+  "<vendor domain>/ack", and their key hashes tell them apart.
+* A cosignature (version 1) is a timestamped signature of another type than a log's own, so neither passes as the other.
 """
 
 import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from licenses.errors import BadSignatureError, RecordError, UntrustedKeyError
 from licenses.keys import SigningKey, VerifyingKey
@@ -23,6 +26,8 @@ MAX_NOTE_BYTES = 64 * 1024
 MAX_SIGNATURES = 32
 
 _ED25519 = b"\x01"
+_COSIGNATURE = b"\x04"
+_MAX_SECONDS = 253_402_300_799  # the last second of the year 9999
 _DASH = "\u2014 "
 _NAME = re.compile(r"[^\s+\x00-\x1f\x7f]{1,200}")
 _FOREIGN = re.compile("[\x00-\x09\x0b-\x1f\ud800-\udfff]")
@@ -56,14 +61,44 @@ class Checkpoint:
         return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode('ascii')}\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Cosigned:
+    """A log's state that a witness vouches for.
+
+    Attributes:
+        checkpoint: The state.
+        key: The witness's key.
+        at: UTC instant of the cosignature, to the second.
+    """
+
+    checkpoint: Checkpoint
+    key: VerifyingKey
+    at: datetime
+
+
 def key_hash(name: str, key: VerifyingKey) -> bytes:
     """The four bytes that, with the name, say which key signed: SHA-256(name LF 0x01 key)[:4]."""
-    return hashlib.sha256(name.encode("utf-8") + b"\n" + _ED25519 + key.raw).digest()[:4]
+    return _hash_of(name, key, _ED25519)
 
 
 def verifier_text(name: str, key: VerifyingKey) -> str:
     """The key as other tools for signed notes take it: "name+hash+base64"."""
     return f"{name}+{key_hash(name, key).hex()}+{base64.b64encode(_ED25519 + key.raw).decode('ascii')}"
+
+
+def cosigner_name(vendor: str) -> str:
+    """The name of a vendor's ack keys in cosignatures."""
+    return f"{vendor}/ack"
+
+
+def cosigner_hash(name: str, key: VerifyingKey) -> bytes:
+    """The four bytes that, with the name, say which key cosigned: SHA-256(name LF 0x04 key)[:4]."""
+    return _hash_of(name, key, _COSIGNATURE)
+
+
+def cosigner_text(name: str, key: VerifyingKey) -> str:
+    """A witness's key as other tools take it: "name+hash+base64"."""
+    return f"{name}+{cosigner_hash(name, key).hex()}+{base64.b64encode(_COSIGNATURE + key.raw).decode('ascii')}"
 
 
 def sign_note(text: str, name: str, key: SigningKey) -> str:
@@ -127,6 +162,69 @@ def open_checkpoint(text: str, keys: Mapping[str, VerifyingKey]) -> Checkpoint:
     return _checkpoint_from(open_note(text, keys))
 
 
+def cosign(note: str, name: str, key: SigningKey, at: datetime) -> str:
+    """Add a witness's cosignature to a signed checkpoint.
+
+    Args:
+        note: The checkpoint, signed by its log; the caller has verified that.
+        name: The witness's name.
+        key: The witness's key.
+        at: The instant, aware UTC.
+
+    Returns:
+        The note with one more line.
+
+    Raises:
+        RecordError: It is no checkpoint, has too many signatures, or name or instant have no such form.
+    """
+    text, signatures = _take_apart(note)
+    _checkpoint_from(text)
+    seconds = int(at.timestamp())
+    if _NAME.fullmatch(name) is None or not 0 <= seconds <= _MAX_SECONDS or len(signatures) == MAX_SIGNATURES:
+        raise RecordError("the checkpoint cannot be cosigned so")
+    signed = (
+        cosigner_hash(name, key.verifying) + seconds.to_bytes(8, "big") + key.sign(_cosigned_message(text, seconds))
+    )
+    return f"{note}{_DASH}{name} {base64.b64encode(signed).decode('ascii')}\n"
+
+
+def open_cosigned(note: str, name: str, keys: Collection[VerifyingKey]) -> Cosigned:
+    """Verify a witness's cosignature on a checkpoint. Who signed the checkpoint itself is not looked at.
+
+    Args:
+        note: The whole note.
+        name: The witness's name.
+        keys: The keys to believe under that name.
+
+    Returns:
+        What is vouched for, by the first good cosignature.
+
+    Raises:
+        RecordError: It is no checkpoint, or a cosignature is malformed.
+        UntrustedKeyError: None of the keys has cosigned it.
+        BadSignatureError: A cosignature of one of the keys does not hold.
+    """
+    text, signatures = _take_apart(note)
+    known = {cosigner_hash(name, key): key for key in keys}
+    found: Cosigned | None = None
+    for claimed_name, claimed_hash, signature in signatures:
+        key = known.get(claimed_hash)
+        if claimed_name != name or key is None:
+            continue
+        seconds = int.from_bytes(signature[:8], "big")
+        if len(signature) != 8 + 64 or seconds > _MAX_SECONDS:
+            raise RecordError(f"the cosignature of {name} is malformed")
+        if not key.is_signature(signature[8:], _cosigned_message(text, seconds)):
+            raise BadSignatureError(f"the cosignature of {name} does not fit the checkpoint")
+        found = found or Cosigned(_checkpoint_from(text), key, datetime.fromtimestamp(seconds, UTC))
+    if found is None:
+        raise UntrustedKeyError(
+            f"no trusted key of {name} has cosigned the checkpoint",
+            next_step="Check that the acknowledgement and the trust root come from the same vendor.",
+        )
+    return found
+
+
 def unverified_checkpoint(text: str) -> Checkpoint:
     """Read a checkpoint without believing it.
 
@@ -134,6 +232,14 @@ def unverified_checkpoint(text: str) -> Checkpoint:
         RecordError: It is no checkpoint.
     """
     return _checkpoint_from(_take_apart(text)[0])
+
+
+def _hash_of(name: str, key: VerifyingKey, kind: bytes) -> bytes:
+    return hashlib.sha256(name.encode("utf-8") + b"\n" + kind + key.raw).digest()[:4]
+
+
+def _cosigned_message(text: str, seconds: int) -> bytes:
+    return f"cosignature/v1\ntime {seconds}\n{text}".encode()
 
 
 def _take_apart(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:

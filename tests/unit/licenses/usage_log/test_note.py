@@ -1,18 +1,24 @@
 """Checkpoints: the C2SP formats, and nothing that only resembles them."""
 
 import base64
+from datetime import UTC, datetime
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from licenses.errors import BadSignatureError, LicensesError, RecordError, UntrustedKeyError
-from licenses.keyring import KeyId, SigningKey
+from licenses.keyring import KeyId, SigningKey, VerifyingKey
 from licenses.usage_log.note import (
     Checkpoint,
+    cosign,
+    cosigner_hash,
+    cosigner_name,
+    cosigner_text,
     key_hash,
     open_checkpoint,
+    open_cosigned,
     open_note,
     sign_checkpoint,
     sign_note,
@@ -182,3 +188,110 @@ def test_checkpoint_without_sense_is_not_signed(origin, size, root):
 def test_text_without_the_form_of_a_note_is_not_signed(text):
     with pytest.raises(RecordError):
         sign_note(text, ORIGIN, KEY)
+
+
+# A checkpoint of a public test log as its mirror served it, with the cosignatures of public witnesses; and their keys.
+WITNESSED = (
+    "arche2025h1.staging.ct.transparency.dev\n"
+    "1432088532\n"
+    "U7WM79jrzyhGZ5/GUBTpM7NzwdyfFx61t3RovgcC4Ro=\n"
+    "\n"
+    "\u2014 arche2025h1.staging.ct.transparency.dev "
+    "ui8GwCF1+kWqZrxGdhj4aX3gcw7XUlXQQabg/27lefwhUkzbC3NygNI75MdhL1bfTW9g8Ei59RA23oHP7Ry1k3ZFWwQ=\n"
+    "\u2014 witness1.smartit.nu/witness1 pIyCDwAAAABqEiEghIp82KWebrw7/oHQwlTAm3g2RKS4+eebl8eO0WH+/iEcxZ75W3u5hNI7TOQ"
+    "tmJbqmNWVuE0tgh0XwzdZsDsUAQ==\n"
+    "\u2014 remora.n621.de 2net5wAAAABqEiEgPlfF3V06o0Y+fHM+J5J9s27wgxxcOVSpZ/2g/KSiXCg9DEZI+aVCIobWX9sXTynk5XeU/zZ0WBx"
+    "tqB0DrAWfBw==\n"
+)
+WITNESSES = [
+    "remora.n621.de+da77ade7+BOvN63jn/bLvkieywe8R6UYAtVtNbZpXh34x7onlmtw2",
+    "witness1.smartit.nu/witness1+a48c820f+BPSFWg9G6KPiO7QPryYO5Xq4oYJJ+kAvLKLSimDhoxMO",
+]
+# The log's own key, which signs as logs do.
+WITNESSED_LOG = "arche2025h1.staging.ct.transparency.dev+ba2f06c0+AU0vHmlGCS/PdN8b2OaGmKprLI8HKM+dJ472xgFYh15f"
+
+
+def _known(text: str) -> tuple[str, VerifyingKey]:
+    name, _, encoded = text.split("+", 2)
+    return name, VerifyingKey(KeyId(name), Ed25519PublicKey.from_public_bytes(base64.b64decode(encoded)[1:]))
+
+
+@pytest.mark.parametrize("text", WITNESSES)
+def test_cosignatures_of_public_witnesses_hold(text):
+    name, key = _known(text)
+    assert cosigner_text(name, key) == text
+    cosigned = open_cosigned(WITNESSED, name, [key])
+    assert (cosigned.checkpoint.size, cosigned.at) == (1432088532, datetime(2026, 5, 23, 21, 50, 24, tzinfo=UTC))
+    for changed in (WITNESSED.replace("\n1432088532\n", "\n1432088531\n"), WITNESSED.replace("AABqEiEg", "AABqEiEh")):
+        with pytest.raises(BadSignatureError):
+            open_cosigned(changed, name, [key])
+
+
+def test_log_of_the_witnessed_checkpoint_signed_it_too():
+    name, key = _known(WITNESSED_LOG)
+    assert verifier_text(name, key) == WITNESSED_LOG
+    assert open_checkpoint(WITNESSED, {name: key}).size == 1432088532
+    with pytest.raises(UntrustedKeyError):
+        open_cosigned(WITNESSED, name, [key])
+
+
+WITNESS, WITNESS_NAME, AT = (
+    SigningKey.generate("ack"),
+    cosigner_name("vendor.example"),
+    datetime(2027, 1, 15, tzinfo=UTC),
+)
+COSIGNED = cosign(NOTE, WITNESS_NAME, WITNESS, AT)
+
+
+def test_cosignature_is_read_back_and_leaves_the_logs_own():
+    found = open_cosigned(COSIGNED, WITNESS_NAME, [OTHER.verifying, WITNESS.verifying])
+    assert (found.checkpoint.size, found.key, found.at) == (7, WITNESS.verifying, AT)
+    assert open_checkpoint(COSIGNED, KEYS) == found.checkpoint
+
+
+def test_cosignature_does_not_pass_for_the_logs_signature_nor_the_other_way_round():
+    with pytest.raises(UntrustedKeyError):
+        open_checkpoint(cosign(NOTE, ORIGIN, OTHER, AT), {ORIGIN: OTHER.verifying})
+    with pytest.raises(UntrustedKeyError):
+        open_cosigned(NOTE, ORIGIN, [KEY.verifying])
+
+
+def test_witness_of_another_name_or_key_is_not_believed():
+    for name, key in ((WITNESS_NAME, OTHER), ("other.example/ack", WITNESS)):
+        with pytest.raises(UntrustedKeyError):
+            open_cosigned(COSIGNED, name, [key.verifying])
+
+
+def test_first_of_two_cosignatures_is_told_and_both_must_hold():
+    twice = cosign(COSIGNED, WITNESS_NAME, WITNESS, datetime(2027, 1, 16, tzinfo=UTC))
+    assert open_cosigned(twice, WITNESS_NAME, [WITNESS.verifying]).at == AT
+    forged = _line(WITNESS_NAME, cosigner_hash(WITNESS_NAME, WITNESS.verifying) + bytes(72))
+    with pytest.raises(BadSignatureError):
+        open_cosigned(COSIGNED + forged, WITNESS_NAME, [WITNESS.verifying])
+
+
+@pytest.mark.parametrize("signature", [bytes(64), bytes(71), bytes(73), b"\xff" * 72], ids=["64", "71", "73", "time"])
+def test_malformed_cosignature_is_refused(signature):
+    forged = _line(WITNESS_NAME, cosigner_hash(WITNESS_NAME, WITNESS.verifying) + signature)
+    with pytest.raises(RecordError):
+        open_cosigned(NOTE + forged, WITNESS_NAME, [WITNESS.verifying])
+
+
+def test_only_checkpoints_are_cosigned():
+    full = NOTE + _line("x", bytes(68)) * 31
+    for note, name in ((sign_note("hello\n", ORIGIN, KEY), WITNESS_NAME), (NOTE, "a b"), (full, WITNESS_NAME)):
+        with pytest.raises(RecordError):
+            cosign(note, name, WITNESS, AT)
+
+
+@given(st.integers(0, len(COSIGNED) - 1), st.characters())
+def test_no_character_of_a_cosigned_note_can_change(position, other):
+    if COSIGNED[position] == other:
+        return
+    with pytest.raises(LicensesError):
+        _open_both(COSIGNED[:position] + other + COSIGNED[position + 1 :])
+
+
+def _open_both(note: str) -> None:
+    open_cosigned(note, WITNESS_NAME, [WITNESS.verifying])
+    open_checkpoint(note, KEYS)
