@@ -1,109 +1,40 @@
-"""The ledger's reads and writes.
+"""The ledger's writes.
 
 Invariant: an entry, its idempotency key, the totals and the high water commit in one `BEGIN IMMEDIATE` transaction
 with `synchronous=FULL`, or not at all. Callers that wait together are committed together, each learning its own
 outcome. A window is closed by appending its `window` entry and its `seal` row in one transaction; sealing and writing
-the record file follow, each step repeatable after a crash.
+the record file follow, each step repeatable after a crash. On a full disk the reserve is given up for what must still
+be written down (faults, windows, time), never for a use.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 import threading
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlite_utils.db import Database
 
-from licenses.usage_log.entry import encode_entry, leaf_hash
-from licenses.usage_log.merkle import Frontier
-from sidecar.clock import Clock, EffectiveTime, HighWater, effective_time, instant, month_of
+from licenses.usage_log.entry import encode_entry, leaf_hash, parse_entry, read_use
+from sidecar.clock import Clock, EffectiveTime, effective_time, month_of
 from sidecar.errors import LedgerConflictError, LedgerUnavailableError
+from sidecar.ledger.database import connect, is_full, unavailable
 from sidecar.ledger.migrations import LEDGER_MIGRATIONS
+from sidecar.ledger.queries import SIZE_SQL, LedgerReader, high_water
+from sidecar.ledger.reserve import DiskReserve
+from sidecar.ledger.use_form import UseForm, use_line
+from sidecar.ledger.values import PendingRecord, UseEvent, content_sha256
 
-CONTAINER_TYPE = "ComputerVision.ComputerVisionRead"
-API_TYPE = "computervision"
-_BUSY_SECONDS = 10.0
-_CHUNK = 2000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UseEvent:
-    """One page read: what is counted, and the key under which it is counted once.
-
-    Attributes:
-        operation_id: GUID of the operation, lower case.
-        page: 1-based page of the source document.
-        meter: Meter name.
-        quantity: Units, at least one.
-        license_id: Licence under which the page was read.
-    """
-
-    operation_id: str
-    page: int
-    meter: str
-    license_id: str
-    quantity: int = 1
-
-    @property
-    def event_id(self) -> str:
-        """Idempotency key."""
-        return f"{self.operation_id}/{self.page}"
-
-    def content_sha256(self) -> bytes:
-        """Digest of what may not change between two reports of the same event (times and licence may)."""
-        text = f"{self.operation_id}\n{self.page}\n{self.meter}\n{self.quantity}"
-        return hashlib.sha256(text.encode("ascii")).digest()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerSnapshot:
-    """What the decision needs to know of the ledger, read in one go.
-
-    Attributes:
-        high_water: Highest effective time committed to; None in a ledger without entries.
-        failed_cycles: Consecutive failed metering cycles.
-        failure: Cause of the last failed cycle; empty after a success.
-        license_pages: Pages counted under each licence id, for the meter asked.
-        size: Number of entries.
-        sealed_size: Entries covered by the newest seal.
-        pending_files: Closed windows whose record file is not on the output mount yet.
-        license_floors: The highest sequence ever in force, by licence id.
-    """
-
-    high_water: HighWater | None
-    failed_cycles: int
-    failure: str
-    license_pages: Mapping[str, int]
-    size: int
-    sealed_size: int
-    pending_files: int
-    license_floors: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PendingRecord:
-    """A closed window on its way to the output mount.
-
-    Attributes:
-        first_seq: First entry of the window.
-        size: Number of entries in the ledger up to and including its `window` entry.
-        window: Bounds, counts and licence in force, as the record file's header tells them.
-        root: Merkle root at `size`; None until sealed.
-        note: The signed checkpoint; None until sealed.
-    """
-
-    first_seq: int
-    size: int
-    window: dict[str, Any]
-    root: bytes | None
-    note: str | None
+# What the header of a record file and the entry that closes its window both tell.
+_SEALED_CONTEXT = ("product_version", "license_id", "license_sequence", "evaluation")
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -115,24 +46,25 @@ class _Ticket:
 
 
 def prepare(path: Path) -> None:
-    """Create the ledger if there is none and bring its schema up to date.
+    """Create the ledger if there is none, bring its schema up to date, and lay the disk reserve.
 
     Raises:
         LedgerUnavailableError: The file cannot be created, opened or migrated.
     """
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        connection = _connect(path)
+        connection = connect(path)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             LEDGER_MIGRATIONS.apply(Database(connection, execute_plugins=False))
         finally:
             connection.close()
     except (OSError, sqlite3.Error) as exc:
-        raise _unavailable(exc, path) from exc
+        raise unavailable(exc, path) from exc
+    DiskReserve(path.parent).restore()
 
 
-class Ledger:
+class Ledger(LedgerReader):
     """One process's hold on the ledger. Safe to share between threads.
 
     Args:
@@ -140,42 +72,45 @@ class Ledger:
         clock: Where times come from.
         instance: The instance's id, written into each entry as `containerId`.
         version: Product version, written as `containerVersion`.
+
+    Raises:
+        LedgerUnavailableError: It cannot be opened, or its schema is not up to date.
     """
 
     def __init__(self, path: Path, *, clock: Clock, instance: str, version: str) -> None:
-        self._path = path
-        self._clock = clock
+        super().__init__(path, clock=clock)
         self._instance = instance
         self._version = version
         self._queue: list[_Ticket] = []
         self._queue_lock = threading.Lock()
         self._write_lock = threading.Lock()
-        self._read_lock = threading.Lock()
+        self._forms: dict[str, int] = {}
         self._problem = ""
+        self._reserve = DiskReserve(path.parent)
         try:
-            self._writer = Database(_connect(path), execute_plugins=False)
-            self._reader = Database(_connect(path), execute_plugins=False)
-            if LEDGER_MIGRATIONS.pending(self._reader):
-                raise LedgerUnavailableError(
-                    f"{path}: the ledger has not been brought up to date",
-                    next_step="run 'sidecar migrate' once before anything serves",
-                )
-            self._reader.execute("PRAGMA query_only=ON")
+            self._writer = Database(connect(path), execute_plugins=False)
         except sqlite3.Error as exc:
-            raise _unavailable(exc, path) from exc
+            super().close()
+            raise unavailable(exc, path) from exc
 
     @property
     def problem(self) -> str:
-        """Why the last write failed; empty after one that succeeded."""
-        return self._problem
+        """Why no use can be recorded now; empty when the last write succeeded and the disk has room."""
+        if self._problem:
+            return self._problem
+        return self._full().args[0] if self._reserve.is_spent else ""
 
     def close(self) -> None:
         """Close both connections."""
-        with self._write_lock, self._read_lock:
+        with self._write_lock:
             self._writer.close()
-            self._reader.close()
+        super().close()
 
-    # ---- writing ----------------------------------------------------------------------------------------------------
+    def restore_reserve(self) -> bool:
+        """Take the disk reserve back if there is room again; whether it is there now."""
+        return self._reserve.restore()
+
+    # ---- uses -------------------------------------------------------------------------------------------------------
 
     def record_use(self, events: Sequence[UseEvent]) -> int:
         """Commit one `use` entry per event, durably; an event that is there already is not counted again.
@@ -201,25 +136,32 @@ class Ledger:
             raise ticket.error
         return ticket.counted
 
+    # ---- other entries ----------------------------------------------------------------------------------------------
+
     def append(self, kind: str, fields: Mapping[str, Any]) -> int:
         """Commit one entry that is not a use; its common fields are filled in here.
 
         Returns:
             The entry's sequence number.
         """
-        with self._write_lock, self._transaction():
+
+        def work() -> int:
             now = self._now()
-            seq = self._next_seq()
-            self._insert(seq, kind, now, fields)
+            seq = self._insert(kind, now, fields)
             self._keep_time(now)
             return seq
 
+        return self._write(work)
+
     def keep_time(self) -> EffectiveTime:
         """Persist the present effective time as the new high water."""
-        with self._write_lock, self._transaction():
+
+        def work() -> EffectiveTime:
             now = self._now()
             self._keep_time(now)
             return now
+
+        return self._write(work)
 
     def note_license(self, fields: Mapping[str, Any], *, in_force: tuple[str, int] | None) -> None:
         """Enter which licence is in force, and remember its sequence so that no older file may take its place.
@@ -228,9 +170,10 @@ class Ledger:
             fields: Of the `license` entry.
             in_force: Id and sequence of the licence in force; None when none is.
         """
-        with self._write_lock, self._transaction():
+
+        def work() -> None:
             now = self._now()
-            self._insert(self._next_seq(), "license", now, fields)
+            self._insert("license", now, fields)
             if in_force is not None:
                 self._writer.execute(
                     """INSERT INTO license_floor(license_id, sequence) VALUES (?, ?)
@@ -239,10 +182,34 @@ class Ledger:
                 )
             self._keep_time(now)
 
-    def license_floors(self) -> Mapping[str, int]:
-        """The highest sequence ever in force, by licence id."""
-        with self._reading() as db:
-            return _license_floors(db)
+        self._write(work)
+
+    def note_ack(self, size: int, cosigned: str, fields: Mapping[str, Any], *, root: bytes | None = None) -> bool:
+        """Enter that the vendor has acknowledged the first `size` entries.
+
+        Args:
+            size: Entries acknowledged; the caller has compared the root.
+            cosigned: The checkpoint with the vendor's cosignature.
+            fields: Of the `ack` entry.
+            root: Merkle root at `size`; computed when not given.
+
+        Returns:
+            False when that size was acknowledged before; nothing is written then.
+        """
+        root = self.root_at(size) if root is None else root
+
+        def work() -> bool:
+            if self._writer.execute("SELECT 1 FROM ack WHERE size = ?", [size]).fetchone() is not None:
+                return False
+            now = self._now()
+            seq = self._insert("ack", now, fields)
+            self._writer.execute(
+                "INSERT INTO ack(size, root, cosigned, seq) VALUES (?, ?, ?, ?)", [size, root, cosigned, seq]
+            )
+            self._keep_time(now)
+            return True
+
+        return self._write(work)
 
     def adopt_time(self, effective_ns: int, fields: Mapping[str, Any], *, token_id: str = "") -> EffectiveTime:
         """Make another instant the high water, with a `clock` entry as evidence.
@@ -258,7 +225,8 @@ class Ledger:
         Raises:
             LedgerConflictError: The token was used before, or time would go down without one; nothing was changed.
         """
-        with self._write_lock, self._transaction():
+
+        def work() -> EffectiveTime:
             before = self._now()
             if token_id:
                 self._use_token(token_id)
@@ -266,9 +234,36 @@ class Ledger:
                 raise LedgerConflictError(
                     "time can only be set back with a clock-reset token", next_step="ask the vendor for one"
                 )
-            self._insert(self._next_seq(), "clock", before, {**fields, "to_effective_ms": effective_ns // 1_000_000})
+            self._insert("clock", before, {**fields, "to_effective_ms": effective_ns // 1_000_000})
             self._keep_time(EffectiveTime(ns=effective_ns, quarantined=False, reading=before.reading))
             return before
+
+        return self._write(work)
+
+    def cycle_failed(self, failure: str, fields: Mapping[str, Any]) -> int:
+        """Count one more failed cycle, with a `fault` entry as evidence.
+
+        Returns:
+            Consecutive failed cycles, this one included.
+        """
+
+        def work() -> int:
+            now = self._now()
+            self._keep_time(now)
+            self._writer.execute("UPDATE hwm SET failed_cycles = failed_cycles + 1, failure = ?", [failure])
+            count = int(self._writer.execute("SELECT failed_cycles FROM hwm").fetchone()[0])
+            self._insert("fault", now, {**fields, "failed_cycles": count})
+            return count
+
+        return self._write(work)
+
+    def cycle_succeeded(self) -> None:
+        """Reset the count of failed cycles."""
+        self._write(
+            lambda: self._writer.execute("UPDATE hwm SET failed_cycles = 0, failure = '' WHERE failed_cycles > 0")
+        )
+
+    # ---- windows ----------------------------------------------------------------------------------------------------
 
     def close_window(self, reason: str, context: Mapping[str, Any]) -> int:
         """Close the open window: append its `window` entry and register it for sealing.
@@ -280,45 +275,7 @@ class Ledger:
         Returns:
             The ledger's size after the `window` entry.
         """
-        with self._write_lock, self._transaction():
-            now = self._now()
-            last = self._writer.execute(
-                "SELECT size, window, cumulative FROM seal ORDER BY size DESC LIMIT 1"
-            ).fetchone()
-            first_seq, opened, before = (
-                (0, None, {}) if last is None else (last[0], json.loads(last[1]), json.loads(last[2]))
-            )
-            cumulative = dict(self._writer.execute("SELECT meter, sum(qty) FROM total GROUP BY meter").fetchall())
-            sums = {
-                meter: qty - before.get(meter, 0) for meter, qty in cumulative.items() if qty != before.get(meter, 0)
-            }
-            closed = {**_times(now), "boot_id": now.reading.boot_id}
-            origin = opened["origin"] if opened else context["origin"]
-            bounds = {"opened": opened["closed"] if opened else self._birth(closed), "closed": closed}
-            seq = self._next_seq()
-            self._insert(
-                seq,
-                "window",
-                now,
-                {
-                    **bounds,
-                    "reason": reason,
-                    "first_seq": first_seq,
-                    "meters": [{"name": name, "quantity": qty} for name, qty in sorted(sums.items())],
-                },
-            )
-            self._writer.execute(
-                "INSERT INTO seal(size, first_seq, window, cumulative) VALUES (?, ?, ?, ?)",
-                [
-                    seq + 1,
-                    first_seq,
-                    # The log's name never changes, whatever trust root is found later.
-                    json.dumps({**context, **bounds, "reason": reason, "origin": origin}),
-                    json.dumps(cumulative),
-                ],
-            )
-            self._keep_time(now)
-            return seq + 1
+        return self._write(lambda: self._close_window(reason, context))
 
     def seal_window(self, record: PendingRecord, sign: Callable[[int, bytes], str]) -> None:
         """Compute the Merkle root of a closed window and store its signed checkpoint.
@@ -333,150 +290,32 @@ class Ledger:
         frontier.extend(self.leaves(record.first_seq, record.size))
         root = frontier.root()
         note = sign(record.size, root)
-        with self._write_lock, self._transaction():
-            self._writer.execute("UPDATE seal SET root = ?, note = ? WHERE size = ?", [root, note, record.size])
+
+        def work() -> None:
+            self._writer.execute(
+                "UPDATE seal SET root = ?, note = ?, frontier = ? WHERE size = ?",
+                [root, note, b"".join(frontier.hashes), record.size],
+            )
             self._writer.execute("DELETE FROM frontier")
             self._writer.conn.executemany("INSERT INTO frontier(level, hash) VALUES (?, ?)", enumerate(frontier.hashes))
 
+        self._write(work)
+
     def mark_written(self, size: int, file: str, file_sha256: str) -> None:
         """Note that the record file of the window ending at `size` is durable on the output mount."""
-        with self._write_lock, self._transaction():
-            self._writer.execute(
+        self._write(
+            lambda: self._writer.execute(
                 "UPDATE seal SET file = ?, file_sha256 = ? WHERE size = ?", [file, bytes.fromhex(file_sha256), size]
             )
-
-    def cycle_failed(self, failure: str, fields: Mapping[str, Any]) -> int:
-        """Count one more failed cycle, with a `fault` entry as evidence.
-
-        Returns:
-            Consecutive failed cycles, this one included.
-        """
-        with self._write_lock, self._transaction():
-            now = self._now()
-            self._keep_time(now)
-            self._writer.execute("UPDATE hwm SET failed_cycles = failed_cycles + 1, failure = ?", [failure])
-            count = int(self._writer.execute("SELECT failed_cycles FROM hwm").fetchone()[0])
-            self._insert(self._next_seq(), "fault", now, {**fields, "failed_cycles": count})
-            return count
-
-    def cycle_succeeded(self) -> None:
-        """Reset the count of failed cycles."""
-        with self._write_lock, self._transaction():
-            self._writer.execute("UPDATE hwm SET failed_cycles = 0, failure = '' WHERE failed_cycles > 0")
-
-    # ---- reading ----------------------------------------------------------------------------------------------------
-
-    def snapshot(self, meter: str) -> LedgerSnapshot:
-        """Read what the decision needs."""
-        with self._reading() as db:
-            row = db.execute(
-                """SELECT (SELECT max(seq) + 1 FROM entry),
-                          (SELECT max(size) FROM seal WHERE root IS NOT NULL),
-                          (SELECT count(*) FROM seal WHERE file IS NULL)"""
-            ).fetchone()
-            mark = db.execute("SELECT effective_ns, boot_id, boottime_ns, failed_cycles, failure FROM hwm").fetchone()
-            used = db.execute("SELECT license_id, qty FROM license_total WHERE meter = ?", [meter]).fetchall()
-            floors = _license_floors(db)
-        return LedgerSnapshot(
-            high_water=None if mark is None else HighWater(effective_ns=mark[0], boot_id=mark[1], boottime_ns=mark[2]),
-            failed_cycles=0 if mark is None else mark[3],
-            failure="" if mark is None else mark[4],
-            license_pages=dict(used),
-            size=row[0] or 0,
-            sealed_size=row[1] or 0,
-            pending_files=row[2],
-            license_floors=floors,
         )
 
-    def now(self) -> EffectiveTime:
-        """The present effective time."""
-        with self._reading() as db:
-            mark = db.execute("SELECT effective_ns, boot_id, boottime_ns FROM hwm").fetchone()
-        return effective_time(self._clock.read(), _high_water(mark))
-
-    def totals(self, month: str | None = None) -> list[tuple[str, int]]:
-        """Units per meter, of all time or of one month `YYYY-MM`, ordered by meter name."""
-        where, arguments = ("WHERE month = ?", [month]) if month else ("", [])
-        with self._reading() as db:
-            rows = db.execute(
-                f"SELECT meter, sum(qty) FROM total {where} GROUP BY meter ORDER BY meter",  # noqa: S608
-                arguments,
-            ).fetchall()
-        return [(str(meter), int(qty)) for meter, qty in rows]
-
-    def months(self, meter: str) -> list[tuple[str, int]]:
-        """Units of one meter per month, oldest first."""
-        with self._reading() as db:
-            rows = db.execute("SELECT month, qty FROM total WHERE meter = ? ORDER BY month", [meter]).fetchall()
-        return [(str(month), int(qty)) for month, qty in rows]
-
-    def has_open_window(self) -> bool:
-        """Whether entries lie behind the last `window` entry."""
-        with self._reading() as db:
-            row = db.execute("SELECT (SELECT max(seq) + 1 FROM entry), (SELECT max(size) FROM seal)").fetchone()
-        return (row[0] or 0) > (row[1] or 0)
-
-    def pending_records(self) -> list[PendingRecord]:
-        """Closed windows whose record file is not written yet, oldest first."""
-        with self._reading() as db:
-            rows = db.execute(
-                "SELECT first_seq, size, window, root, note FROM seal WHERE file IS NULL ORDER BY size"
-            ).fetchall()
-        return [
-            PendingRecord(first_seq=first, size=size, window=json.loads(window), root=root, note=note)
-            for first, size, window, root, note in rows
-        ]
-
-    def file_sha256_before(self, size: int) -> str:
-        """Digest of the record file before the window that ends at `size`; empty if there is none."""
-        with self._reading() as db:
-            row = db.execute(
-                "SELECT file_sha256 FROM seal WHERE size < ? ORDER BY size DESC LIMIT 1", [size]
-            ).fetchone()
-        return row[0].hex() if row and row[0] else ""
-
-    def last_seal(self) -> tuple[int, bytes] | None:
-        """Size and root of the newest seal."""
-        with self._reading() as db:
-            row = db.execute("SELECT size, root FROM seal WHERE root IS NOT NULL ORDER BY size DESC LIMIT 1").fetchone()
-        return None if row is None else (int(row[0]), bytes(row[1]))
-
-    def frontier_root(self) -> bytes | None:
-        """Root that the stored frontier gives; equals the newest seal's in a sound ledger."""
-        last = self.last_seal()
-        return None if last is None else self._frontier(last[0]).root()
-
-    def root_at(self, size: int) -> bytes:
-        """Merkle root over the first `size` entries."""
-        with self._reading() as db:
-            row = db.execute("SELECT root FROM seal WHERE size = ? AND root IS NOT NULL", [size]).fetchone()
-        if row is not None:
-            return bytes(row[0])
-        frontier = Frontier()
-        frontier.extend(self.leaves(0, size))
-        return frontier.root()
-
-    def used_after(self, size: int, meter: str) -> tuple[int, datetime | None]:
-        """Units of a meter recorded after the first `size` entries, and when the first of them was (effective, UTC)."""
-        with self._reading() as db:
-            total = db.execute("SELECT coalesce(sum(qty), 0) FROM total WHERE meter = ?", [meter]).fetchone()[0]
-            seal = db.execute(
-                "SELECT cumulative FROM seal WHERE size <= ? ORDER BY size DESC LIMIT 1", [size]
-            ).fetchone()
-            first = db.execute(
-                "SELECT body FROM entry WHERE seq >= ? AND kind = 'use' ORDER BY seq LIMIT 1", [size]
-            ).fetchone()
-        before = json.loads(seal[0]).get(meter, 0) if seal else 0
-        since = None if first is None else instant(json.loads(first[0])["effective_ms"] * 1_000_000)
-        return (0 if first is None else int(total) - int(before)), since
-
-    def lines(self, first_seq: int, next_seq: int) -> Iterator[bytes]:
-        """The exact lines of entries `[first_seq, next_seq)`, in order."""
-        yield from self._column("body", first_seq, next_seq)
-
-    def leaves(self, first_seq: int, next_seq: int) -> Iterator[bytes]:
-        """The leaf hashes of entries `[first_seq, next_seq)`, in order."""
-        yield from self._column("leaf", first_seq, next_seq)
+    def mark_unwritten(self, sizes: Sequence[int]) -> None:
+        """Note that the record files of these windows are gone from the output mount: they are pending again."""
+        self._write(
+            lambda: self._writer.conn.executemany(
+                "UPDATE seal SET file = NULL WHERE size = ?", [(size,) for size in sizes]
+            )
+        )
 
     # ---- inside -----------------------------------------------------------------------------------------------------
 
@@ -489,22 +328,31 @@ class Ledger:
         counted: dict[int, int] = {}
         failure: Exception = LedgerUnavailableError(f"{self._path}: the commit did not come to its end")
         try:
+            if self._reserve.is_spent and not self._reserve.restore():
+                raise self._full()
+            forms: dict[str, int] = {}
             with self._transaction():
                 now = self._now()
                 seq = self._next_seq()
+                sums: Counter[tuple[str, str]] = Counter()
                 for ticket in batch:
                     try:
-                        fresh = self._unseen(ticket.events)
+                        fresh = [event for event in ticket.events if self._is_unseen(event)]
                     except LedgerConflictError as exc:
                         refused[id(ticket)] = exc
                         continue
-                    for event, digest in fresh:
-                        self._insert_use(seq, event, digest, now)
+                    for event in fresh:
+                        self._insert_use(seq, event, now, forms)
+                        sums[event.meter, event.license_id] += event.quantity
                         seq += 1
                     counted[id(ticket)] = len(fresh)
+                self._add_up(sums, month_of(now.ns))
                 self._keep_time(now)
+            self._forms |= forms
         except LedgerUnavailableError as exc:
             failure, counted = exc, {}
+            if exc.__cause__ is not None and is_full(exc.__cause__):  # type: ignore[arg-type]
+                self._reserve.spend()
         except BaseException:
             counted = {}
             raise
@@ -513,6 +361,73 @@ class Ledger:
                 ticket.counted = counted.get(id(ticket), 0)
                 ticket.error = None if id(ticket) in counted else refused.get(id(ticket), failure)
                 ticket.done = True
+
+    def _is_unseen(self, event: UseEvent) -> bool:
+        """Whether the event is new.
+
+        Raises:
+            LedgerConflictError: It is there with other content (times and licence may differ).
+        """
+        row = self._writer.execute(
+            """SELECT u.quantity, f.text FROM use_entry u JOIN use_form f ON f.id = u.form
+               WHERE u.operation = ? AND u.page = ?""",
+            [uuid.UUID(event.operation_id).bytes, event.page],
+        ).fetchone()
+        if row is None:
+            return True
+        meter = json.loads(row[1].replace("%d", "0"))["meter"]["name"]
+        if (row[0], meter) != (event.quantity, event.meter.replace("%", "%%")):
+            raise LedgerConflictError(
+                f"event {event.event_id} was recorded with other content",
+                next_step="this is a fault of the caller; the first record stands",
+            )
+        return False
+
+    def _insert_use(self, seq: int, event: UseEvent, now: EffectiveTime, forms: dict[str, int]) -> None:
+        text = UseForm(container_id=self._instance, container_version=self._version, meter=event.meter).text
+        operation = uuid.UUID(event.operation_id)
+        times = _times(now)
+        line = use_line(text, seq=seq, operation=operation, page=event.page, quantity=event.quantity, **times)
+        if read_use(line) is None:
+            parse_entry(line)  # says what is wrong with it
+        self._writer.execute(
+            """INSERT INTO use_entry(seq, form, operation, page, quantity, wall_ms, effective_ms, boottime_ms, leaf)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            [
+                seq,
+                self._form_id(text, forms),
+                operation.bytes,
+                event.page,
+                event.quantity,
+                times["wall_ms"],
+                times["effective_ms"],
+                times["boottime_ms"],
+                leaf_hash(line),
+            ],
+        )
+
+    def _form_id(self, text: str, fresh: dict[str, int]) -> int:
+        """The row of a form; one that this transaction makes is remembered only when it has committed."""
+        known = self._forms.get(text) or fresh.get(text)
+        if known is None:
+            self._writer.execute("INSERT INTO use_form(text) VALUES (?) ON CONFLICT(text) DO NOTHING", [text])
+            known = fresh[text] = int(
+                self._writer.execute("SELECT id FROM use_form WHERE text = ?", [text]).fetchone()[0]
+            )
+        return known
+
+    def _add_up(self, sums: Mapping[tuple[str, str], int], month: str) -> None:
+        for (meter, license_id), quantity in sums.items():
+            self._writer.execute(
+                """INSERT INTO total(meter, month, qty) VALUES (?, ?, ?)
+                   ON CONFLICT(meter, month) DO UPDATE SET qty = qty + excluded.qty""",
+                [meter, month, quantity],
+            )
+            self._writer.execute(
+                """INSERT INTO license_total(license_id, meter, qty) VALUES (?, ?, ?)
+                   ON CONFLICT(license_id, meter) DO UPDATE SET qty = qty + excluded.qty""",
+                [license_id, meter, quantity],
+            )
 
     def _use_token(self, token_id: str) -> None:
         known = self._writer.execute(
@@ -524,68 +439,58 @@ class Ledger:
             )
         self._writer.execute(
             "INSERT INTO idem(source, event_id, body_sha256, seq) VALUES ('clock-reset', ?, ?, ?)",
-            [token_id, hashlib.sha256(token_id.encode()).digest(), self._next_seq()],
+            [token_id, content_sha256(token_id), self._next_seq()],
         )
 
-    def _unseen(self, events: Sequence[UseEvent]) -> list[tuple[UseEvent, bytes]]:
-        fresh = []
-        for event in events:
-            digest = event.content_sha256()
-            row = self._writer.execute(
-                "SELECT body_sha256 FROM idem WHERE source = ? AND event_id = ?", [self._instance, event.event_id]
-            ).fetchone()
-            if row is None:
-                fresh.append((event, digest))
-            elif row[0] != digest:
-                raise LedgerConflictError(
-                    f"event {event.event_id} was recorded with other content",
-                    next_step="this is a fault of the caller; the first record stands",
-                )
-        return fresh
-
-    def _insert_use(self, seq: int, event: UseEvent, digest: bytes, now: EffectiveTime) -> None:
-        self._insert(
-            seq,
-            "use",
+    def _close_window(self, reason: str, context: Mapping[str, Any]) -> int:
+        now = self._now()
+        last = self._writer.execute("SELECT size, window, cumulative FROM seal ORDER BY size DESC LIMIT 1").fetchone()
+        first_seq, opened, before = (
+            (0, None, {}) if last is None else (last[0], json.loads(last[1]), json.loads(last[2]))
+        )
+        cumulative = dict(self._writer.execute("SELECT meter, sum(qty) FROM total GROUP BY meter").fetchall())
+        sums = {meter: qty - before.get(meter, 0) for meter, qty in cumulative.items() if qty != before.get(meter, 0)}
+        closed = {**_times(now), "boot_id": now.reading.boot_id}
+        origin = opened["origin"] if opened else context["origin"]
+        bounds = {"opened": opened["closed"] if opened else self._birth(closed), "closed": closed}
+        seq = self._insert(
+            "window",
             now,
             {
-                "apiType": API_TYPE,
-                "containerId": self._instance,
-                "containerType": CONTAINER_TYPE,
-                "containerVersion": self._version,
-                "id": event.operation_id,
-                "page": event.page,
-                "meter": {"name": event.meter, "quantity": event.quantity},
-                "requestTime": now.reading.wall_ns // 1_000_000_000,
+                **bounds,
+                **{name: context[name] for name in _SEALED_CONTEXT if name in context},
+                "reason": reason,
+                "first_seq": first_seq,
+                "meters": [{"name": name, "quantity": qty} for name, qty in sorted(sums.items())],
             },
         )
         self._writer.execute(
-            "INSERT INTO idem(source, event_id, body_sha256, seq) VALUES (?, ?, ?, ?)",
-            [self._instance, event.event_id, digest, seq],
+            "INSERT INTO seal(size, first_seq, window, cumulative) VALUES (?, ?, ?, ?)",
+            [
+                seq + 1,
+                first_seq,
+                # The log's name never changes, whatever trust root is found later.
+                json.dumps({**context, **bounds, "reason": reason, "origin": origin}),
+                json.dumps(cumulative),
+            ],
         )
-        self._writer.execute(
-            """INSERT INTO total(meter, month, qty) VALUES (?, ?, ?)
-               ON CONFLICT(meter, month) DO UPDATE SET qty = qty + excluded.qty""",
-            [event.meter, month_of(now.ns), event.quantity],
-        )
-        self._writer.execute(
-            """INSERT INTO license_total(license_id, meter, qty) VALUES (?, ?, ?)
-               ON CONFLICT(license_id, meter) DO UPDATE SET qty = qty + excluded.qty""",
-            [event.license_id, event.meter, event.quantity],
-        )
+        self._keep_time(now)
+        return seq + 1
 
-    def _insert(self, seq: int, kind: str, now: EffectiveTime, fields: Mapping[str, Any]) -> None:
+    def _insert(self, kind: str, now: EffectiveTime, fields: Mapping[str, Any]) -> int:
+        seq = self._next_seq()
         line = encode_entry({**fields, "seq": seq, "kind": kind, **_times(now)})
         self._writer.execute(
-            "INSERT INTO entry(seq, kind, body, leaf) VALUES (?, ?, ?, ?)", [seq, kind, line, leaf_hash(line)]
+            "INSERT INTO line_entry(seq, kind, body, leaf) VALUES (?, ?, ?, ?)", [seq, kind, line, leaf_hash(line)]
         )
+        return seq
 
     def _next_seq(self) -> int:
-        return int(self._writer.execute("SELECT coalesce(max(seq) + 1, 0) FROM entry").fetchone()[0])
+        return int(self._writer.execute(f"SELECT {SIZE_SQL}").fetchone()[0])
 
     def _now(self) -> EffectiveTime:
         mark = self._writer.execute("SELECT effective_ns, boot_id, boottime_ns FROM hwm").fetchone()
-        return effective_time(self._clock.read(), _high_water(mark))
+        return effective_time(self._clock.read(), high_water(mark))
 
     def _keep_time(self, now: EffectiveTime) -> None:
         self._writer.execute(
@@ -597,40 +502,23 @@ class Ledger:
 
     def _birth(self, otherwise: dict[str, Any]) -> dict[str, Any]:
         """Bounds of the first window's start: the ledger's first entry."""
-        row = self._writer.execute("SELECT body FROM entry ORDER BY seq LIMIT 1").fetchone()
+        row = self._writer.execute("SELECT body FROM entry WHERE seq = 0").fetchone()
         if row is None:
             return otherwise
         first = json.loads(row[0])
         return {key: first.get(key, value) for key, value in otherwise.items()}
 
-    def _frontier(self, size: int) -> Frontier:
-        with self._reading() as db:
-            rows = db.execute("SELECT hash FROM frontier ORDER BY level").fetchall() if size else []
-        return Frontier(size, [bytes(row[0]) for row in rows])
-
-    def _column(self, column: str, first_seq: int, next_seq: int) -> Iterator[bytes]:
-        at = first_seq
-        while at < next_seq:
-            with self._reading() as db:
-                rows = db.execute(
-                    f"SELECT {column} FROM entry WHERE seq >= ? AND seq < ? ORDER BY seq LIMIT ?",  # noqa: S608
-                    [at, next_seq, _CHUNK],
-                ).fetchall()
-            if not rows:
-                raise LedgerUnavailableError(
-                    f"{self._path}: entry {at} is missing", next_step="run 'sidecar diagnose'; do not delete anything"
-                )
-            for row in rows:
-                yield bytes(row[0])
-            at += len(rows)
-
-    @contextmanager
-    def _reading(self) -> Iterator[Database]:
-        with self._read_lock:
+    def _write(self, work: Callable[[], _T]) -> _T:
+        """Do some work in a transaction; on a full disk once more, with the reserve given up for it."""
+        with self._write_lock:
             try:
-                yield self._reader
-            except sqlite3.Error as exc:
-                raise _unavailable(exc, self._path) from exc
+                with self._transaction():
+                    return work()
+            except LedgerUnavailableError as exc:
+                if not is_full(exc.__cause__ or exc) or not self._reserve.spend():  # type: ignore[arg-type]
+                    raise
+            with self._transaction():
+                return work()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -644,32 +532,17 @@ class Ledger:
                 self._writer.rollback()
                 raise
         except sqlite3.Error as exc:
-            failure = _unavailable(exc, self._path)
+            failure = unavailable(exc, self._path)
             self._problem = str(failure)
             raise failure from exc
         self._problem = ""
 
-
-def _license_floors(db: Database) -> Mapping[str, int]:
-    return dict(db.execute("SELECT license_id, sequence FROM license_floor").fetchall())
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA journal_size_limit=16777216")
-    return connection
-
-
-def _unavailable(exc: Exception, path: Path) -> LedgerUnavailableError:
-    return LedgerUnavailableError(
-        f"{path}: {exc}",
-        next_step=f"check free space on {path.parent} and that the service's user owns it; delete nothing there",
-    )
-
-
-def _high_water(row: Sequence[Any] | None) -> HighWater | None:
-    return None if row is None else HighWater(effective_ns=row[0], boot_id=row[1], boottime_ns=row[2])
+    def _full(self) -> LedgerUnavailableError:
+        folder = self._path.parent
+        return LedgerUnavailableError(
+            f"{folder}: the disk is full; nothing new is taken in before there is room again",
+            next_step=f"free space on the file system that holds {folder}; nothing there has to be deleted",
+        )
 
 
 def _times(now: EffectiveTime) -> dict[str, int]:

@@ -15,7 +15,7 @@ from flask import Blueprint, Response, current_app, render_template, request
 from licenses.model import READ_PAGES_METER
 from sidecar import __version__
 from sidecar.admission import Standing
-from sidecar.ledger.ledger import API_TYPE
+from sidecar.ledger import API_TYPE
 from sidecar.metering import SERVICE_NAME
 from sidecar.states import STATES, public_word, status_message
 from sidecar.web.errors import error_response

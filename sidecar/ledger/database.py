@@ -1,0 +1,81 @@
+"""Connections to the ledger's database, and what is said when it fails.
+
+Invariant: every connection commits with `synchronous=FULL`, and a failure of SQLite leaves as a
+`LedgerUnavailableError`. Damage is told apart from a disk that is full or out of reach, and noted in a file beside the
+database: the next start repairs before anything serves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+from pathlib import Path
+
+from sidecar.errors import LedgerUnavailableError
+
+DAMAGED_SUFFIX = ".damaged"
+_BUSY_SECONDS = 10.0
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
+    """Open the ledger; the caller begins and ends transactions itself.
+
+    Raises:
+        sqlite3.Error: It cannot be opened.
+    """
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA journal_size_limit=16777216")
+        if query_only:
+            connection.execute("PRAGMA query_only=ON")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def unavailable(exc: Exception, path: Path) -> LedgerUnavailableError:
+    """The failure in words; damage is also noted for the next start."""
+    if is_damage(exc):
+        note_damage(path, str(exc))
+        return LedgerUnavailableError(
+            f"{path}: {exc}",
+            next_step="restart the service: the damaged file is moved aside and rebuilt then; delete nothing",
+        )
+    return LedgerUnavailableError(
+        f"{path}: {exc}",
+        next_step=f"check free space on {path.parent} and that the service's user owns it; delete nothing there",
+    )
+
+
+def is_damage(exc: Exception) -> bool:
+    """Whether SQLite says that the file's content is broken."""
+    code = getattr(exc, "sqlite_errorcode", None)
+    return isinstance(exc, sqlite3.Error) and code is not None and (code & 0xFF) in _DAMAGE
+
+
+def is_full(exc: Exception) -> bool:
+    """Whether the disk had no room."""
+    if isinstance(exc, OSError):
+        return exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    code = getattr(exc, "sqlite_errorcode", None)
+    return isinstance(exc, sqlite3.Error) and code is not None and (code & 0xFF) == sqlite3.SQLITE_FULL
+
+
+def damage_path(path: Path) -> Path:
+    """The file that tells the next start of damage."""
+    return path.with_name(path.name + DAMAGED_SUFFIX)
+
+
+def note_damage(path: Path, cause: str) -> None:
+    """Leave word for the next start; on a disk that takes nothing there is no more to be done."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(damage_path(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        try:
+            os.write(descriptor, f"{cause}\n".encode())
+        finally:
+            os.close(descriptor)
