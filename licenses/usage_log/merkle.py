@@ -9,6 +9,7 @@ Invariants:
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Self
 
 from licenses.errors import RecordError
@@ -143,6 +144,50 @@ def consistency_proof(leaves: Sequence[bytes], old_size: int) -> list[bytes]:
     if not whole:
         proof.append(root_of(leaves[low:high]))
     return proof[::-1]
+
+
+def consistency_proof_from(frontier: Frontier, leaves_after: Iterable[bytes], new_size: int) -> list[bytes]:
+    """The proof of `consistency_proof`, without the leaves of the earlier tree and without holding any.
+
+    Args:
+        frontier: Of the earlier tree; left as it is.
+        leaves_after: The leaf hashes from there on, in order; read once, and no further than needed.
+        new_size: Size of the newer tree.
+
+    Raises:
+        RecordError: The newer tree is smaller, or there are not so many leaves.
+    """
+    old_size, old_hashes = frontier.to_tuple()
+    if new_size < old_size:
+        raise RecordError(f"a log does not shrink from {old_size} to {new_size} entries")
+    if old_size in (0, new_size):
+        return []
+    # From the root down: where the earlier tree ends in the left half, the right half is all new; where it ends in the
+    # right half, the left half is the next largest subtree of its frontier.
+    low, high, known, steps = 0, new_size, 0, []
+    while old_size != high:
+        middle = low + _split(high - low)
+        if old_size <= middle:
+            steps.append((middle, high))
+            high = middle
+        else:
+            steps.append((known, -1))
+            low, known = middle, known + 1
+    leaves, proof = iter(leaves_after), []
+    if known:
+        proof.append(old_hashes[known])
+    at = old_size
+    for first, following in reversed(steps):
+        if following == -1:
+            proof.append(old_hashes[first])
+            continue
+        subtree = Frontier()
+        subtree.extend(islice(leaves, following - at))
+        if subtree.size != following - at:
+            raise RecordError(f"there are fewer than {new_size} leaves")
+        proof.append(subtree.root())
+        at = following
+    return proof
 
 
 def verify_inclusion(*, root: bytes, size: int, index: int, leaf: bytes, proof: Sequence[bytes]) -> None:

@@ -13,6 +13,7 @@ from licenses.usage_log.merkle import (
     EMPTY_ROOT,
     Frontier,
     consistency_proof,
+    consistency_proof_from,
     inclusion_proof,
     root_of,
     verify_consistency,
@@ -189,3 +190,23 @@ def test_hundred_thousand_leaves_take_less_than_half_a_second():
     frontier.extend(leaves)
     frontier.root()
     assert time.perf_counter() - started < 0.5
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_consistency_proof_from_a_frontier_is_the_same(one, other):
+    old, new = sorted((one, other))
+    leaves = _leaves(new)
+    frontier = Frontier()
+    frontier.extend(leaves[:old])
+    rest = iter([*leaves[old:], b"not asked for"])
+    proof = consistency_proof_from(frontier, rest, new)
+    assert proof == consistency_proof(leaves, old)
+    assert frontier.root() == root_of(leaves[:old])
+
+
+def test_consistency_proof_from_a_frontier_needs_all_leaves():
+    frontier = Frontier()
+    frontier.extend(_leaves(5))
+    for after, size in (((), 6), (_leaves(9)[5:8], 9), ((), 4)):
+        with pytest.raises(RecordError):
+            consistency_proof_from(frontier, after, size)
