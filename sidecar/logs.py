@@ -16,13 +16,13 @@ from typing import Any
 import structlog
 
 _LEVELS = {
-    "Trace": 5,
+    "Trace": logging.NOTSET,
     "Debug": logging.DEBUG,
     "Information": logging.INFO,
     "Warning": logging.WARNING,
     "Error": logging.ERROR,
     "Critical": logging.CRITICAL,
-    "None": logging.CRITICAL + 10,
+    "None": logging.CRITICAL,
 }
 _SHORT = {"debug": "dbug", "info": "info", "warning": "warn", "error": "fail", "critical": "crit"}
 
@@ -37,6 +37,7 @@ def configure_logs(level: str, *, process: str) -> None:
     under_journal = "JOURNAL_STREAM" in os.environ
     structlog.configure(
         processors=[
+            *([_silent] if level == "None" else []),
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
             _journal(process) if under_journal else _console(process),
@@ -68,6 +69,10 @@ class _NamedLogger:
 class _NamedLoggerFactory:
     def __call__(self, *args: Any) -> _NamedLogger:
         return _NamedLogger(str(args[0]) if args else "Tollgate")
+
+
+def _silent(_logger: _NamedLogger, _method: str, _event: MutableMapping[str, Any]) -> Any:
+    raise structlog.DropEvent
 
 
 def _console(process: str) -> Any:
