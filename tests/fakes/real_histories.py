@@ -179,9 +179,9 @@ class RealHistory:
     def _crash_inside(self) -> None:
         """Die between two steps of a delivery."""
         step = self.rng.choice(("seal_window", "mark_written", "cycle_succeeded"))
-        with mock.patch.object(self.ledger, step, side_effect=KeyboardInterrupt):
-            with contextlib.suppress(KeyboardInterrupt):
-                self.meter.cycle()
+        die = mock.patch.object(self.ledger, step, side_effect=KeyboardInterrupt)
+        with die, contextlib.suppress(KeyboardInterrupt):
+            self.meter.cycle()
         self._crash()
 
     def _restart(self) -> None:
