@@ -13,7 +13,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -225,6 +225,46 @@ def open_cosigned(note: str, name: str, keys: Collection[VerifyingKey]) -> Cosig
     return found
 
 
+def sign_extended(checkpoint: Checkpoint, lines: Sequence[str], key: SigningKey) -> str:
+    """A checkpoint with extension lines, signed under its origin: a statement that says more than the log's state.
+
+    `open_checkpoint` refuses it, so no statement is ever taken for the plain checkpoint of a record folder.
+
+    Raises:
+        RecordError: A line is empty or holds what a note cannot hold, or there is none.
+    """
+    if not lines or any(not line or "\n" in line for line in lines):
+        raise RecordError("an extended checkpoint needs lines, none of them empty")
+    return sign_note(checkpoint.to_text() + "".join(f"{line}\n" for line in lines), checkpoint.origin, key)
+
+
+def open_extended(note: str, keys: Mapping[str, VerifyingKey]) -> tuple[Checkpoint, tuple[str, ...]]:
+    """Verify a signed checkpoint that may have extension lines, and read it.
+
+    Args:
+        note: The whole note.
+        keys: The keys to believe, by name; the name of a device's key is its origin.
+
+    Returns:
+        The checkpoint, and its extension lines.
+
+    Raises:
+        RecordError: It is no checkpoint.
+        UntrustedKeyError: None of the keys has signed it.
+        BadSignatureError: A signature of one of the keys does not hold.
+    """
+    return _split(open_note(note, keys))
+
+
+def unverified_extended(note: str) -> tuple[Checkpoint, tuple[str, ...]]:
+    """Read a checkpoint that may have extension lines, without believing it.
+
+    Raises:
+        RecordError: It is no checkpoint.
+    """
+    return _split(_take_apart(note)[0])
+
+
 def unverified_checkpoint(text: str) -> Checkpoint:
     """Read a checkpoint without believing it.
 
@@ -265,6 +305,13 @@ def _signature(line: str) -> tuple[str, bytes, bytes]:
     if len(signed) < 5 or base64.b64encode(signed).decode("ascii") != encoded:
         raise RecordError("a signature of the note is malformed")
     return name, signed[:4], signed[4:]
+
+
+def _split(text: str) -> tuple[Checkpoint, tuple[str, ...]]:
+    lines = text.removesuffix("\n").split("\n")
+    if "" in lines:
+        raise RecordError("a checkpoint must not hold an empty line")
+    return _checkpoint_from("".join(f"{line}\n" for line in lines[:3])), tuple(lines[3:])
 
 
 def _checkpoint_from(text: str) -> Checkpoint:

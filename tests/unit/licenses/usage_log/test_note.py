@@ -19,10 +19,13 @@ from licenses.usage_log.note import (
     key_hash,
     open_checkpoint,
     open_cosigned,
+    open_extended,
     open_note,
     sign_checkpoint,
+    sign_extended,
     sign_note,
     unverified_checkpoint,
+    unverified_extended,
     verifier_text,
 )
 
@@ -295,3 +298,26 @@ def test_no_character_of_a_cosigned_note_can_change(position, other):
 def _open_both(note: str) -> None:
     open_cosigned(note, WITNESS_NAME, [WITNESS.verifying])
     open_checkpoint(note, KEYS)
+
+
+def test_extension_lines_are_read_back_and_make_it_no_plain_checkpoint():
+    checkpoint = Checkpoint(ORIGIN, 7, bytes(32))
+    note = sign_extended(checkpoint, ["pages 2027-01 12", "x"], KEY)
+    assert open_extended(note, KEYS) == unverified_extended(note) == (checkpoint, ("pages 2027-01 12", "x"))
+    assert open_extended(NOTE, KEYS) == (open_checkpoint(NOTE, KEYS), ())
+    with pytest.raises(RecordError):
+        open_checkpoint(note, KEYS)
+    with pytest.raises(BadSignatureError):
+        open_extended(note.replace(" 12", " 13"), KEYS)
+
+
+@pytest.mark.parametrize("lines", [[], [""], ["a", ""], ["a\nb"], ["a\n"], ["bell\a"]])
+def test_extension_lines_without_the_form_are_not_signed(lines):
+    with pytest.raises(RecordError):
+        sign_extended(Checkpoint(ORIGIN, 7, bytes(32)), lines, KEY)
+
+
+def test_empty_extension_line_is_refused_though_signed():
+    for text in (f"{ORIGIN}\n7\n{ROOT}\n\nx\n", f"{ORIGIN}\n7\n\n{ROOT}\n", f"{ORIGIN}\n7\n{ROOT}\n\n", "\n"):
+        with pytest.raises(RecordError):
+            open_extended(sign_note(text, ORIGIN, KEY), KEYS)
