@@ -1,0 +1,414 @@
+"""A whole life of a meter, on real files, told as it goes: what a client was promised, what failed and how it is named.
+
+`live` is the life, `recover` what comes after: a start, a retry of what was never promised, one cycle; then everything
+is compared: the client's own list, the ledger, the record files, the auditor's verdict.
+"""
+
+from __future__ import annotations
+
+import gc
+import traceback
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+
+from licenses.device_key import DeviceKey, instance_id_of
+from licenses.keyring import TrustRoot
+from licenses.model import READ_PAGES_METER
+from licenses.usage_log.entry import parse_entry
+from licenses.usage_log.files import CHECKPOINT_NAME, parse_record_file
+from licenses.usage_log.report import Verdict
+from licenses.usage_log.verify import verify_records
+from sidecar import __version__
+from sidecar.bootstrap import MeterLock, build_meter, ledger_path, migrate
+from sidecar.errors import LedgerConflictError, SidecarError
+from sidecar.ledger import Ledger, UseEvent
+from sidecar.license_mount import LicenseMount
+from sidecar.metering import Meter
+from sidecar.settings import Settings
+from tests.fakes.clock import NS, FakeClock
+from tests.fakes.io_faults import Disk, Fault, Tell, by_somebody_else
+from tests.fakes.licences import FakeVendor, a_license
+
+WINDOW_SECONDS = 650
+_Result = TypeVar("_Result")
+
+Use = tuple[str, int]
+"""Operation and page."""
+
+
+def lay_out(folder: Path, vendor: FakeVendor) -> None:
+    """What an operator provides: licence, trust root, a folder for records. The state directory is not there yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    vendor.install(folder)
+    (folder / "output").mkdir(exist_ok=True)
+    later = a_license().expires_at + timedelta(days=365)
+    renewed = a_license(sequence=2, expires_at=later, termination_at=later)
+    (folder / "renewed.dat").write_bytes(vendor.seal(renewed))
+
+
+def settings_of(folder: Path) -> Settings:
+    """The settings of a folder that was laid out."""
+    return Settings(
+        license_directory=folder / "license",
+        output_directory=folder / "output",
+        state_directory=folder / "state",
+        trust_root=folder / "trust-root.json",
+    )
+
+
+class Appliance:
+    """Meter and client on one folder; every step is guarded as the meter's timetable guards it.
+
+    Args:
+        folder: Laid out by `lay_out`.
+        tell: Where everything is told.
+        clock: The clock.
+        seed: Of the operations' ids.
+    """
+
+    def __init__(self, folder: Path, tell: Tell, clock: FakeClock, seed: int = 0) -> None:
+        self.folder = folder
+        self.clock = clock
+        self.settings = settings_of(folder)
+        self.tell = tell
+        self.meter: Meter | None = None
+        self.web: Ledger | None = None
+        self._lock: MeterLock | None = None
+        self._random = Random(seed)
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    def attempt(self, step: str, action: Callable[[], _Result]) -> _Result | None:
+        """Do one step; a failure with a name is told under it, any other as what it is: a fault of the product."""
+        try:
+            return action()
+        except SidecarError as exc:
+            self.tell("named", step, exc.code, str(exc), exc.next_step)
+        except Exception:  # noqa: BLE001  finding those is what this is for
+            self.tell("unnamed", step, traceback.format_exc())
+        return None
+
+    def start(self, tries: int = 2) -> bool:
+        """Start as the meter's process does; after a failure once more, as a service manager does."""
+        for _ in range(tries):
+            if self.attempt("start", self._start):
+                return True
+            self.drop()
+        return False
+
+    def _start(self) -> bool:
+        migrate(self.settings)
+        self._lock = MeterLock(self.settings)
+        self.meter = build_meter(self.settings, self.clock)
+        self.meter.open()
+        device = LicenseMount(self.settings).device
+        if device is None:
+            return False  # the web's process waits for the meter's key, then gives up with a named error
+        self.web = Ledger(
+            ledger_path(self.settings), clock=self.clock, instance=instance_id_of(device.raw), version=__version__
+        )
+        return True
+
+    def drop(self) -> None:
+        """As a process that ends: descriptors and locks go, nothing is said."""
+        for ledger in (self.web, None if self.meter is None else self.meter._ledger):
+            if ledger is not None:
+                with suppress(Exception):
+                    ledger.close()
+        if self._lock is not None:
+            with suppress(OSError):
+                self._lock.release()
+        self.meter = self.web = self._lock = None
+        gc.collect()
+
+    def close(self) -> None:
+        """Shut down in order."""
+        if self.meter is not None:
+            self.attempt("close", self.meter.close)
+        self.drop()
+
+    # ---- what goes on -----------------------------------------------------------------------------------------------
+
+    def operation(self) -> str:
+        """The id of the next operation."""
+        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+
+    def use(self, pages: int, operation: str = "") -> str:
+        """A client's operation of so many pages; told before as asked, after as promised."""
+        operation = operation or self.operation()
+        uses = [(operation, page) for page in range(1, pages + 1)]
+        self.tell("asked", uses)
+        web = self.web
+        if web is not None and self.attempt("use", lambda: web.record_use(events(uses))) is not None:
+            self.tell("promised", uses)
+        return operation
+
+    def pass_seconds(self, seconds: float) -> None:
+        """Time goes by."""
+        self.clock.pass_seconds(seconds)
+        self.tell("clock", self.clock.wall_ns, self.clock.boottime_ns)
+
+    def cycle(self) -> bool:
+        """A window's end."""
+        self.pass_seconds(WINDOW_SECONDS)
+        if self.meter is None:
+            return False
+        outcome = self.attempt("cycle", self.meter.cycle)
+        if outcome is None:
+            return False
+        if outcome.failed_cycles:
+            self.tell("failed", outcome.failed_cycles, outcome.failure)
+            return False
+        self.tell("delivered", self.checkpoint())
+        return True
+
+    def checkpoint(self) -> str:
+        """The newest checkpoint, as an auditor would take it away."""
+        with by_somebody_else():
+            (found,) = self.settings.output_directory.glob(f"*/*/{CHECKPOINT_NAME}")
+            return found.read_text()
+
+    def watch(self) -> None:
+        """What the timetable does between two windows."""
+        meter = self.meter
+        if meter is None:
+            return
+        for name in ("watch_license", "watch_clock", "keep_time", "watch_output"):
+            self.attempt(name, getattr(meter, name))
+
+    def renew_license(self) -> None:
+        """The operator puts the renewed licence into the folder."""
+        with by_somebody_else():
+            (self.settings.license_directory / "renewed.dat").write_bytes((self.folder / "renewed.dat").read_bytes())
+
+    def take_licenses_away(self) -> dict[str, bytes]:
+        """The operator empties the licence folder; returns what was there."""
+        with by_somebody_else():
+            kept = {path.name: path.read_bytes() for path in self.settings.license_directory.iterdir()}
+            for name in kept:
+                (self.settings.license_directory / name).unlink()
+        return kept
+
+    def put_back(self, kept: dict[str, bytes]) -> None:
+        """The operator puts the licences back."""
+        with by_somebody_else():
+            for name, blob in kept.items():
+                (self.settings.license_directory / name).write_bytes(blob)
+
+
+def events(uses: Sequence[Use]) -> list[UseEvent]:
+    """What a client's pages are to the ledger."""
+    lic = a_license().license_id
+    return [
+        UseEvent(operation_id=operation, page=page, meter=READ_PAGES_METER, license_id=lic) for operation, page in uses
+    ]
+
+
+# ---- the life -------------------------------------------------------------------------------------------------------
+
+
+def live(
+    tell: Tell, folder: Path, *, fault: Fault | None = None, calls: Path | None = None, whole: bool = True
+) -> None:
+    """A life in which one thing goes wrong; then it is lifted, and the same process goes on to one more cycle.
+
+    Args:
+        tell: Where it is told.
+        folder: Laid out by `lay_out`.
+        fault: What goes wrong; None for nothing.
+        calls: Where the counted calls are listed.
+        whole: The long life; otherwise the short one.
+    """
+    disk = Disk(folder)
+    disk.leave_out_syncs()
+    if calls is not None:
+        disk.log_calls(calls)
+    if fault is not None:
+        disk.arm(fault)
+    one = Appliance(folder, tell, FakeClock())
+    _grow_up(one) if whole else _grow_up_fast(one)
+    disk.lift()
+    tell("hit", disk.first_hit, disk.hits, disk.count)
+    if one.meter is None and not one.start():
+        tell("wrong", "the fault is lifted, and the process does not start")
+        return
+    one.use(1)
+    if not one.cycle():
+        tell("wrong", f"the fault is lifted, and the next cycle fails: {one.meter and one.meter._ledger.problem}")
+
+
+def _grow_up_fast(one: Appliance) -> None:
+    one.start()
+    one.use(3)
+    one.cycle()
+    one.renew_license()
+    one.watch()
+    one.use(1)
+    one.close()
+    one.start()
+    one.use(2)
+
+
+def _grow_up(one: Appliance) -> None:
+    one.start()
+    first = one.use(3)
+    one.use(1)
+    one.watch()
+    one.cycle()
+    one.use(3, first)  # the answer was lost, the client asks again
+    one.use(2)
+    one.pass_seconds(60)
+    one.clock.step_wall(3 * 3600)
+    one.watch()
+    one.clock.step_wall(-3 * 3600)
+    one.watch()
+    one.cycle()
+    one.renew_license()
+    one.use(4)
+    one.watch()
+    one.cycle()
+    kept = one.take_licenses_away()
+    one.watch()
+    one.put_back(kept)
+    one.watch()
+    one.use(2)
+    if (web := one.web) is not None:
+        other = [replace(event, quantity=7) for event in events([(first, 1)])]
+        with suppress(LedgerConflictError):
+            one.attempt("conflict", lambda: web.record_use(other))
+    one.close()
+    one.start()
+    one.use(2)
+    one.cycle()
+    one.use(1)
+    one.drop()  # as after kill -9
+    one.start()
+    one.use(1)
+
+
+# ---- after it -------------------------------------------------------------------------------------------------------
+
+
+def recover(
+    tell: Tell,
+    folder: Path,
+    *,
+    asked: Sequence[Use],
+    promised: Sequence[Use],
+    at: tuple[int, int],
+    checkpoints: Sequence[str] = (),
+    again: bool = True,
+    faulty: bool = True,
+) -> None:
+    """Start on what is there, and tell under "wrong" everything that is not as it was promised.
+
+    Args:
+        tell: Where it is told.
+        folder: What a life left.
+        asked: The uses that clients asked for.
+        promised: Those that they were promised.
+        at: Wall clock and boot clock, nanoseconds, when the life ended.
+        checkpoints: Notes that an auditor took away; the records must extend them.
+        again: Whether clients ask again for what they were not promised.
+        faulty: Whether this runs on a stage with the shim.
+    """
+    if faulty:
+        Disk(folder).leave_out_syncs()
+    clock = FakeClock()
+    clock.wall_ns, clock.boottime_ns = at
+    clock.pass_seconds(30)
+    one = Appliance(folder, tell, clock, seed=1)
+    if not one.start(tries=1):
+        tell("wrong", "the process does not start")
+        return
+    meter, web = one.meter, one.web
+    assert meter is not None
+    assert web is not None
+    counted = uses_in(web)
+    compare(tell, counted, asked=asked, promised=promised)
+    if again:
+        fresh = web.record_use(events(asked))
+        if fresh != len(set(asked)) - len(set(counted)):
+            tell("wrong", f"asked again, {fresh} pages were new; {len(set(counted))} of {len(set(asked))} were there")
+    if not one.cycle():
+        tell("wrong", "the first cycle fails")
+    one.use(1)
+    if not one.cycle():
+        tell("wrong", "the second cycle fails")
+    expect_sound(tell, one, checkpoints)
+    one.drop()
+
+
+def compare(tell: Tell, counted: Sequence[Use], *, asked: Sequence[Use], promised: Sequence[Use]) -> None:
+    """The client's list against the ledger's."""
+    doubled = [use for use, times in Counter(counted).items() if times > 1]
+    lost = sorted(set(promised) - set(counted))
+    invented = sorted(set(counted) - set(asked))
+    for what, uses in (("doubled", doubled), ("lost", lost), ("invented", invented)):
+        if uses:
+            tell("wrong", f"{len(uses)} pages are {what}: {uses[:3]}")
+
+
+def uses_in(ledger: Ledger) -> list[Use]:
+    """Every use in the ledger, in order."""
+    size = ledger.snapshot(READ_PAGES_METER).size
+    entries = [parse_entry(line) for line in ledger.lines(0, size)]
+    return [_use(entry) for entry in entries if entry["kind"] == "use"]
+
+
+def expect_sound(tell: Tell, one: Appliance, checkpoints: Sequence[str] = ()) -> None:
+    """Ledger and records agree, nothing is pending, the auditor is content."""
+    ledger = one.web
+    assert ledger is not None
+    counted = uses_in(ledger)
+    snapshot = ledger.snapshot(READ_PAGES_METER)
+    if snapshot.pending_files or ledger.pending_records():
+        tell("wrong", f"{snapshot.pending_files} records are pending")
+    if snapshot.failed_cycles:
+        tell("wrong", f"{snapshot.failed_cycles} cycles count as failed")
+    sums = {
+        "total": dict(ledger.totals()).get(READ_PAGES_METER, 0),
+        "months": sum(quantity for _, quantity in ledger.months(READ_PAGES_METER)),
+        "licences": sum(snapshot.license_pages.values()),
+    }
+    for name, quantity in sums.items():
+        if quantity != len(counted):
+            tell("wrong", f"{name} says {quantity} pages, the ledger holds {len(counted)}")
+    if not (one.settings.state_directory / "lease.dsse.json").exists():
+        tell("wrong", "all is well, and there is no lease")
+    output = one.settings.output_directory
+    files = [parse_record_file(path) for path in output.glob("*/*/usage/*/*/*.jsonl")]
+    lines = [line for file in sorted(files, key=lambda file: file.header.first_seq) for line in file.lines]
+    if lines != list(ledger.lines(0, len(lines))):
+        tell("wrong", "the records do not hold what the ledger holds")
+    written = [_use(entry) for entry in map(parse_entry, lines) if entry["kind"] == "use"]
+    if written != counted:
+        tell("wrong", f"{len(counted)} pages in the ledger, {len(written)} in the records")
+    trust_root = TrustRoot.from_bytes(one.settings.trust_root.read_bytes())
+    key = DeviceKey.load_or_create(one.settings.state_directory).verifying_key
+    for kept in [None, *checkpoints]:
+        report = verify_records(output, trust_root, device_keys=[key], previous=kept)
+        (instance,) = report.instances or (None,)
+        if instance is None or instance.verdict is not Verdict.GOOD:
+            findings = [str(one) for one in (instance.findings if instance else report.findings)]
+            tell("wrong", f"the auditor says {instance and instance.verdict}: {findings}")
+        elif instance.meters.get(READ_PAGES_METER, 0) != len(counted):
+            tell("wrong", f"the auditor counts {instance.meters}, the ledger holds {len(counted)}")
+    tell("sound", len(counted), len(files))
+
+
+def _use(entry: Any) -> Use:
+    return str(entry["id"]), int(entry["page"])
+
+
+def ends_at(clock: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Where the clock of a life stood last."""
+    fresh = FakeClock()
+    return clock[-1] if clock else (fresh.wall_ns + NS, fresh.boottime_ns + NS)

@@ -1,0 +1,201 @@
+"""Every open, write, sync, rename, … of a meter's life fails once: nothing promised is lost, nothing is counted twice.
+
+A clean life is counted first. Then each of its calls is made to fail in a life of its own, with ENOSPC, EIO or EROFS,
+or is cut short, once or from then on. The life may go wrong in any way that has a name. When the fault is lifted, the
+same process delivers within one cycle, and a new process finds everything in order.
+
+Short form: each call of a short life, the faults taking turns. `FAULTS=full`: each call of the long life with each
+fault.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import cycle, groupby
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+
+from tests.fakes import meter_life
+from tests.fakes.io_faults import (
+    CHANGES,
+    HAS_COMPILER,
+    LASTING,
+    Call,
+    Effect,
+    Fault,
+    Kind,
+    Stage,
+    build,
+    calls_in,
+    quick_folder,
+)
+from tests.fakes.licences import FakeVendor, a_vendor
+
+FULL = os.environ.get("FAULTS") == "full"
+STAGES = 2
+
+pytestmark = pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler (make test installs one)")
+
+
+@pytest.fixture(scope="module")
+def vendor() -> FakeVendor:
+    return a_vendor()
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Stage]]:
+    library = build(tmp_path_factory.mktemp("shim"))
+    opened = [Stage(library, ("tests.fakes.meter_life",)) for _ in range(STAGES)]
+    yield opened
+    for stage in opened:
+        stage.close()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with quick_folder() as folder:
+        yield folder
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a campaign came to."""
+
+    faults: int = 0
+    hits: int = 0
+    named: Counter[str] = field(default_factory=Counter)
+    failed_cycles: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """What went wrong, each kind once with its number and the first case."""
+        kinds: dict[str, list[str]] = {}
+        for text in self.wrong:
+            kinds.setdefault(signature_of(text), []).append(text)
+        told = [f"--- {len(texts)} times: {kind}\n{texts[0]}" for kind, texts in kinds.items()]
+        return "\n".join([f"{len(self.wrong)} wrong, of {len(kinds)} kinds", *told])
+
+
+def signature_of(text: str) -> str:
+    """What is the same in two failures of one kind: the product's lines and the error, or the text without numbers."""
+    lines = re.findall(r'File ".*/((?:sidecar|licenses)/.*)", line (\d+), in (\S+)', text)
+    if lines:
+        error = re.sub(r"[:\[(].*", "", text.strip().splitlines()[-1])
+        return " < ".join([error, *(f"{path}:{line} {name}" for path, line, name in lines[::-1][:4])])
+    return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|/tmp/\S*|\d+", "#", text.split("]: ", 1)[-1])
+
+
+def play_one(stage: Stage, vendor: FakeVendor, folder: Path, fault: Fault | None, *, whole: bool) -> Tally:
+    """One life with one fault, and what comes after it."""
+    tally = Tally(faults=1)
+    meter_life.lay_out(folder, vendor)
+    lived = stage.play(meter_life.live, folder=folder, fault=fault, whole=whole)
+    after = stage.play(
+        meter_life.recover,
+        folder=folder,
+        asked=[use for (uses,) in lived.all("asked") for use in uses],
+        promised=[use for (uses,) in lived.all("promised") for use in uses],
+        at=meter_life.ends_at(lived.all("clock")),
+        checkpoints=[note for (note,) in lived.all("delivered")[-1:]],
+    )
+    shutil.rmtree(folder)
+    hit = lived.all("hit")
+    tally.hits = hit[0][1] if hit else 0
+    tally.named = Counter(code for _, code, *_ in lived.all("named"))
+    tally.failed_cycles = len(lived.all("failed"))
+    place = f"{fault} [{hit[0][0] if hit else ''}]"
+    for played, when in ((lived, "in the life"), (after, "after it")):
+        tally.wrong += [f"{place}: {when}: {text}" for (text,) in played.all("wrong")]
+        tally.wrong += [f"{place}: {when}, at {step}: {trace}" for step, trace in played.all("unnamed")]
+        if played.died:
+            tally.wrong.append(f"{place}: {when}: died of {played.died}")
+    tally.wrong += [f"{place}: {text} (no next step)" for _, _, text, step in lived.all("named") if not step]
+    tally.wrong += [f"{place}: after it, at {one[0]}: {one[2]}" for one in after.all("named")]
+    if not after.all("sound") and not tally.wrong:
+        tally.wrong.append(f"{place}: it was not looked at")
+    return tally
+
+
+def play_all(stages: list[Stage], vendor: FakeVendor, folder: Path, faults: list[Fault], *, whole: bool) -> Tally:
+    """Lives side by side, one stage each."""
+    free: SimpleQueue[Stage] = SimpleQueue()
+    for stage in stages:
+        free.put(stage)
+
+    def play(number: int) -> Tally:
+        stage = free.get()
+        try:
+            return play_one(stage, vendor, folder / str(number), faults[number], whole=whole)
+        finally:
+            free.put(stage)
+
+    total = Tally()
+    with ThreadPoolExecutor(len(stages)) as pool:
+        for one in pool.map(play, range(len(faults))):
+            total.faults += one.faults
+            total.hits += one.hits
+            total.named += one.named
+            total.failed_cycles += one.failed_cycles
+            total.wrong += one.wrong
+    return total
+
+
+def count_calls(stage: Stage, vendor: FakeVendor, folder: Path, *, whole: bool) -> list[Call]:
+    """The calls of a life in which nothing goes wrong."""
+    site, log = folder / "clean", folder / "calls"
+    meter_life.lay_out(site, vendor)
+    lived = stage.play(meter_life.live, folder=site, calls=log, whole=whole)
+    assert not lived.all("unnamed")
+    assert not lived.all("wrong")
+    shutil.rmtree(site)
+    within = lived.all("hit")[0][2]
+    return calls_in(log)[:within]
+
+
+def every_fault(calls: list[Call]) -> Iterator[Fault]:
+    """Each call with every error it may meet, once and from then on; each write cut short."""
+    for call in calls:
+        errors = [errno.EIO] if call.kind is Kind.OPEN_TO_READ else [errno.EIO, errno.ENOSPC, errno.EROFS]
+        for error in errors:
+            yield Fault(nth=call.number, error=error)
+            yield Fault(nth=call.number, error=error, lasting=LASTING[error])
+        yield Fault(nth=call.number, error=errno.EIO, lasting=LASTING[errno.EIO], whole=True)
+        if call.kind is Kind.WRITE:
+            yield Fault(nth=call.number, effect=Effect.SHORT)
+            yield Fault(nth=call.number, effect=Effect.SHORT, lasting=Kind.WRITE)
+            for error in (errno.ENOSPC, errno.EIO):
+                yield Fault(nth=call.number, effect=Effect.SHORT_THEN_FAIL, error=error, lasting=LASTING[error])
+
+
+def one_fault_each(calls: list[Call]) -> Iterator[Fault]:
+    """Each call with one fault, all faults taking turns; in a run of like calls on one file three stand for all."""
+    turns = {kind: cycle(list(every_fault([Call(0, kind, "", "")]))) for kind in (*CHANGES, Kind.OPEN_TO_READ)}
+    for _, run in groupby(calls, key=lambda call: (call.name, call.path)):
+        alike = list(run)
+        for call in alike if len(alike) <= 3 else (alike[0], alike[1], alike[-1]):
+            yield replace(next(turns[call.kind]), nth=call.number)
+
+
+def test_every_call_fails(stages: list[Stage], vendor: FakeVendor, folder: Path) -> None:
+    started = time.monotonic()
+    calls = count_calls(stages[0], vendor, folder, whole=FULL)
+    faults = list(every_fault(calls) if FULL else one_fault_each(calls))
+    total = play_all(stages, vendor, folder, faults, whole=FULL)
+    by_kind = Counter(call.kind.name for call in calls)
+    print(  # noqa: T201  the numbers are what this is for
+        f"\n{len(calls)} calls {dict(by_kind)}; {total.faults} lives with one fault, {total.hits} calls failed; "
+        f"errors by name {dict(total.named)}; {total.failed_cycles} failed cycles; {len(total.wrong)} wrong; "
+        f"{time.monotonic() - started:.0f} s"
+    )
+    assert not total.wrong, str(total)
+    assert total.hits >= len(faults) * 0.9, "the faults do not reach the product"
