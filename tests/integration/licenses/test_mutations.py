@@ -1,0 +1,175 @@
+"""Whatever is done to sealed records without the device's key is caught.
+
+The short form takes seconds. `FAULTS=full` tries a million mutations; what was tried, and by which finding it was
+caught, is printed per class (`pytest -s`).
+"""
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from licenses.usage_log.report import ExitCode, Report, Severity, Verdict
+from tests.fakes.licences import FakeVendor, a_vendor
+from tests.fakes.mutations import MUTATIONS, Defence, Seals, Specimen, rebuild
+
+FULL = os.environ.get("FAULTS") == "full"
+MUTATIONS_WANTED = 1_000_000 if FULL else 2_500
+PER_CLASS = -(-MUTATIONS_WANTED // len(MUTATIONS))
+PER_SPECIMEN = 100
+PROCESSES = 2
+MEMORY = Path("/dev/shm")
+CAUGHT = {ExitCode.TAMPERED, ExitCode.GAPS, ExitCode.UNREADABLE}
+
+
+@dataclass
+class Outcome:
+    """What became of some mutations of one class."""
+
+    tried: int = 0
+    caught: Counter[str] = field(default_factory=Counter)
+    survivors: list[str] = field(default_factory=list)
+
+
+@cache
+def _vendor() -> FakeVendor:
+    return a_vendor()
+
+
+@pytest.fixture
+def specimen(tmp_path) -> Specimen:
+    """Records that are good whatever the auditor has in hand."""
+    return Specimen(tmp_path / "output", Random(1), _vendor().trust_root)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Executor | None]:
+    """Two processes for the full form."""
+    if not FULL:
+        yield None
+        return
+    with ProcessPoolExecutor(PROCESSES) as pool:
+        yield pool
+
+
+def _run(name: str, number: int, count: int) -> Outcome:
+    """Make a specimen and try up to `count` mutations of a class on it."""
+    outcome = Outcome()
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+        specimen = Specimen(Path(folder) / "output", Random(f"{name}/{number}"), _vendor().trust_root)
+        _require_good(specimen)
+        for index in range(2 * count):
+            if outcome.tried == count:
+                break
+            mutation = MUTATIONS[name](specimen, Random(f"{name}/{number}/{index}"))
+            if mutation is None:
+                continue
+            outcome.tried += 1
+            with specimen.mutated(mutation):
+                report = specimen.verify(mutation.defence)
+            if report.exit_code() in CAUGHT:
+                outcome.caught[_first_code(report)] += 1
+            else:
+                told = f"{report.verdict} in spite of {mutation.text} (defence: {mutation.defence})"
+                outcome.survivors.append(f"{name}/{number}/{index}: {told}")
+        assert specimen.is_undone()
+    return outcome
+
+
+def _require_good(specimen: Specimen) -> None:
+    for defence in Defence:
+        assert specimen.verify(defence).verdict is Verdict.GOOD
+
+
+def _first_code(report: Report) -> str:
+    findings = [*(finding for one in report.instances for finding in one.findings), *report.findings]
+    return next(finding.code for finding in findings if finding.severity is not Severity.NOTE)
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_every_mutation_is_caught(name, pool):
+    numbers = range(-(-PER_CLASS // PER_SPECIMEN) * 2)
+    total = Outcome()
+    for start in range(0, len(numbers), PROCESSES):
+        if total.tried >= PER_CLASS:
+            break
+        some = numbers[start : start + PROCESSES] if pool is not None else numbers[start : start + 1]
+        count = min(PER_SPECIMEN, PER_CLASS)
+        arguments = [name] * len(some), some, [count] * len(some)
+        for outcome in map(_run, *arguments) if pool is None else pool.map(_run, *arguments):
+            total.tried += outcome.tried
+            total.caught += outcome.caught
+            total.survivors += outcome.survivors
+    codes = ", ".join(f"{code} {count}" for code, count in total.caught.most_common())
+    print(f"{name}: {total.caught.total()} of {total.tried} caught, by {codes}")  # noqa: T201
+    assert not total.survivors, f"{len(total.survivors)} of {total.tried} survived: " + "; ".join(total.survivors[:5])
+    assert total.tried >= PER_CLASS / 2, "the class finds too little to do"
+
+
+# ---- the generator is what it says ----------------------------------------------------------------------------------
+
+
+def test_rebuilding_what_was_not_changed_changes_nothing(specimen):
+    files = rebuild(specimen.windows()).files
+    assert {f"{specimen.prefix}usage/{name}": blob for name, blob in files.items()} == {
+        name: specimen.pristine[name] for name in specimen.records
+    }
+
+
+def test_specimen_of_a_seed_is_always_the_same(specimen, tmp_path):
+    again = Specimen(tmp_path / "again", Random(1), _vendor().trust_root)
+    assert (again.pristine, again.fork, again.other) == (specimen.pristine, specimen.fork, specimen.other)
+
+
+def test_change_that_leaves_every_byte_is_none(specimen):
+    assert specimen.mutation(dict(specimen.pristine), "nothing") is None
+
+
+# ---- which defence catches what -------------------------------------------------------------------------------------
+
+
+def test_records_cut_off_with_every_trace_are_caught_by_what_the_auditor_kept(specimen):
+    """Within the folder nothing is missing: it is what it was some windows ago, and the device's key signed that."""
+    changes = {specimen.records[-1]: None, specimen.checkpoint(specimen.sizes[-1]): None}
+    changes[f"{specimen.prefix}checkpoint"] = specimen.pristine[specimen.checkpoint(specimen.sizes[-2])]
+    with specimen.mutated(specimen.mutation(changes, "cut off")):
+        assert specimen.verify(Defence.KEY).verdict is Verdict.GOOD
+        assert specimen.verify(Defence.KEPT).exit_code() == ExitCode.TAMPERED
+
+
+@pytest.mark.parametrize("left", ["checkpoint", "checkpoints"])
+def test_records_cut_off_are_caught_by_a_seal_left_over(specimen, left):
+    size = specimen.sizes[-1]
+    name = specimen.checkpoint(size) if left == "checkpoint" else f"{specimen.prefix}checkpoint"
+    changes = {specimen.records[-1]: None, name: None}
+    with specimen.mutated(specimen.mutation(changes, "cut off, a seal left over")):
+        assert specimen.verify(Defence.KEY).exit_code() == ExitCode.TAMPERED
+
+
+def test_other_history_of_the_same_key_is_caught_by_what_the_auditor_kept(specimen):
+    """A restored image that went on: the device's key signed both, so each alone is good."""
+    with specimen.mutated(
+        specimen.mutation({**dict.fromkeys(specimen.pristine), **specimen.fork}, "the other history")
+    ):
+        assert specimen.verify(Defence.KEY).verdict is Verdict.GOOD
+        assert specimen.verify(Defence.KEPT).exit_code() == ExitCode.TAMPERED
+
+
+def test_newest_window_rewritten_without_its_seal_is_never_good(specimen):
+    """Unsealed by the folder alone, as after a crash; tampered by what the auditor kept."""
+    windows = specimen.windows()
+    entry = windows[-1].closing
+    entry["reason"] = "shutdown" if entry["reason"] == "interval" else "interval"
+    mutation = specimen.rebuilt(Random(1), windows, "rewritten", since=entry["seq"], seals=Seals.REMOVE_LATER)
+    with specimen.mutated(mutation):
+        alone = specimen.verify(Defence.KEY)
+        assert alone.verdict is Verdict.UNSEALED
+        assert alone.exit_code(strict=True) == ExitCode.UNANCHORED
+        assert specimen.verify(Defence.KEPT).exit_code() == ExitCode.TAMPERED
