@@ -291,6 +291,8 @@ def _take_apart(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
     lines = tail[:-1].split("\n")
     if not 1 <= len(lines) <= MAX_SIGNATURES:
         raise RecordError(f"a note with {len(lines)} signatures is not accepted")
+    if len(set(lines)) != len(lines):
+        raise RecordError("a note bears the same signature twice")
     return f"{head}\n", [_signature(line) for line in lines]
 
 
