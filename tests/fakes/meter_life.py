@@ -7,6 +7,8 @@ is compared: the client's own list, the ledger, the record files, the auditor's 
 from __future__ import annotations
 
 import gc
+import re
+import sqlite3
 import traceback
 import uuid
 from collections import Counter
@@ -14,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -35,6 +38,7 @@ from sidecar.settings import Settings
 from tests.fakes.clock import NS, FakeClock
 from tests.fakes.io_faults import Disk, Fault, Tell, by_somebody_else
 from tests.fakes.licences import FakeVendor, a_license
+from tests.fakes.power_cuts import marked
 
 WINDOW_SECONDS = 650
 _Result = TypeVar("_Result")
@@ -172,8 +176,7 @@ class Appliance:
     def checkpoint(self) -> str:
         """The newest checkpoint, as an auditor would take it away."""
         with by_somebody_else():
-            (found,) = self.settings.output_directory.glob(f"*/*/{CHECKPOINT_NAME}")
-            return found.read_text()
+            return next(self.settings.output_directory.glob(f"*/*/{CHECKPOINT_NAME}")).read_text()
 
     def watch(self) -> None:
         """What the timetable does between two windows."""
@@ -187,6 +190,7 @@ class Appliance:
         """The operator puts the renewed licence into the folder."""
         with by_somebody_else():
             (self.settings.license_directory / "renewed.dat").write_bytes((self.folder / "renewed.dat").read_bytes())
+            self._tell_licenses()
 
     def take_licenses_away(self) -> dict[str, bytes]:
         """The operator empties the licence folder; returns what was there."""
@@ -194,6 +198,7 @@ class Appliance:
             kept = {path.name: path.read_bytes() for path in self.settings.license_directory.iterdir()}
             for name in kept:
                 (self.settings.license_directory / name).unlink()
+            self._tell_licenses()
         return kept
 
     def put_back(self, kept: dict[str, bytes]) -> None:
@@ -201,6 +206,10 @@ class Appliance:
         with by_somebody_else():
             for name, blob in kept.items():
                 (self.settings.license_directory / name).write_bytes(blob)
+            self._tell_licenses()
+
+    def _tell_licenses(self) -> None:
+        self.tell("licences", {path.name: path.read_bytes() for path in self.settings.license_directory.iterdir()})
 
 
 def events(uses: Sequence[Use]) -> list[UseEvent]:
@@ -293,6 +302,95 @@ def _grow_up(one: Appliance) -> None:
     one.use(1)
 
 
+# ---- a traced life, for power cuts ----------------------------------------------------------------------------------
+
+
+def live_traced(
+    tell: Tell,
+    folder: Path,
+    *,
+    trace: Path,
+    seed: int,
+    steps: int,
+    at: tuple[int, int] | None = None,
+    boots: int = 0,
+    lax: bool = False,
+) -> None:
+    """A life drawn by lot, every call that changes something traced, and everything told put between them as marks.
+
+    Args:
+        tell: Where the last word is told.
+        folder: Laid out by `lay_out`; may hold a state already.
+        trace: Where the trace is written.
+        seed: Of the lot.
+        steps: How many things happen.
+        at: Wall clock and boot clock, nanoseconds, at its beginning; None for the first.
+        boots: How many times the host was started before.
+        lax: Open the ledger with `synchronous=OFF`, as a product would that does not care.
+    """
+    if lax:
+        sqlite3.connect = partial(sqlite3.connect, factory=_Lax)  # type: ignore[assignment]
+    disk = Disk(folder)
+    disk.leave_out_syncs()
+    disk.trace(trace)
+
+    def mark(*what: Any) -> None:
+        disk.mark(marked(what))
+        if what[0] in {"named", "unnamed", "failed"}:
+            tell(*what)
+
+    one = Appliance(folder, mark, a_clock(at, boots), seed=seed)
+    mark("clock", one.clock.wall_ns, one.clock.boottime_ns)
+    one.start()
+    _wander(one, Random(seed), steps)
+
+
+def a_clock(at: tuple[int, int] | None = None, boots: int = 0) -> FakeClock:
+    """A clock that stands at an instant; after a power cut on another boot."""
+    clock = FakeClock()
+    if at is not None:
+        clock.wall_ns, clock.boottime_ns = at
+    if boots:
+        clock.reboot(90)
+        clock.boot_id = str(uuid.UUID(int=boots, version=4))
+    return clock
+
+
+def _wander(one: Appliance, random: Random, steps: int) -> None:
+    actions: dict[Callable[[], object], int] = {
+        lambda: one.use(random.randint(1, 5)): 12,
+        lambda: one.use(random.randint(60, 250)): 1,
+        lambda: one.use(2, earlier[0]) if earlier else None: 1,
+        one.cycle: 5,
+        one.watch: 4,
+        one.renew_license: 1,
+        lambda: one.put_back(one.take_licenses_away()): 1,
+        lambda: (one.take_licenses_away(), one.watch()): 1,
+        lambda: (one.close(), one.start()): 1,
+        lambda: (one.drop(), one.start()): 1,
+        lambda: one.pass_seconds(random.randint(1, 100)): 2,
+        lambda: one.clock.step_wall(random.choice([-7200, 7200])): 1,
+        lambda: one.meter and one.attempt("accept", lambda: one.meter and _accept(one)): 1,
+    }
+    earlier: list[str] = []
+    for action in random.choices(list(actions), list(actions.values()), k=steps):
+        done = action()
+        if isinstance(done, str) and not earlier:
+            earlier.append(done)
+
+
+def _accept(one: Appliance) -> None:
+    if one.web is not None and one.clock.wall_ns > one.web.now().ns:
+        one.web.adopt_time(one.clock.wall_ns, {"action": "accepted"})
+
+
+class _Lax(sqlite3.Connection):
+    """A connection that does not sync, whatever it is told."""
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        return super().execute(re.sub(r"(?i)synchronous\s*=\s*\w+", "synchronous=OFF", sql), *arguments)
+
+
 # ---- after it -------------------------------------------------------------------------------------------------------
 
 
@@ -304,7 +402,7 @@ def recover(
     promised: Sequence[Use],
     at: tuple[int, int],
     checkpoints: Sequence[str] = (),
-    again: bool = True,
+    boots: int = 0,
     faulty: bool = True,
 ) -> None:
     """Start on what is there, and tell under "wrong" everything that is not as it was promised.
@@ -316,15 +414,14 @@ def recover(
         promised: Those that they were promised.
         at: Wall clock and boot clock, nanoseconds, when the life ended.
         checkpoints: Notes that an auditor took away; the records must extend them.
-        again: Whether clients ask again for what they were not promised.
+        boots: How many times the host was started before; a power cut starts it again.
         faulty: Whether this runs on a stage with the shim.
     """
     if faulty:
         Disk(folder).leave_out_syncs()
-    clock = FakeClock()
-    clock.wall_ns, clock.boottime_ns = at
+    clock = a_clock(at, boots)
     clock.pass_seconds(30)
-    one = Appliance(folder, tell, clock, seed=1)
+    one = Appliance(folder, tell, clock, seed=-1)
     if not one.start(tries=1):
         tell("wrong", "the process does not start")
         return
@@ -333,10 +430,10 @@ def recover(
     assert web is not None
     counted = uses_in(web)
     compare(tell, counted, asked=asked, promised=promised)
-    if again:
-        fresh = web.record_use(events(asked))
-        if fresh != len(set(asked)) - len(set(counted)):
-            tell("wrong", f"asked again, {fresh} pages were new; {len(set(counted))} of {len(set(asked))} were there")
+    everything = list(dict.fromkeys(asked))
+    fresh = web.record_use(events(everything))
+    if fresh != len(everything) - len(set(counted)):
+        tell("wrong", f"asked again, {fresh} pages were new; {len(set(counted))} of {len(everything)} were there")
     if not one.cycle():
         tell("wrong", "the first cycle fails")
     one.use(1)
@@ -381,7 +478,8 @@ def expect_sound(tell: Tell, one: Appliance, checkpoints: Sequence[str] = ()) ->
     for name, quantity in sums.items():
         if quantity != len(counted):
             tell("wrong", f"{name} says {quantity} pages, the ledger holds {len(counted)}")
-    if not (one.settings.state_directory / "lease.dsse.json").exists():
+    licensed = any(one.settings.license_directory.iterdir())
+    if licensed and not (one.settings.state_directory / "lease.dsse.json").exists():
         tell("wrong", "all is well, and there is no lease")
     output = one.settings.output_directory
     files = [parse_record_file(path) for path in output.glob("*/*/usage/*/*/*.jsonl")]
