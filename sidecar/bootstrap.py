@@ -13,23 +13,28 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from licenses.device_key import DeviceKey, instance_id_of
+import structlog
+
+from licenses.device_key import DeviceKey, instance_id_of, load_device_public
 from licenses.errors import LicensesError
+from licenses.keys import VerifyingKey
 from sidecar import __version__
 from sidecar.admission import Admission
 from sidecar.clock import Clock, SystemClock
 from sidecar.core_client import CoreClient
 from sidecar.errors import LedgerUnavailableError, MeterAlreadyRunningError, SettingsError, SidecarError
-from sidecar.ledger import Ledger, prepare
+from sidecar.ledger import Ledger, start_ledger
 from sidecar.license_mount import LEASE_NAME, LicenseMount
-from sidecar.metering import Meter, RecordOutput
+from sidecar.metering import Meter
 from sidecar.reading import Reader
+from sidecar.record_output import RecordOutput, instance_folder
 from sidecar.results import OperationStore
 from sidecar.settings import Settings
 
 LEDGER_NAME = "ledger.db"
 LOCK_NAME = "meter.lock"
 _DEVICE_WAIT_SECONDS = 30.0
+_log = structlog.get_logger("Tollgate.Sidecar")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +74,8 @@ def ledger_path(settings: Settings) -> Path:
     return settings.state_directory / LEDGER_NAME
 
 
-def migrate(settings: Settings) -> None:
-    """Make the state directory and bring the ledger up to date; one process at a time does it.
+def migrate(settings: Settings, clock: Clock | None = None) -> None:
+    """Make the state directory, bring the ledger up to date and mend it; one process at a time does it.
 
     Raises:
         LedgerUnavailableError: The state directory or the ledger cannot be used.
@@ -86,7 +91,23 @@ def migrate(settings: Settings) -> None:
         ) from exc
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        prepare(ledger_path(settings))
+        key = _device_public(settings)
+        instance = instance_id_of(key.raw) if key else "none"
+        started = start_ledger(
+            ledger_path(settings),
+            records=instance_folder(settings.output_directory, instance),
+            key=key,
+            clock=SystemClock() if clock is None else clock,
+            version=__version__,
+        )
+        if started.repair is not None:
+            _log.error(
+                "the ledger was rebuilt; the old files were moved aside",
+                cause=started.repair.cause,
+                aside=str(started.repair.aside),
+                entries=started.repair.entries,
+                entered_again=len(started.repair.again),
+            )
     finally:
         os.close(handle)
 
@@ -112,7 +133,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         SidecarError: The state directory, the ledger or the spool cannot be used.
     """
     clock = clock or SystemClock()
-    migrate(settings)
+    migrate(settings, clock)
     licenses = LicenseMount(settings)
     ledger = Ledger(ledger_path(settings), clock=clock, instance=_instance(licenses, settings), version=__version__)
     core = build_core_client(settings)
@@ -148,7 +169,7 @@ def build_meter(settings: Settings, clock: Clock | None = None) -> Meter:
         SidecarError: The state directory or the ledger cannot be used, or the settings need an evaluation licence.
     """
     clock = clock or SystemClock()
-    migrate(settings)
+    migrate(settings, clock)
     try:
         device = DeviceKey.load_or_create(settings.state_directory)
     except LicensesError as exc:
@@ -162,7 +183,9 @@ def build_meter(settings: Settings, clock: Clock | None = None) -> Meter:
         ledger=ledger,
         licenses=licenses,
         device=device,
-        output=RecordOutput(settings.output_directory, device.instance_id),
+        output=RecordOutput(
+            settings.output_directory, device.instance_id, limit_seconds=settings.output_timeout_seconds
+        ),
         jitter=random.SystemRandom(),
     )
 
@@ -213,6 +236,14 @@ class MeterLock:
     def release(self) -> None:
         """Let go of it; the kernel does so too when the process ends."""
         os.close(self._handle)
+
+
+def _device_public(settings: Settings) -> VerifyingKey | None:
+    """The device's public key; None before the first start."""
+    try:
+        return load_device_public(settings.state_directory)
+    except LicensesError:
+        return None
 
 
 def _instance(licenses: LicenseMount, settings: Settings) -> str:

@@ -8,12 +8,11 @@ file depend on the ledger alone.
 
 from __future__ import annotations
 
-import json
-import os
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,29 +20,32 @@ from typing import Any
 import structlog
 
 from licenses.device_key import DeviceKey
-from licenses.durable import make_folders, write_file
+from licenses.durable import write_file
 from licenses.errors import LicensesError
 from licenses.lease import Lease, seal_lease
 from licenses.model import READ_PAGES_METER, License
-from licenses.usage_log.files import Tally, header_line, record_name, tally_trailer_line, write_once
-from licenses.usage_log.note import sign_checkpoint
+from licenses.usage_log.files import FOLDER, record_name
+from licenses.usage_log.note import open_checkpoint, sign_checkpoint, unverified_checkpoint
 from sidecar import __version__
 from sidecar.admission import attempts_allowed, license_facts, metering_facts
-from sidecar.clock import Clock, EffectiveTime, instant
-from sidecar.errors import LedgerUnavailableError, OutputUnwritableError, unwritable
+from sidecar.clock import Clock, EffectiveTime, instant, month_of
+from sidecar.errors import LedgerUnavailableError, OutputUnwritableError
 from sidecar.gate import WARNING_DAYS, Facts, Verdict, decide
-from sidecar.ledger import Ledger, PendingRecord
+from sidecar.ledger import Ledger, SealedWindow, damage_path
 from sidecar.ledger_terms import LedgerTerms
 from sidecar.license_mount import LicenseMount, LicenseView
 from sidecar.meter_status import MeterStatus
+from sidecar.record_output import RecordOutput, render_window
 from sidecar.settings import (
     STANDARD_MAX_INTERVAL_SECONDS,
     STANDARD_MIN_INTERVAL_SECONDS,
     Settings,
 )
 
-SERVICE_NAME = "computervisionread"
 LEASE_SLACK_SECONDS = 60
+KEEP_RECORDS = timedelta(days=400)
+_REWRITTEN_AT_ONCE = 200
+_SHUTDOWN_LIMIT_SECONDS = 5.0
 _log = structlog.get_logger("Tollgate.Meter")
 
 
@@ -60,68 +62,6 @@ class CycleOutcome:
     failed_cycles: int
     failure: str
     files: tuple[Path, ...] = ()
-
-
-class RecordOutput:
-    """The output mount: where record files and checkpoints of this instance go.
-
-    Args:
-        output_directory: `Mounts:Output`; it must be there already, only what lies below is made.
-        instance: Instance id, a folder's name.
-    """
-
-    def __init__(self, output_directory: Path, instance: str) -> None:
-        self._root = output_directory
-        self.folder = output_directory / SERVICE_NAME / instance
-
-    def probe(self, *, durable: bool = True) -> None:
-        """Write and remove a file, as a record file would be written.
-
-        Args:
-            durable: Whether to wait for the disk, as a record file does; a look every few seconds need not.
-
-        Raises:
-            OutputUnwritableError: It cannot be done; the text says what to do.
-        """
-        probe = self.folder / ".probe"
-        try:
-            self._make_folder(self.folder)
-            with probe.open("wb") as out:
-                out.write(b"\n")
-                out.flush()
-                if durable:
-                    os.fsync(out.fileno())
-            probe.unlink()
-        except OSError as exc:
-            raise unwritable(exc, self._root) from exc
-
-    def write(self, name: str, chunks: Iterator[bytes], checkpoint: str, size: int) -> tuple[Path, str]:
-        """Make a record file and its checkpoint durable.
-
-        Returns:
-            The file and the SHA-256 of its bytes, as 64 hex digits.
-
-        Raises:
-            OutputUnwritableError: One of them is not durable.
-        """
-        path = self.folder / "usage" / name
-        try:
-            self._make_folder(path.parent)
-            self._make_folder(self.folder / "checkpoints")
-            digest = write_once(path, chunks)
-            for place in (f"checkpoints/{size}", "checkpoint"):
-                write_file(self.folder / place, [checkpoint.encode("utf-8")], mode=0o440, overwrite=True)
-        except OSError as exc:
-            raise unwritable(exc, self._root) from exc
-        return path, digest
-
-    def _make_folder(self, folder: Path) -> None:
-        """Make a folder below the mount; the mount itself is the operator's to provide."""
-        if not self._root.is_dir():
-            missing = not self._root.exists()
-            kind = FileNotFoundError if missing else NotADirectoryError
-            raise kind(2 if missing else 20, "no such folder" if missing else "not a folder", str(self._root))
-        make_folders(folder, mode=0o750)
 
 
 class Meter:
@@ -160,6 +100,7 @@ class Meter:
         self._minted: tuple[str, int, int] | None = None
         self._deadline_ns = clock.read().boottime_ns
         self._output_problem = ""
+        self._seen_note = ""
         self._unpersisted_failures = 0
         self._quarantined = False
         self._warned: tuple[str, int, int] | None = None
@@ -179,7 +120,6 @@ class Meter:
     def open(self) -> None:
         """Begin: note the boot, close what a crash left open, look at the output, mint the first lease."""
         crashed = self._ledger.has_open_window()
-        self._check_frontier()
         self._license = self._serving_license()
         if crashed:
             self._ledger.close_window("recovery", self._context())
@@ -188,6 +128,9 @@ class Meter:
         self._note_license()
         try:
             self._output.probe()
+            self._look_at_history()
+            self._look_at_newest()
+            self._look_for_losses()
             if crashed or self._ledger.pending_records():
                 files = self._deliver()
                 self._ledger.cycle_succeeded()
@@ -203,6 +146,8 @@ class Meter:
         """Close the window and deliver all that is pending; count the failure if that cannot be done."""
         try:
             self._ledger.close_window(reason, self._context())
+            self._look_at_history()
+            self._look_for_losses()
             files = self._deliver()
             self._ledger.cycle_succeeded()
         except (OutputUnwritableError, LedgerUnavailableError) as exc:
@@ -219,6 +164,7 @@ class Meter:
     def close(self) -> CycleOutcome:
         """Close the window at shutdown. A failure is not counted: no cycle was due."""
         self._revoke()
+        self._output.limit_seconds = min(self._output.limit_seconds, _SHUTDOWN_LIMIT_SECONDS)
         try:
             self._ledger.close_window("shutdown", self._context())
             files = self._deliver()
@@ -316,11 +262,18 @@ class Meter:
                 next_step="put the renewed licence file into the licence folder",
             )
 
+    @property
+    def ledger_is_damaged(self) -> bool:
+        """Whether some process has met damage in the ledger; the next start mends it."""
+        return damage_path(self._ledger.path).exists()
+
     def watch_output(self) -> None:
         """See whether the output mount is well, between two windows; no attempt is counted."""
         before = self._output_problem
+        self._ledger.restore_reserve()
         try:
             self._output.probe(durable=False)
+            self._look_at_history()
         except OutputUnwritableError as exc:
             self._output_problem = f"{exc}. {exc.next_step}"
             if not before:
@@ -397,34 +350,97 @@ class Meter:
 
     def _deliver(self) -> list[Path]:
         """Seal and write every closed window that is not on the output mount yet, oldest first."""
-        for record in self._ledger.pending_records():
+        pending = self._ledger.pending_records()
+        for record in pending:
             if record.root is None:
                 self._ledger.seal_window(record, partial(self._sign, str(record.window["origin"])))
-        return [self._write(record) for record in self._ledger.pending_records()]
+                self._keep_seal()
+        if not pending:
+            return []
+        sizes = {record.size for record in pending}
+        windows = [one for one in self._ledger.sealed_windows(min(sizes) - 1) if one.size in sizes]
+        last = self._ledger.last_seal()
+        files = [self._write(window, newest=last is not None and window.size == last[0]) for window in windows]
+        self._keep_seal()
+        return files
 
     def _sign(self, origin: str, size: int, root: bytes) -> str:
         return sign_checkpoint(origin, size, root, self._device.signing_key)
 
-    def _write(self, record: PendingRecord) -> Path:
-        closed = record.window["closed"]
-        name = record_name(record.first_seq, record.size, instant(closed["effective_ms"] * 1_000_000))
-        path, digest = self._output.write(name, self._render(record), record.note or "", record.size)
-        self._ledger.mark_written(record.size, str(path.relative_to(self._output.folder)), digest)
+    def _write(self, window: SealedWindow, *, newest: bool) -> Path:
+        name = record_name(window.first_seq, window.size, instant(window.window["closed"]["effective_ms"] * 1_000_000))
+        try:
+            path, digest = self._write_once(name, window, newest=newest)
+        except FileExistsError:
+            self._make_room(name, window)
+            path, digest = self._write_once(name, window, newest=newest)
+        self._ledger.mark_written(window.size, str(path.relative_to(self._output.folder)), digest)
         return path
 
-    def _render(self, record: PendingRecord) -> Iterator[bytes]:
-        header = {
-            **record.window,
-            "instance": self._device.instance_id,
-            "first_seq": record.first_seq,
-            "previous_file_sha256": self._ledger.file_sha256_before(record.size),
-        }
-        yield header_line(header) + b"\n"
-        tally = Tally()
-        for line in self._ledger.lines(record.first_seq, record.size):
-            tally.add(json.loads(line))
-            yield line + b"\n"
-        yield tally_trailer_line(tally, size=record.size, root=record.root or b"") + b"\n"
+    def _write_once(self, name: str, window: SealedWindow, *, newest: bool) -> tuple[Path, str]:
+        chunks = render_window(self._ledger, window, self._device.instance_id)
+        return self._output.write(name, chunks, window.note, window.size, newest=newest)
+
+    def _make_room(self, name: str, window: SealedWindow) -> None:
+        """Move a damaged file aside; but one that this device sealed otherwise is evidence of two histories."""
+        if self._output.sealed_root(window.size) not in (None, window.root):
+            raise self._two_histories(window.size)
+        self._set_aside(f"{FOLDER}/{name}")
+
+    def _set_aside(self, file: str) -> None:
+        aside = self._output.set_aside(file, self._ledger.now().at)
+        _log.warning("a damaged record file was moved aside and is written again", file=file, aside=aside)
+        self._ledger.append("quarantine", {"what": "record_file", "file": file, "aside": aside})
+
+    def _look_at_history(self) -> None:
+        """See that the newest checkpoint on the mount, if this device signed it, is one of this ledger's.
+
+        Raises:
+            OutputUnwritableError: It is of another history.
+        """
+        note = self._output.checkpoint()
+        if note == self._seen_note:
+            return
+        with suppress(LicensesError):
+            key = {unverified_checkpoint(note).origin: self._device.verifying_key}
+            told = open_checkpoint(note, key)
+            size = self._ledger.snapshot(READ_PAGES_METER).size
+            if told.size > size or self._ledger.root_at(told.size) != told.root:
+                raise self._two_histories(told.size)
+        self._seen_note = note
+
+    def _two_histories(self, size: int) -> OutputUnwritableError:
+        return OutputUnwritableError(
+            f"{self._output.folder} holds other records of {size} sealed entries: this ledger, or these records, come "
+            "from an older copy of the device",
+            next_step="keep both as they are and call the vendor; point Mounts:Output elsewhere to go on meanwhile",
+        )
+
+    def _look_for_losses(self) -> None:
+        """Record files that vanished from the mount are written again, some at each cycle."""
+        since = month_of(self._ledger.now().ns - int(KEEP_RECORDS.total_seconds()) * 1_000_000_000)
+        gone = self._output.missing(self._ledger.written_files(since))
+        if gone:
+            self._ledger.append("fault", {"code": "records_missing", "files": len(gone)})
+            self._ledger.mark_unwritten(gone[-_REWRITTEN_AT_ONCE:])
+            _log.warning(
+                "record files are missing from the output folder; they are written again from the ledger",
+                files=len(gone),
+                next_step="nothing to do if they were moved away on purpose; else find out who deletes there",
+            )
+
+    def _look_at_newest(self) -> None:
+        """At a start: the newest file is the one that a crash of the host may have torn."""
+        last = self._ledger.last_file()
+        if last is not None and not self._output.is_sound(last[0], last[1]):
+            self._set_aside(last[0])
+            self._ledger.mark_unwritten([last[2]])
+
+    def _keep_seal(self) -> None:
+        kept = self._ledger.kept_seal()
+        if kept is not None:
+            with self._keeping_state():
+                kept.write(self._settings.state_directory)
 
     def _context(self) -> dict[str, Any]:
         lic = self._license
@@ -494,14 +510,6 @@ class Meter:
     def _revoke(self) -> None:
         self._licenses.lease_path.unlink(missing_ok=True)
         self._minted = None
-
-    def _check_frontier(self) -> None:
-        last = self._ledger.last_seal()
-        if last is not None and self._ledger.frontier_root() != last[1]:
-            raise LedgerUnavailableError(
-                "the ledger's Merkle frontier does not give the root that was sealed last",
-                next_step="stop, keep the state directory as it is, and call the vendor; delete nothing",
-            )
 
 
 def _identity(lic: License | None) -> tuple[str, int] | None:

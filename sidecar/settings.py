@@ -136,6 +136,9 @@ class Settings:
     max_attempts: int = _setting(
         "Metering:MaxAttempts", _whole(1, 1000), STANDARD_MAX_ATTEMPTS, "failed cycles before serving stops"
     )
+    output_timeout_seconds: int = _setting(
+        "Metering:OutputTimeoutSeconds", _whole(1, 300), 20, "how long the output mount may give no sign of life"
+    )
     strict: bool = _setting("Metering:Strict", _flag, False, "refuse from the first failed cycle")
     result_minutes: int = _setting(
         "StorageTimeToLiveInMinutes", _whole(60, 10080), 2880, "how long results can be fetched"

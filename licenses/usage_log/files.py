@@ -31,7 +31,7 @@ from licenses import durable
 from licenses.errors import FormatError, RecordError
 from licenses.model import PRODUCT
 from licenses.strict_json import Fields, canonical, parse_object
-from licenses.usage_log.entry import KINDS, MAX_LINE_BYTES
+from licenses.usage_log.entry import KINDS, MAX_LINE_BYTES, read_use
 
 SCHEMA = 1
 FILE_MODE = 0o440
@@ -138,6 +138,15 @@ class Tally:
             meter = entry["meter"]
             if isinstance(meter, dict):
                 self.meters[meter["name"]] += meter["quantity"]
+
+    def add_line(self, line: bytes) -> None:
+        """Count one line that the ledger wrote."""
+        use = read_use(line)
+        if use is None:
+            self.add(json.loads(line))
+        else:
+            self.counts["use"] += 1
+            self.meters[use.meter.decode("ascii")] += use.quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

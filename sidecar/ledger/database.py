@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import sqlite3
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from sidecar.errors import LedgerUnavailableError
 
 DAMAGED_SUFFIX = ".damaged"
+USERS_SUFFIX = ".lock"
 _BUSY_SECONDS = 10.0
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -79,3 +81,26 @@ def note_damage(path: Path, cause: str) -> None:
             os.write(descriptor, f"{cause}\n".encode())
         finally:
             os.close(descriptor)
+
+
+def hold(path: Path, *, alone: bool = False) -> int | None:
+    """Count as a user of the ledger, or as its only one; the kernel lets go of it with the descriptor.
+
+    Args:
+        path: The database.
+        alone: Ask for it alone, as a repair must.
+
+    Returns:
+        The descriptor to close; None when somebody else has it (only when asked for alone), or when the folder takes
+        no lock file.
+    """
+    try:
+        descriptor = os.open(path.with_name(path.name + USERS_SUFFIX), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX | fcntl.LOCK_NB) if alone else fcntl.LOCK_SH)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor

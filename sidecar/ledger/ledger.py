@@ -10,6 +10,7 @@ be written down (faults, windows, time), never for a use.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 import uuid
@@ -25,7 +26,7 @@ from sqlite_utils.db import Database
 from licenses.usage_log.entry import encode_entry, leaf_hash, parse_entry, read_use
 from sidecar.clock import Clock, EffectiveTime, effective_time, month_of
 from sidecar.errors import LedgerConflictError, LedgerUnavailableError
-from sidecar.ledger.database import connect, is_full, unavailable
+from sidecar.ledger.database import connect, hold, is_full, unavailable
 from sidecar.ledger.migrations import LEDGER_MIGRATIONS
 from sidecar.ledger.queries import SIZE_SQL, LedgerReader, high_water
 from sidecar.ledger.reserve import DiskReserve
@@ -43,6 +44,7 @@ class _Ticket:
     counted: int = 0
     error: Exception | None = None
     done: bool = field(default=False)
+    turn: threading.Event = field(default_factory=threading.Event)
 
 
 def prepare(path: Path) -> None:
@@ -78,11 +80,13 @@ class Ledger(LedgerReader):
     """
 
     def __init__(self, path: Path, *, clock: Clock, instance: str, version: str) -> None:
+        self._hold = hold(path)
         super().__init__(path, clock=clock)
         self._instance = instance
         self._version = version
         self._queue: list[_Ticket] = []
         self._queue_lock = threading.Lock()
+        self._is_led = False
         self._write_lock = threading.Lock()
         self._forms: dict[str, int] = {}
         self._problem = ""
@@ -104,6 +108,9 @@ class Ledger(LedgerReader):
         """Close both connections."""
         with self._write_lock:
             self._writer.close()
+            if self._hold is not None:
+                os.close(self._hold)
+                self._hold = None
         super().close()
 
     def restore_reserve(self) -> bool:
@@ -127,13 +134,13 @@ class Ledger(LedgerReader):
         ticket = _Ticket(events)
         with self._queue_lock:
             self._queue.append(ticket)
-        with self._write_lock:
-            if not ticket.done:
-                with self._queue_lock:
-                    batch, self._queue = self._queue, []
-                self._commit_batch(batch)
-        if ticket.error is not None:
-            raise ticket.error
+            leads, self._is_led = not self._is_led, True
+        if not leads:
+            ticket.turn.wait()
+        if not ticket.done:
+            self._lead()
+        if ticket.error is not None or not ticket.done:
+            raise ticket.error or LedgerUnavailableError(f"{self._path}: the commit was interrupted")
         return ticket.counted
 
     # ---- other entries ----------------------------------------------------------------------------------------------
@@ -286,7 +293,7 @@ class Ledger(LedgerReader):
             record: A closed window whose `root` is None.
             sign: Called with `(size, root)`; returns the signed checkpoint's text.
         """
-        frontier = self._frontier(record.first_seq)
+        frontier = self.frontier_at(record.first_seq)
         frontier.extend(self.leaves(record.first_seq, record.size))
         root = frontier.root()
         note = sign(record.size, root)
@@ -296,6 +303,8 @@ class Ledger(LedgerReader):
                 "UPDATE seal SET root = ?, note = ?, frontier = ? WHERE size = ?",
                 [root, note, b"".join(frontier.hashes), record.size],
             )
+            if self._writer.execute("SELECT max(size) FROM seal WHERE root IS NOT NULL").fetchone()[0] != record.size:
+                return  # one from before the newest seal, sealed again after a repair
             self._writer.execute("DELETE FROM frontier")
             self._writer.conn.executemany("INSERT INTO frontier(level, hash) VALUES (?, ?)", enumerate(frontier.hashes))
 
@@ -318,6 +327,22 @@ class Ledger(LedgerReader):
         )
 
     # ---- inside -----------------------------------------------------------------------------------------------------
+
+    def _lead(self) -> None:
+        """Commit all that wait; then hand the lead to the first who came meanwhile, so that nobody waits for long."""
+        with self._queue_lock:
+            batch, self._queue = self._queue, []
+        try:
+            with self._write_lock:
+                self._commit_batch(batch)
+        finally:
+            with self._queue_lock:
+                following = self._queue[0] if self._queue else None
+                self._is_led = following is not None
+            for ticket in batch:
+                ticket.turn.set()
+            if following is not None:
+                following.turn.set()
 
     def _commit_batch(self, batch: Sequence[_Ticket]) -> None:
         """Commit all tickets in one transaction; one whose events conflict is left out, the others stand.

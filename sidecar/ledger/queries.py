@@ -21,6 +21,7 @@ from licenses.usage_log.merkle import HASH_BYTES, Frontier
 from sidecar.clock import Clock, EffectiveTime, HighWater, effective_time, instant
 from sidecar.errors import LedgerUnavailableError
 from sidecar.ledger.database import connect, unavailable
+from sidecar.ledger.kept import KeptSeal
 from sidecar.ledger.migrations import LEDGER_MIGRATIONS
 from sidecar.ledger.values import Acked, LedgerSnapshot, PendingRecord, SealedWindow
 
@@ -204,11 +205,27 @@ class LedgerReader:
             row = db.execute("SELECT size, root FROM seal WHERE root IS NOT NULL ORDER BY size DESC LIMIT 1").fetchone()
         return None if row is None else (int(row[0]), bytes(row[1]))
 
+    def written_files(self, since_month: str) -> list[tuple[int, str]]:
+        """Record files written, oldest first: size of the log at their end, and path below the instance's folder.
+
+        Args:
+            since_month: "YYYY-MM"; files of earlier months are left out, unless they are not acknowledged yet. So are
+                those whose entries the ledger does not hold any more.
+        """
+        with self._reading() as db:
+            acked = db.execute("SELECT coalesce(max(size), 0) FROM ack").fetchone()[0]
+            base = self._base(db)
+            rows = db.execute("SELECT size, first_seq, file FROM seal WHERE file IS NOT NULL ORDER BY size").fetchall()
+        oldest = f"usage/{since_month.replace('-', '/')}"
+        return [(size, file) for size, first, file in rows if first >= base and (size > acked or file >= oldest)]
+
     def last_file(self) -> tuple[str, bytes, int] | None:
-        """Path below the instance's folder, SHA-256 and size of the newest record file written."""
+        """Path below the instance's folder, SHA-256 and size of the newest record file that the ledger could write."""
         with self._reading() as db:
             row = db.execute(
-                "SELECT file, file_sha256, size FROM seal WHERE file IS NOT NULL ORDER BY size DESC LIMIT 1"
+                """SELECT file, file_sha256, size FROM seal WHERE file IS NOT NULL AND first_seq >= ?
+                   ORDER BY size DESC LIMIT 1""",
+                [self._base(db)],
             ).fetchone()
         return None if row is None else (str(row[0]), bytes(row[1]), int(row[2]))
 
@@ -231,7 +248,11 @@ class LedgerReader:
     def root_at(self, size: int) -> bytes:
         """Merkle root over the first `size` entries."""
         with self._reading() as db:
-            row = db.execute("SELECT root FROM seal WHERE size = ? AND root IS NOT NULL", [size]).fetchone()
+            row = db.execute(
+                """SELECT root FROM seal WHERE size = ?1 AND root IS NOT NULL
+                   UNION ALL SELECT root FROM ack WHERE size = ?1 LIMIT 1""",
+                [size],
+            ).fetchone()
         return self.frontier_at(size).root() if row is None else bytes(row[0])
 
     def acked(self) -> Acked | None:
@@ -239,6 +260,33 @@ class LedgerReader:
         with self._reading() as db:
             row = db.execute("SELECT size, root, cosigned FROM ack ORDER BY size DESC LIMIT 1").fetchone()
         return None if row is None else Acked(size=row[0], root=bytes(row[1]), cosigned=row[2])
+
+    def kept_seal(self) -> KeptSeal | None:
+        """The newest seal as it is kept beside the ledger; None before the first."""
+        with self._reading() as db:
+            row = db.execute(
+                """SELECT size, first_seq, window, note, frontier, file, file_sha256
+                   FROM seal WHERE root IS NOT NULL ORDER BY size DESC LIMIT 1"""
+            ).fetchone()
+            if row is None:
+                return None
+            totals = db.execute("SELECT meter, month, qty FROM total").fetchall()
+            license_totals = db.execute("SELECT license_id, meter, qty FROM license_total").fetchall()
+            failed = db.execute("SELECT failed_cycles FROM hwm").fetchone()
+            floors = _license_floors(db)
+        return KeptSeal(
+            size=row[0],
+            first_seq=row[1],
+            window=json.loads(row[2]),
+            note=row[3],
+            frontier=[one.hex() for one in _hashes(row[4])],
+            file=row[5] or "",
+            file_sha256=row[6].hex() if row[6] else "",
+            totals=_nested(totals),
+            license_totals=_nested(license_totals),
+            license_floors=floors,
+            failed_cycles=failed[0] if failed else 0,
+        )
 
     # ---- entries ----------------------------------------------------------------------------------------------------
 
@@ -259,6 +307,14 @@ class LedgerReader:
         yield from self._column("leaf", first_seq, next_seq)
 
     # ---- inside -----------------------------------------------------------------------------------------------------
+
+    def _base(self, db: Database) -> int:
+        """The first entry that the ledger holds: 0, unless it was begun anew from a kept seal."""
+        row = db.execute(
+            "SELECT (SELECT min(seq) FROM line_entry), (SELECT min(seq) FROM use_entry), (SELECT max(size) FROM seal)"
+        ).fetchone()
+        held = [seq for seq in row[:2] if seq is not None]
+        return int(min(held)) if held else int(row[2] or 0)
 
     def _frontier(self, size: int) -> Frontier:
         """The stored frontier at the newest seal."""
@@ -295,6 +351,13 @@ class LedgerReader:
 def high_water(row: Sequence[Any] | None) -> HighWater | None:
     """The high water of a row (effective_ns, boot_id, boottime_ns, …)."""
     return None if row is None else HighWater(effective_ns=row[0], boot_id=row[1], boottime_ns=row[2])
+
+
+def _nested(rows: Sequence[tuple[str, str, int]]) -> dict[str, dict[str, int]]:
+    nested: dict[str, dict[str, int]] = {}
+    for outer, inner, quantity in rows:
+        nested.setdefault(outer, {})[inner] = quantity
+    return nested
 
 
 def _license_floors(db: Database) -> Mapping[str, int]:

@@ -16,7 +16,7 @@ from licenses.model import READ_PAGES_METER
 from sidecar import __version__
 from sidecar.admission import Standing
 from sidecar.ledger import API_TYPE
-from sidecar.metering import SERVICE_NAME
+from sidecar.record_output import SERVICE_NAME
 from sidecar.states import STATES, public_word, status_message
 from sidecar.web.errors import error_response
 from sidecar.web.metrics import render_metrics

@@ -53,7 +53,7 @@ class Site:
         self.start()
 
     def start(self) -> None:
-        migrate(self.settings)
+        migrate(self.settings, self.clock)
         self.device = DeviceKey.load_or_create(self.settings.state_directory)
         self.licenses = LicenseMount(self.settings)
         self.ledger = Ledger(
@@ -215,11 +215,13 @@ def test_failure_says_path_uid_and_command(site: Site) -> None:
 def test_output_deleted_underneath_is_made_again(site: Site) -> None:
     site.use(1)
     site.meter.cycle()
+    before = site.files()[0].path.read_bytes()
     shutil.rmtree(site.output.folder)
     site.use(2)
     site.clock.pass_seconds(700)
     assert site.meter.cycle().failed_cycles == 0
-    assert site.pages_in_files() == 2
+    assert site.pages_in_files() == 3
+    assert site.files()[0].path.read_bytes() == before
 
 
 def test_crash_leaves_the_window_to_the_next_start(site: Site) -> None:
@@ -326,11 +328,15 @@ def test_a_longer_licence_is_taken_up(site: Site) -> None:
     assert lease.license_sequence == 2
 
 
-def test_tampered_frontier_stops_the_meter(site: Site) -> None:
+def test_tampered_frontier_is_mended_at_the_next_start(site: Site) -> None:
+    site.use(3)
     site.meter.cycle()
     site.ledger._writer.execute("UPDATE frontier SET hash = zeroblob(32) WHERE level = 0")
-    with pytest.raises(LedgerUnavailableError, match="frontier"):
-        site.crash()
+    site.crash()
+    (entry,) = entries(site, "quarantine")
+    assert "frontier" in str(entry["cause"])
+    site.meter.cycle()
+    assert site.pages_in_files() == 3
 
 
 # ---- the clock ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,371 @@
+"""A damaged or outdated ledger is built anew from what is left: its own rows, its record files, its kept seal.
+
+Invariants:
+
+* Nothing is deleted: the old files are moved aside, into a folder of their own, before the new ledger takes the name.
+* No entry is believed that its leaf, or a checkpoint signed by this device, does not bear out. What was sealed keeps
+  its numbers and its bytes, so the log goes on and never forks.
+* Uses that lie behind a hole are not lost: they are entered again, under new numbers. What cannot be found again is
+  told by a `gap` entry.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils.db import Database
+
+from licenses.durable import make_folders, sync_folder
+from licenses.usage_log.entry import leaf_hash, parse_entry
+from licenses.usage_log.merkle import Frontier
+from sidecar.clock import month_of
+from sidecar.errors import LedgerUnavailableError
+from sidecar.ledger.database import connect, damage_path
+from sidecar.ledger.kept import KeptSeal
+from sidecar.ledger.migrations import LEDGER_MIGRATIONS
+from sidecar.ledger.salvage import Evidence, RecordLines, Salvage, Sources
+from sidecar.ledger.use_form import UseForm, form_of, use_line
+from sidecar.ledger.values import UseEvent
+
+ASIDE_FOLDER = "aside"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repair:
+    """What was done.
+
+    Attributes:
+        cause: Why.
+        aside: Folder that now holds the old files.
+        entries: Entries of the new ledger.
+        again: Uses from behind a hole, to be entered again under new numbers.
+        gap: Numbers of the first entry lost and of the first one after it; None when none is lost.
+    """
+
+    cause: str
+    aside: Path
+    entries: int
+    again: tuple[UseEvent, ...]
+    gap: tuple[int, int] | None
+
+
+def behind(path: Path, evidence: Evidence) -> str:
+    """Why the ledger is not the newest copy of itself, in words; empty when it is as new as its own records.
+
+    Raises:
+        sqlite3.Error: The database cannot be read.
+    """
+    with closing(connect(path, query_only=True)) as db:
+        sealed = db.execute("SELECT coalesce(max(size), 0) FROM seal WHERE root IS NOT NULL").fetchone()[0]
+    if evidence.sealed_size > sealed:
+        return f"the ledger knows {sealed} sealed entries, but {evidence.sealed_size} were sealed: it is an older copy"
+    return ""
+
+
+def repair(path: Path, evidence: Evidence, cause: str) -> Repair:
+    """Move the ledger aside and build it anew. Nobody else may have it open.
+
+    Args:
+        path: The database.
+        evidence: What is known outside it.
+        cause: Why, for the entry that tells of it.
+
+    Raises:
+        LedgerUnavailableError: Entries that were sealed can be found nowhere; everything is back in its place.
+        OSError: The state directory cannot be written.
+    """
+    aside = _make_aside(path)
+    moved = _move(path, aside)
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        for suffix in ("", "-wal", "-shm"):
+            fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+        built = None
+        with Salvage(aside / path.name) as old:
+            evidence = evidence.complete(old.notes())
+            if evidence.forked_at is not None:
+                raise _two_histories(path, evidence)
+            for files_first in (False, True):
+                built = _build(fresh, old, evidence, files_first=files_first)
+                if built is not None:
+                    break
+            if built is None:
+                raise _beyond_repair(path, evidence)
+            again = tuple(old.uses_from(built.next_seq, set(built.seen)))
+        fresh.replace(path)
+        damage_path(path).unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except BaseException:
+        for old_place, new_place in moved:
+            if not old_place.exists():
+                new_place.replace(old_place)
+        raise
+    return Repair(cause=cause, aside=aside, entries=built.next_seq, again=again, gap=built.gap)
+
+
+# ---- building --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Built:
+    """The new ledger's running state."""
+
+    next_seq: int = 0
+    frontier: Frontier = field(default_factory=Frontier)
+    totals: Counter[tuple[str, str]] = field(default_factory=Counter)
+    license_totals: Counter[tuple[str, str]] = field(default_factory=Counter)
+    floors: dict[str, int] = field(default_factory=dict)
+    license_id: str = ""
+    boot_id: str = ""
+    effective_ms: int = 0
+    boottime_ms: int = 0
+    failed_cycles: int = 0
+    first_seq: int = 0
+    forms: dict[str, int] = field(default_factory=dict)
+    seen: set[tuple[bytes, int]] = field(default_factory=set)
+    gap: tuple[int, int] | None = None
+
+
+def _build(fresh: Path, old: Salvage, evidence: Evidence, *, files_first: bool) -> _Built | None:
+    """Fill a new database; None when a sealed root does not come out, or sealed entries are missing."""
+    fresh.unlink(missing_ok=True)
+    with closing(connect(fresh)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        db = Database(connection, execute_plugins=False)
+        LEDGER_MIGRATIONS.apply(db)
+        connection.execute("BEGIN IMMEDIATE")
+        built = _Built()
+        sources = Sources(old, RecordLines(evidence.records), files_first=files_first)
+        reached = _fill(connection, built, sources, evidence)
+        kept = evidence.kept
+        if reached and built.next_seq < evidence.sealed_size and kept is not None and kept.size > built.next_seq:
+            hole = built.next_seq
+            connection.execute("ROLLBACK")
+            connection.execute("BEGIN IMMEDIATE")
+            built = _Built(gap=(hole, kept.size))
+            _begin_at(connection, built, kept)
+            reached = _fill(connection, built, sources, evidence)
+        if not reached or built.next_seq < evidence.sealed_size:
+            return None
+        _write_state(connection, built, old)
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode=WAL")
+    return built
+
+
+def _fill(db: sqlite3.Connection, built: _Built, sources: Sources, evidence: Evidence) -> bool:
+    """Append line after line until one cannot be found; false when a root differs from what this device signed."""
+    for line in sources.lines(built.next_seq):
+        entry = parse_entry(line)
+        leaf = leaf_hash(line)
+        _store(db, built, entry, line, leaf)
+        built.frontier.append(leaf)
+        built.next_seq += 1
+        _follow(built, entry)
+        if entry["kind"] == "window" and not _close(db, built, entry, sources, evidence):
+            return False
+    return True
+
+
+def _store(db: sqlite3.Connection, built: _Built, entry: Mapping[str, Any], line: bytes, leaf: bytes) -> None:
+    if entry["kind"] == "use":
+        form: UseForm = form_of(dict(entry))
+        operation, meter = uuid.UUID(entry["id"]), entry["meter"]
+        numbers = {name: entry[name] for name in ("page", "wall_ms", "effective_ms", "boottime_ms")}
+        key = (operation.bytes, entry["page"])
+        spelled = use_line(form.text, seq=entry["seq"], operation=operation, quantity=meter["quantity"], **numbers)
+        if spelled == line and key not in built.seen:
+            if form.text not in built.forms:
+                built.forms[form.text] = len(built.forms) + 1
+                db.execute("INSERT INTO use_form(id, text) VALUES (?, ?)", [built.forms[form.text], form.text])
+            db.execute(
+                "INSERT INTO use_entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    entry["seq"],
+                    built.forms[form.text],
+                    operation.bytes,
+                    entry["page"],
+                    meter["quantity"],
+                    numbers["wall_ms"],
+                    numbers["effective_ms"],
+                    numbers["boottime_ms"],
+                    leaf,
+                ],
+            )
+            built.seen.add(key)
+            return
+    db.execute("INSERT INTO line_entry VALUES (?, ?, ?, ?)", [entry["seq"], entry["kind"], line, leaf])
+
+
+def _follow(built: _Built, entry: Mapping[str, Any]) -> None:
+    """Keep the sums and marks that the ledger keeps beside its entries."""
+    built.effective_ms, built.boottime_ms = entry["effective_ms"], entry["boottime_ms"]
+    match entry["kind"]:
+        case "use":
+            name, quantity = entry["meter"]["name"], entry["meter"]["quantity"]
+            built.totals[name, month_of(entry["effective_ms"] * 1_000_000)] += quantity
+            built.license_totals[built.license_id, name] += quantity
+        case "boot":
+            built.boot_id = str(entry.get("boot_id", built.boot_id))
+        case "license":
+            built.license_id = str(entry.get("license_id", "")) if entry.get("in_force") else ""
+            if built.license_id:
+                sequence = int(entry.get("sequence", 0))
+                built.floors[built.license_id] = max(sequence, built.floors.get(built.license_id, 0))
+        case "fault":
+            built.failed_cycles = int(entry.get("failed_cycles", built.failed_cycles))
+        case "clock":
+            built.effective_ms = int(entry.get("to_effective_ms", built.effective_ms))
+        case _:
+            pass
+
+
+def _close(
+    db: sqlite3.Connection, built: _Built, entry: Mapping[str, Any], sources: Sources, evidence: Evidence
+) -> bool:
+    """Register a window; false when this device signed another root at its end."""
+    size, root = built.next_seq, built.frontier.root()
+    if evidence.root_at(size) not in (None, root):
+        return False
+    signed = evidence.checkpoints.get(size)
+    closed = entry["closed"]
+    built.boot_id = closed["boot_id"]
+    facts = sources.window_facts(size, entry)
+    if facts is None:
+        return False
+    file, sha256 = sources.file_at(built.first_seq, size, root)
+    if file:
+        built.failed_cycles = 0
+    cumulative: Counter[str] = Counter()
+    for (meter, _), quantity in built.totals.items():
+        cumulative[meter] += quantity
+    db.execute(
+        """INSERT INTO seal(size, first_seq, window, cumulative, root, note, file, file_sha256, frontier)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        [
+            size,
+            built.first_seq,
+            json.dumps(facts),
+            json.dumps(cumulative),
+            root if signed else None,
+            signed[1] if signed else None,
+            file if signed else None,
+            sha256 if signed else None,
+            b"".join(built.frontier.hashes),
+        ],
+    )
+    if signed:
+        db.execute("DELETE FROM frontier")
+        db.executemany("INSERT INTO frontier VALUES (?, ?)", enumerate(built.frontier.hashes))
+    built.first_seq = size
+    return True
+
+
+def _begin_at(db: sqlite3.Connection, built: _Built, kept: KeptSeal) -> None:
+    """Go on from the kept seal, without the entries before it."""
+    built.next_seq = built.first_seq = kept.size
+    built.frontier = Frontier(kept.size, kept.hashes)
+    cumulative: Counter[str] = Counter()
+    for meter, months in kept.totals.items():
+        for month, quantity in months.items():
+            built.totals[meter, month] += quantity
+            cumulative[meter] += quantity
+    for license_id, meters in kept.license_totals.items():
+        for meter, quantity in meters.items():
+            built.license_totals[license_id, meter] += quantity
+    built.floors = dict(kept.license_floors)
+    built.license_id = str(kept.window.get("license_id", ""))
+    built.failed_cycles = kept.failed_cycles
+    closed = kept.window["closed"]
+    built.boot_id, built.effective_ms = closed["boot_id"], closed["effective_ms"]
+    built.boottime_ms = closed["boottime_ms"]
+    db.execute(
+        """INSERT INTO seal(size, first_seq, window, cumulative, root, note, file, file_sha256, frontier)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        [
+            kept.size,
+            kept.first_seq,
+            json.dumps(kept.window),
+            json.dumps(cumulative),
+            kept.root,
+            kept.note,
+            kept.file or "lost",
+            bytes.fromhex(kept.file_sha256) if kept.file_sha256 else None,
+            b"".join(kept.hashes),
+        ],
+    )
+    db.executemany("INSERT INTO frontier VALUES (?, ?)", enumerate(kept.hashes))
+
+
+def _write_state(db: sqlite3.Connection, built: _Built, old: Salvage) -> None:
+    for (meter, month), quantity in built.totals.items():
+        db.execute("INSERT INTO total VALUES (?, ?, ?)", [meter, month, quantity])
+    for (license_id, meter), quantity in built.license_totals.items():
+        db.execute("INSERT INTO license_total VALUES (?, ?, ?)", [license_id, meter, quantity])
+    for license_id, sequence in {**built.floors, **_higher(old.floors(), built.floors)}.items():
+        db.execute("INSERT INTO license_floor VALUES (?, ?)", [license_id, sequence])
+    for source, event_id, sha256, seq in old.rows("SELECT source, event_id, body_sha256, seq FROM idem"):
+        db.execute("INSERT INTO idem VALUES (?, ?, ?, ?)", [source, event_id, sha256, seq])
+    for size, root, cosigned, seq in old.rows("SELECT size, root, cosigned, seq FROM ack"):
+        db.execute("INSERT INTO ack VALUES (?, ?, ?, ?)", [size, root, cosigned, seq])
+    mark = next(iter(old.rows("SELECT effective_ns, boot_id, boottime_ns, failed_cycles, failure FROM hwm")), None)
+    effective_ns = built.effective_ms * 1_000_000
+    if mark is not None and mark[0] >= effective_ns:
+        db.execute("INSERT INTO hwm VALUES (1, ?, ?, ?, ?, ?)", list(mark))
+    elif built.next_seq:
+        failure = "" if built.failed_cycles == 0 else "a metering cycle failed before the ledger was rebuilt"
+        values = [effective_ns, built.boot_id, built.boottime_ms * 1_000_000, built.failed_cycles, failure]
+        db.execute("INSERT INTO hwm VALUES (1, ?, ?, ?, ?, ?)", values)
+
+
+def _higher(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: value for name, value in one.items() if value > other.get(name, 0)}
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def _make_aside(path: Path) -> Path:
+    stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-ledger"
+    for number in range(1, 1000):
+        aside = path.parent / ASIDE_FOLDER / (stem if number == 1 else f"{stem}-{number}")
+        if not aside.exists():
+            make_folders(aside, mode=0o750)
+            return aside
+    raise LedgerUnavailableError(f"{path.parent / ASIDE_FOLDER}: no free name")
+
+
+def _move(path: Path, aside: Path) -> list[tuple[Path, Path]]:
+    moved = []
+    for suffix in ("-shm", "-wal", "", "-journal"):
+        one = path.with_name(path.name + suffix)
+        if one.exists():
+            one.replace(aside / one.name)
+            moved.append((one, aside / one.name))
+    sync_folder(aside)
+    return moved
+
+
+def _two_histories(path: Path, evidence: Evidence) -> LedgerUnavailableError:
+    return LedgerUnavailableError(
+        f"{path}: this device has sealed two different histories of {evidence.forked_at} entries: the ledger, or the "
+        f"records in {evidence.records}, come from an older copy",
+        next_step="keep both as they are and call the vendor; delete nothing",
+    )
+
+
+def _beyond_repair(path: Path, evidence: Evidence) -> LedgerUnavailableError:
+    return LedgerUnavailableError(
+        f"{path}: entries that were sealed (up to {evidence.sealed_size}) are neither in the ledger nor in the record "
+        f"files below {evidence.records}",
+        next_step=f"put the missing record files back into {evidence.records} and start again; or call the vendor",
+    )

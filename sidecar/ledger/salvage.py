@@ -1,0 +1,306 @@
+"""What can be told of a log apart from its database, and what can still be read of a damaged one.
+
+Invariant: no entry is believed that its leaf does not bear out, and no checkpoint that this device did not sign. What
+cannot be read is simply not there.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from licenses.errors import LicensesError
+from licenses.keys import VerifyingKey
+from licenses.strict_json import JsonValue
+from licenses.usage_log.entry import leaf_hash, parse_entry
+from licenses.usage_log.files import CHECKPOINT_NAME, CHECKPOINTS_FOLDER, FOLDER, RecordReader, sequence_range
+from licenses.usage_log.note import MAX_NOTE_BYTES, Checkpoint, open_checkpoint, unverified_checkpoint
+from sidecar.ledger.database import connect
+from sidecar.ledger.kept import KeptSeal
+from sidecar.ledger.use_form import use_line
+from sidecar.ledger.values import UseEvent
+
+HEADER_FACTS = ("product_version", "license_id", "license_sequence", "evaluation")
+_CHUNK = 2000
+_MISSES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What is known of the log outside its database.
+
+    Attributes:
+        records: The instance's folder on the output mount; it may be missing.
+        key: The device's public key; None before there is one, and then no checkpoint is believed.
+        kept: The kept seal; None when there is none.
+        checkpoints: Checkpoints on the output mount that this device signed, by size.
+        forked_at: A size at which this device has signed two roots; None when it has not.
+    """
+
+    records: Path
+    key: VerifyingKey | None
+    kept: KeptSeal | None
+    checkpoints: Mapping[int, tuple[Checkpoint, str]]
+    forked_at: int | None = None
+
+    @property
+    def sealed_size(self) -> int:
+        """Entries known to have been sealed."""
+        return max([*self.checkpoints, self.kept.size if self.kept else 0], default=0)
+
+    def root_at(self, size: int) -> bytes | None:
+        """The root that this device signed at `size`; None when it is not known."""
+        if size in self.checkpoints:
+            return self.checkpoints[size][0].root
+        return self.kept.root if self.kept is not None and self.kept.size == size else None
+
+    def complete(self, notes: Iterable[str] = ()) -> Evidence:
+        """The same with every checkpoint on the output mount, and with further ones whose signatures hold."""
+        key = self.key
+        if key is None:
+            return self
+        found = dict(self.checkpoints)
+        more = [*notes, self.kept.note if self.kept else ""]
+        with suppress(OSError):
+            more += [_read_note(path) for path in sorted((self.records / CHECKPOINTS_FOLDER).iterdir())]
+        forked_at = self.forked_at
+        for note in more:
+            signed = _believe(note, key)
+            if signed is not None and found.setdefault(signed.size, (signed, note))[0].root != signed.root:
+                forked_at = signed.size
+        return Evidence(records=self.records, key=key, kept=self.kept, checkpoints=found, forked_at=forked_at)
+
+
+def gather_evidence(state: Path, records: Path, key: VerifyingKey | None) -> Evidence:
+    """Look at the kept seal and at the newest checkpoint on the output mount; what cannot be read is not there."""
+    note = _read_note(records / CHECKPOINT_NAME)
+    newest = None if key is None else _believe(note, key)
+    found = {} if newest is None else {newest.size: (newest, note)}
+    return Evidence(records=records, key=key, kept=KeptSeal.read(state), checkpoints=found)
+
+
+class Salvage:
+    """The old database, as far as it can still be read; each row is believed only if its leaf bears it out."""
+
+    def __init__(self, path: Path) -> None:
+        self._db: sqlite3.Connection | None = None
+        self._forms: dict[int, str] = {}
+        with suppress(sqlite3.Error):
+            self._db = connect(path)
+            self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        self._forms = {row[0]: row[1] for row in self.rows("SELECT id, text FROM use_form")}
+        sizes = [
+            row[0]
+            for statement in ("SELECT max(seq) + 1 FROM line_entry", "SELECT max(seq) + 1 FROM use_entry")
+            for row in self.rows(statement)
+        ]
+        self._size = max((size for size in sizes if size is not None), default=0)
+
+    def __enter__(self) -> Salvage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._db is not None:
+            self._db.close()
+
+    def rows(self, statement: str, arguments: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a statement; none when they cannot be read."""
+        if self._db is None:
+            return []
+        try:
+            return self._db.execute(statement, arguments).fetchall()
+        except sqlite3.Error:
+            return []
+
+    def notes(self) -> list[str]:
+        """Checkpoints that were stored; whether they are good is for the key to say."""
+        return [row[0] for row in self.rows("SELECT note FROM seal WHERE note IS NOT NULL")]
+
+    def floors(self) -> dict[str, int]:
+        """Highest sequences of licences."""
+        return dict(self.rows("SELECT license_id, sequence FROM license_floor"))
+
+    def lines(self, start: int) -> Iterator[tuple[int, bytes]]:
+        """Lines from `start` on, with their numbers; those that cannot be believed are left out."""
+        at, misses = start, 0
+        while self._db is not None and (at < self._size or misses < _MISSES):
+            found = list(self._chunk(at, at + _CHUNK)) or [
+                line for seq in range(at, at + _CHUNK) for line in self._chunk(seq, seq + 1)
+            ]
+            yield from sorted(found)
+            misses = 0 if found else misses + _CHUNK
+            at += _CHUNK
+
+    def uses_from(self, start: int, seen: set[tuple[bytes, int]]) -> Iterator[UseEvent]:
+        """Uses from `start` on that are not among those seen."""
+        license_id = ""
+        for _, line in self.lines(start):
+            entry: Mapping[str, Any] = parse_entry(line)
+            if entry["kind"] == "license":
+                license_id = str(entry.get("license_id", ""))
+            if entry["kind"] == "use" and (uuid.UUID(entry["id"]).bytes, entry["page"]) not in seen:
+                meter = entry["meter"]
+                yield UseEvent(
+                    operation_id=entry["id"],
+                    page=entry["page"],
+                    meter=meter["name"],
+                    quantity=meter["quantity"],
+                    license_id=license_id,
+                )
+
+    def _chunk(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        for seq, line, leaf in self.rows(
+            "SELECT seq, body, leaf FROM line_entry WHERE seq >= ? AND seq < ?", [start, end]
+        ):
+            if leaf_hash(line) == leaf:
+                yield seq, line
+        for seq, form, operation, page, quantity, wall_ms, effective_ms, boottime_ms, leaf in self.rows(
+            """SELECT seq, form, operation, page, quantity, wall_ms, effective_ms, boottime_ms, leaf
+               FROM use_entry WHERE seq >= ? AND seq < ?""",
+            [start, end],
+        ):
+            with suppress(KeyError, ValueError, TypeError):
+                line = use_line(
+                    self._forms[form],
+                    seq=seq,
+                    operation=uuid.UUID(bytes=operation),
+                    page=page,
+                    quantity=quantity,
+                    wall_ms=wall_ms,
+                    effective_ms=effective_ms,
+                    boottime_ms=boottime_ms,
+                )
+                if leaf_hash(line) == leaf:
+                    yield seq, line
+
+
+class RecordLines:
+    """The record files on the output mount, as a source of lines."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[int, tuple[int, Path]] = {}
+        with suppress(OSError):
+            for path in sorted((folder / FOLDER).glob("*/*/*.jsonl")):
+                found = sequence_range(path.name)
+                if found is not None:
+                    self._files[found[0]] = (found[1], path)
+        self._starts = sorted(self._files)
+
+    def lines(self, start: int) -> Iterator[tuple[int, bytes]]:
+        """Lines from `start` on with their numbers, as the files claim them."""
+        for first in self._starts:
+            end, path = self._files[first]
+            if end <= start:
+                continue
+            with suppress(OSError, LicensesError), RecordReader(path) as reader:
+                yield from ((seq, line) for seq, line in zip(range(first, end), reader, strict=False) if seq >= start)
+
+    def header(self, size: int) -> Mapping[str, Any] | None:
+        """The facts of the window that ends at `size`, from its file's header."""
+        path = self._ending_at(size)
+        if path is None:
+            return None
+        with suppress(OSError, LicensesError), RecordReader(path) as reader:
+            told = reader.header
+            facts: dict[str, Any] = {name: getattr(told, name) for name in (*HEADER_FACTS, "reason", "origin")}
+            return facts
+        return None
+
+    def digest(self, first: int, size: int, root: bytes) -> tuple[str, bytes | None]:
+        """Path below the instance's folder and SHA-256 of the file of a window; empty when it is not sound."""
+        path = self._ending_at(size)
+        if path is None or self._files.get(first, (0, path))[1] != path:
+            return "", None
+        with suppress(OSError, LicensesError), RecordReader(path) as reader:
+            for _ in reader:
+                pass
+            if reader.trailer is not None and (reader.trailer.size, reader.trailer.root) == (size, root):
+                return str(path.relative_to(self._folder)), bytes.fromhex(reader.sha256)
+        return "", None
+
+    def _ending_at(self, size: int) -> Path | None:
+        return next((path for end, path in self._files.values() if end == size), None)
+
+
+class Sources:
+    """Both sources as one: each entry from the first that has it."""
+
+    def __init__(self, old: Salvage, records: RecordLines, *, files_first: bool) -> None:
+        self._old = old
+        self._records = records
+        self._files_first = files_first
+
+    def lines(self, start: int) -> Iterator[bytes]:
+        """Lines from `start` on, up to the first that neither source has."""
+        sources = (self._records, self._old) if self._files_first else (self._old, self._records)
+        streams = [_Stream(source.lines(start)) for source in sources]
+        seq = start
+        while True:
+            line = next((found for stream in streams if (found := stream.at(seq)) is not None), None)
+            if line is None or not _is_entry(line, seq):
+                return
+            yield line
+            seq += 1
+
+    def window_facts(self, size: int, entry: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The header's facts of a window: from the old seal, else from its entry and its file's header."""
+        for (window,) in self._old.rows("SELECT window FROM seal WHERE size = ?", [size]):
+            with suppress(ValueError):
+                facts: dict[str, Any] = json.loads(window)
+                if facts.get("closed") == entry["closed"]:
+                    return facts
+        told = self._records.header(size)
+        origin = told["origin"] if told else next((json.loads(row[0])["origin"] for row in self._seals()), None)
+        if origin is None or (told is None and any(name not in entry for name in HEADER_FACTS)):
+            return None
+        context = {name: entry[name] if name in entry else (told or {})[name] for name in HEADER_FACTS}
+        bounds = {name: entry[name] for name in ("opened", "closed", "reason")}
+        return {**context, **bounds, "origin": origin}
+
+    def file_at(self, first: int, size: int, root: bytes) -> tuple[str, bytes | None]:
+        """The record file of a window, if it lies sound on the output mount."""
+        return self._records.digest(first, size, root)
+
+    def _seals(self) -> Iterator[tuple[Any, ...]]:
+        return iter(self._old.rows("SELECT window FROM seal ORDER BY size DESC LIMIT 1"))
+
+
+class _Stream:
+    """Numbered lines in order, asked for by number."""
+
+    def __init__(self, lines: Iterator[tuple[int, bytes]]) -> None:
+        self._lines = lines
+        self._next = next(lines, None)
+
+    def at(self, seq: int) -> bytes | None:
+        """The line of that number; None when it is not there. Numbers asked for must not go down."""
+        while self._next is not None and self._next[0] < seq:
+            self._next = next(self._lines, None)
+        return self._next[1] if self._next is not None and self._next[0] == seq else None
+
+
+def _is_entry(line: bytes, seq: int) -> bool:
+    with suppress(LicensesError):
+        entry: Mapping[str, JsonValue] = parse_entry(line)
+        return entry["seq"] == seq
+    return False
+
+
+def _read_note(path: Path) -> str:
+    with suppress(OSError, UnicodeDecodeError), path.open("rb") as stream:
+        return stream.read(MAX_NOTE_BYTES).decode("utf-8")
+    return ""
+
+
+def _believe(note: str, key: VerifyingKey) -> Checkpoint | None:
+    """A checkpoint, if this device signed it."""
+    with suppress(LicensesError):
+        return open_checkpoint(note, {unverified_checkpoint(note).origin: key})
+    return None

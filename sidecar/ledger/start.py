@@ -1,0 +1,100 @@
+"""The ledger at a start: made if there is none, brought up to date, checked, and mended before anything serves.
+
+Invariant: one process at a time comes through here (the caller holds the lock of migrations). A repair happens only
+while nobody has the ledger open; what it did becomes entries of the log.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from licenses.device_key import instance_id_of
+from licenses.keys import VerifyingKey
+from sidecar.clock import Clock
+from sidecar.errors import LedgerUnavailableError
+from sidecar.ledger.check import start_problem
+from sidecar.ledger.database import hold, is_damage, unavailable
+from sidecar.ledger.ledger import Ledger, prepare
+from sidecar.ledger.repair import Repair, behind, repair
+from sidecar.ledger.salvage import Evidence, gather_evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """How the ledger was found.
+
+    Attributes:
+        repair: What had to be mended; None when it was sound.
+    """
+
+    repair: Repair | None
+
+
+def start_ledger(path: Path, *, records: Path, key: VerifyingKey | None, clock: Clock, version: str) -> Started:
+    """Make the ledger ready.
+
+    Args:
+        path: The database.
+        records: The instance's folder on the output mount, from which sealed entries can be taken back.
+        key: The device's public key; None before the first start.
+        clock: Where times come from.
+        version: Product version.
+
+    Raises:
+        LedgerUnavailableError: It cannot be used, and cannot be mended now.
+    """
+    evidence = gather_evidence(path.parent, records, key)
+    cause = _problem(path, evidence)
+    if not cause:
+        return Started(repair=None)
+    alone = hold(path, alone=True)
+    if alone is None:
+        raise LedgerUnavailableError(
+            f"{path}: {cause}; another process of the service still has it open",
+            next_step="stop the whole service and start it again: the ledger is moved aside and rebuilt then",
+        )
+    try:
+        done = repair(path, evidence, cause)
+    except OSError as exc:
+        raise unavailable(exc, path) from exc
+    finally:
+        os.close(alone)
+    _tell(path, done, key=key, clock=clock, version=version)
+    return Started(repair=done)
+
+
+def _problem(path: Path, evidence: Evidence) -> str:
+    try:
+        prepare(path)
+        return start_problem(path) or behind(path, evidence)
+    except LedgerUnavailableError as exc:
+        if exc.__cause__ is None or not is_damage(exc.__cause__):  # type: ignore[arg-type]
+            raise
+        return str(exc.__cause__)
+    except sqlite3.Error as exc:
+        raise unavailable(exc, path) from exc
+
+
+def _tell(path: Path, done: Repair, *, key: VerifyingKey | None, clock: Clock, version: str) -> None:
+    """Enter the repair into the log, and the uses that lost their numbers."""
+    ledger = Ledger(path, clock=clock, instance=instance_id_of(key.raw) if key else "unknown", version=version)
+    try:
+        ledger.append(
+            "quarantine",
+            {
+                "what": "ledger",
+                "cause": done.cause[:200].encode("ascii", "replace").decode("ascii"),
+                "aside": f"{done.aside.parent.name}/{done.aside.name}",
+                "entries": done.entries,
+                "entered_again": len(done.again),
+            },
+        )
+        if done.gap is not None:
+            ledger.append("gap", {"first_seq": done.gap[0], "next_seq": done.gap[1], "cause": "ledger lost"})
+        for start in range(0, len(done.again), 1000):
+            ledger.record_use(done.again[start : start + 1000])
+    finally:
+        ledger.close()

@@ -1,0 +1,260 @@
+"""A ledger that is damaged, lost or restored from an older copy: nothing sealed is lost, and the log never forks."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from licenses.model import READ_PAGES_METER
+from licenses.usage_log.entry import parse_entry
+from licenses.usage_log.report import Verdict
+from licenses.usage_log.verify import verify_records
+from sidecar.bootstrap import ledger_path
+from sidecar.errors import LedgerUnavailableError
+from sidecar.ledger import KEPT_NAME, check_ledger, damage_path
+from sidecar.meter_status import MeterStatus
+from tests.integration.sidecar.test_metering import Site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """Two sealed windows with 5 and 7 pages, and 4 pages in the open one."""
+    one = Site(tmp_path)
+    one.use(5)
+    one.clock.pass_seconds(700)
+    one.meter.cycle()
+    one.use(7)
+    one.clock.pass_seconds(700)
+    one.meter.cycle()
+    one.use(4)
+    yield one
+    one.ledger.close()
+
+
+def stop(site: Site) -> None:
+    """As after kill -9, but with all pages of the write-ahead log in the database, so that a test can damage them."""
+    site.ledger._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    site.ledger.close()
+
+
+def quarantines(site: Site) -> list[dict[str, object]]:
+    size = site.ledger.snapshot(READ_PAGES_METER).size
+    base = site.ledger._base(site.ledger._reader)
+    found = map(parse_entry, site.ledger.lines(base, size))
+    return [dict(entry) for entry in found if entry["kind"] in ("quarantine", "gap")]
+
+
+def require_whole(site: Site, pages: int) -> None:
+    """The log is proven by the pinned key, and ledger and records agree to the page."""
+    site.clock.pass_seconds(700)
+    assert site.meter.cycle().failed_cycles == 0
+    report = verify_records(
+        site.settings.output_directory, site.vendor.trust_root, device_keys=[site.device.verifying_key]
+    )
+    assert report.verdict is Verdict.GOOD, [finding.message for finding in report.instances[0].findings]
+    assert report.instances[0].meters == {READ_PAGES_METER: pages}
+    assert site.ledger.totals() == [(READ_PAGES_METER, pages)]
+    assert check_ledger(ledger_path(site.settings), origin_key=site.device.verifying_key).findings == ()
+
+
+def test_every_page_of_the_database_may_be_damaged(site: Site) -> None:
+    """Zeroes or noise in any one page: at most what lay there alone and was not sealed yet is gone, never unnoticed."""
+    stop(site)
+    state, output, path = site.settings.state_directory, site.settings.output_directory, ledger_path(site.settings)
+    pristine = {folder: folder.with_name(f"{folder.name}.pristine") for folder in (state, output)}
+    for folder, copy in pristine.items():
+        shutil.copytree(folder, copy)
+    noise = random.Random(4)
+    pages, healed = path.stat().st_size // 4096, 0
+    for page in range(pages):
+        for damage in (bytes(4096), noise.randbytes(4096)):
+            for folder, copy in pristine.items():
+                shutil.rmtree(folder)
+                shutil.copytree(copy, folder)
+            with path.open("r+b") as database:
+                database.seek(page * 4096)
+                if database.read(4096) == damage:
+                    continue
+                database.seek(page * 4096)
+                database.write(damage)
+            site.start()
+            counted = dict(site.ledger.totals())[READ_PAGES_METER]
+            assert counted in (12, 16)
+            if counted == 12:
+                assert quarantines(site)
+            healed += bool(quarantines(site))
+            require_whole(site, counted)
+            site.ledger.close()
+    assert healed > pages // 2
+    site.start()
+
+
+def test_garbage_for_a_ledger_is_moved_aside_and_rebuilt_from_the_records(site: Site) -> None:
+    stop(site)
+    garbage = os.urandom(50_000)
+    ledger_path(site.settings).write_bytes(garbage)
+    site.start()
+    (entry,) = quarantines(site)
+    aside = site.settings.state_directory / str(entry["aside"])
+    assert (aside / "ledger.db").read_bytes() == garbage
+    require_whole(site, 12)
+
+
+@pytest.mark.parametrize("what", ["deleted", "empty"])
+def test_lost_ledger_is_rebuilt_from_the_records(site: Site, what: str) -> None:
+    stop(site)
+    for path in site.settings.state_directory.glob("ledger.db*"):
+        path.unlink()
+    if what == "empty":
+        ledger_path(site.settings).touch()
+    site.start()
+    (entry,) = quarantines(site)
+    assert "older copy" in str(entry["cause"])
+    require_whole(site, 12)
+
+
+def test_older_copy_takes_back_what_its_records_know(site: Site, tmp_path: Path) -> None:
+    """A restored state directory: the newer windows come back from the output mount, and its own new pages stay."""
+    stop(site)
+    shutil.copytree(site.settings.state_directory, tmp_path / "copy")
+    site.start()
+    site.use(9)
+    site.clock.pass_seconds(700)
+    site.meter.cycle()
+    stop(site)
+    shutil.rmtree(site.settings.state_directory)
+    (tmp_path / "copy").rename(site.settings.state_directory)
+    site.start()
+    (entry,) = quarantines(site)
+    assert "older copy" in str(entry["cause"])
+    require_whole(site, 25)
+
+
+def test_damage_behind_the_last_seal_costs_no_number_twice(site: Site) -> None:
+    """A use behind a hole is entered again, under a new number."""
+    site.use(3)
+    seq = site.ledger.snapshot(READ_PAGES_METER).size - 4
+    site.ledger._writer.execute("DELETE FROM use_entry WHERE seq = ?", [seq])
+    stop(site)
+    site.start()
+    (entry,) = quarantines(site)
+    assert entry["entered_again"] == 3
+    assert "missing" in str(entry["cause"])
+    require_whole(site, 18)
+
+
+def test_ledger_and_records_lost_the_log_goes_on_from_the_kept_seal(site: Site) -> None:
+    note = site.ledger.sealed_windows()[-1].note
+    stop(site)
+    shutil.rmtree(site.output.folder)
+    for path in site.settings.state_directory.glob("ledger.db*"):
+        path.unlink()
+    site.start()
+    assert [entry["kind"] for entry in quarantines(site)] == ["quarantine", "gap"]
+    assert site.ledger.totals() == [(READ_PAGES_METER, 12)]
+    site.use(2)
+    site.clock.pass_seconds(700)
+    assert site.meter.cycle().failed_cycles == 0
+    assert site.ledger.totals() == [(READ_PAGES_METER, 14)]
+    report = verify_records(
+        site.settings.output_directory,
+        site.vendor.trust_root,
+        device_keys=[site.device.verifying_key],
+        previous=note,
+    )
+    assert report.verdict is Verdict.GAPS, [finding.message for finding in report.instances[0].findings]
+
+
+def test_sealed_entries_that_are_nowhere_stop_the_start_and_nothing_is_moved(site: Site) -> None:
+    stop(site)
+    path = ledger_path(site.settings)
+    (site.settings.state_directory / KEPT_NAME).unlink()
+    site.files()[1].path.unlink()
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM use_entry WHERE seq = (SELECT first_seq + 1 FROM seal ORDER BY size DESC LIMIT 1)")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(LedgerUnavailableError, match="neither in the ledger nor in the record files") as failure:
+        site.start()
+    assert "put the missing record files back" in failure.value.next_step
+    assert path.read_bytes() == before
+
+
+def test_nothing_is_mended_under_the_feet_of_another_process(site: Site) -> None:
+    site.ledger._writer.execute("UPDATE frontier SET hash = zeroblob(32) WHERE level = 0")
+    held = site.ledger
+    with pytest.raises(LedgerUnavailableError, match="another process"):
+        site.start()
+    held.close()
+    site.start()
+    require_whole(site, 16)
+
+
+def test_damage_met_at_work_is_noted_for_the_next_start(site: Site) -> None:
+    stop(site)
+    site.start()
+    site.ledger._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path = ledger_path(site.settings)
+    with path.open("r+b") as database:
+        database.write(os.urandom(path.stat().st_size))
+    site.ledger._reader.execute("PRAGMA cache_size=0")
+    with pytest.raises(LedgerUnavailableError, match=r"malformed|not a database") as failure:
+        list(site.ledger.lines(0, 10))
+    assert "restart" in failure.value.next_step
+    assert damage_path(path).exists()
+    assert site.meter.ledger_is_damaged
+    site.ledger.close()
+    site.start()
+    assert not damage_path(path).exists()
+    counted = dict(site.ledger.totals())[READ_PAGES_METER]
+    assert counted in (12, 16)  # with luck the write-ahead log still had the open window
+    require_whole(site, counted)
+
+
+def test_torn_newest_record_file_is_moved_aside_and_written_again(site: Site) -> None:
+    newest = site.files()[-1].path
+    whole = newest.read_bytes()
+    newest.chmod(0o640)
+    newest.write_bytes(whole[: len(whole) // 2])
+    site.crash()
+    (entry,) = quarantines(site)
+    assert entry["what"] == "record_file"
+    assert (site.output.folder / str(entry["aside"])).read_bytes() == whole[: len(whole) // 2]
+    assert newest.read_bytes() == whole
+    require_whole(site, 16)
+
+
+def test_records_of_another_history_of_this_device_are_never_moved(site: Site, tmp_path: Path) -> None:
+    """A clone: the output holds windows that this device sealed otherwise. Nothing is touched, the cause is told."""
+    stop(site)
+    shutil.copytree(site.settings.state_directory, tmp_path / "copy")
+    site.start()
+    elsewhere = site.settings.output_directory.with_name("elsewhere")
+    site.clock.pass_seconds(700)
+    site.meter.cycle()
+    site.ledger.close()
+    site.settings.output_directory.rename(elsewhere)
+    site.settings.output_directory.mkdir()
+    shutil.rmtree(site.settings.state_directory)
+    (tmp_path / "copy").rename(site.settings.state_directory)
+    site.start()
+    site.clock.pass_seconds(900)
+    site.meter.cycle()
+    site.ledger.close()
+    shutil.rmtree(site.settings.output_directory)
+    elsewhere.rename(site.settings.output_directory)
+    theirs = {path: path.read_bytes() for path in site.settings.output_directory.rglob("*") if path.is_file()}
+    site.start()
+    site.clock.pass_seconds(700)
+    outcome = site.meter.cycle()
+    assert outcome.failed_cycles == 1
+    assert "older copy" in outcome.failure
+    site.meter.watch_output()
+    assert "older copy" in MeterStatus.read(site.settings.state_directory).output_problem
+    assert {path: path.read_bytes() for path in theirs} == theirs
