@@ -118,6 +118,37 @@ def read_use(line: bytes) -> Use | None:
     return Use(int(seq), int(effective_ms), identity, int(page), meter, amount)
 
 
+def use_from(entry: Mapping[str, JsonValue]) -> Use:
+    """The same of a `use` entry that `parse_entry` accepted; a meter's name beyond ASCII is in UTF-8.
+
+    Raises:
+        RecordError: It is another kind of entry.
+    """
+    meter = entry.get("meter")
+    if not isinstance(meter, dict):
+        raise RecordError("a use entry has no meter")
+    return Use(
+        integer_of(entry, "seq"),
+        integer_of(entry, "effective_ms"),
+        str(entry["id"]).encode("ascii"),
+        integer_of(entry, "page"),
+        str(meter["name"]).encode("utf-8"),
+        integer_of(meter, "quantity"),
+    )
+
+
+def integer_of(members: Mapping[str, JsonValue], name: str) -> int:
+    """A member that is an integer.
+
+    Raises:
+        RecordError: It is missing, or something else.
+    """
+    value = members.get(name)
+    if type(value) is not int:
+        raise RecordError(f"{name} is not an integer")
+    return value
+
+
 def leaf_hash(line: bytes) -> bytes:
     """The leaf of a line in the Merkle tree: SHA-256(0x00 || line)."""
     return hashlib.sha256(b"\x00" + line).digest()

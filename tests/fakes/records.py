@@ -8,9 +8,11 @@ verify_records(meter.folder, vendor.trust_root, device_keys=[meter.device.verify
 
 import json
 import uuid
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from licenses.ack import Ack, acknowledge
 from licenses.device_key import device_id_of, instance_id_of
 from licenses.keyring import SigningKey
 from licenses.keys import public_pem
@@ -18,8 +20,8 @@ from licenses.model import READ_PAGES_METER
 from licenses.usage_log.entry import encode_entry, leaf_hash
 from licenses.usage_log.files import header_line, record_name, render, trailer_line, write_once, write_replacing
 from licenses.usage_log.merkle import Frontier
-from licenses.usage_log.note import sign_checkpoint
-from tests.fakes.licences import NOW, VENDOR_DOMAIN
+from licenses.usage_log.note import sign_checkpoint, unverified_checkpoint
+from tests.fakes.licences import NOW, VENDOR_DOMAIN, FakeVendor
 
 WINDOW_MS = 12 * 60 * 1000
 
@@ -146,6 +148,43 @@ class FakeMeter:
         checkpoints.mkdir(parents=True, exist_ok=True)
         write_replacing(checkpoints / str(size), note)
         write_replacing(self.folder / "checkpoint", note)
+
+    def prune(self, files: int) -> int:
+        """Take away the oldest record files and the checkpoints on them, as the retention does.
+
+        Returns:
+            The first entry that is left.
+        """
+        for path in self.files[:files]:
+            size = path.stem.partition("-")[2]
+            path.unlink()
+            (self.folder / "checkpoints" / size).unlink()
+        del self.files[:files]
+        return int(self.files[0].stem.partition("-")[0])
+
+    def checkpoint(self, size: int) -> str:
+        """The checkpoint that was published at so many entries."""
+        return (self.folder / "checkpoints" / str(size)).read_text("utf-8")
+
+    def ack(self, vendor: FakeVendor, note: str, *, totals: Mapping[str, int] | None = None) -> Ack:
+        """The vendor's acknowledgement of a checkpoint; by default with the totals that the entries up to it have."""
+        size = unverified_checkpoint(note).size
+        uses = [entry["meter"] for entry in map(json.loads, self.lines[:size]) if entry["kind"] == "use"]
+        return acknowledge(
+            note,
+            device=self.device.verifying,
+            key=vendor.keys.ack_key,
+            trust_root=vendor.trust_root,
+            at=NOW + timedelta(days=1),
+            totals={READ_PAGES_METER: sum(use["quantity"] for use in uses)} if totals is None else totals,
+        )
+
+    def file_ack(self, vendor: FakeVendor, ack: Ack) -> Path:
+        """Put an acknowledgement where the sidecar puts those that it imported."""
+        path = self.folder / "acks" / ack.file_name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(ack.seal(vendor.keys.ack_key))
+        return path
 
     def save_device_key(self, path: Path) -> Path:
         """Write the public key, as an auditor pins it."""

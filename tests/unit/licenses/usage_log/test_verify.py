@@ -15,7 +15,8 @@ from licenses.usage_log.entry import leaf_hash
 from licenses.usage_log.files import header_line, parse_record_file, render, trailer_line, write_once
 from licenses.usage_log.merkle import Frontier
 from licenses.usage_log.report import MAX_FINDINGS_SHOWN, Coverage, EntryRange, ExitCode, Severity, Verdict
-from licenses.usage_log.verify import MAX_WINDOW_MS, find_instances, main, verify_records
+from licenses.usage_log.timeline import MAX_WINDOW_MS
+from licenses.usage_log.verify import find_instances, main, verify_records
 from tests.fakes.licences import a_vendor
 from tests.fakes.records import WINDOW_MS, FakeMeter
 
@@ -32,9 +33,9 @@ def meter(tmp_path):
     return meter
 
 
-def _verify(meter: FakeMeter, *, pinned: bool = True, previous: str | None = None):
+def _verify(meter: FakeMeter, *, pinned: bool = True, **given):
     keys = [meter.device.verifying] if pinned else []
-    return verify_records(meter.folder, VENDOR.trust_root, device_keys=keys, previous=previous)
+    return verify_records(meter.folder, VENDOR.trust_root, device_keys=keys, **given)
 
 
 def _codes(report) -> set[str]:
@@ -71,8 +72,10 @@ def test_good_records_with_a_pinned_key_are_good(meter):
     assert one.meters == {READ_PAGES: 12}
     assert one.months == {"2027-01": {READ_PAGES: 12}}
     assert one.licenses == (meter.license_id,)
+    assert one.days == {"2027-01-15": {READ_PAGES: 12}}
+    assert one.coverage == {"2027-01": Coverage.SEALED, "2027-01-15": Coverage.SEALED}
     assert not one.evaluation
-    assert one.findings == []
+    assert one.findings == ()
 
 
 def test_months_are_summed_apart(tmp_path):
@@ -253,8 +256,8 @@ def _drop_a_file_in_the_middle(meter):
     meter.files[1].unlink()
 
 
-def _empty_a_file(meter):
-    _overwrite(meter.files[0], b"")
+def _empty_a_file(meter, number=0):
+    _overwrite(meter.files[number], b"")
 
 
 def _swap_two_files(meter):
@@ -285,10 +288,10 @@ def _edit_the_headers_window(meter):
     _edit(meter.files[2], b'"reason":"interval","record"', b'"reason":"shutdown","record"')
 
 
-def _edit_the_headers_hash(meter):
-    blob = meter.files[2].read_bytes()
+def _edit_the_headers_hash(meter, number=2):
+    blob = meter.files[number].read_bytes()
     start = blob.index(b'"previous_file_sha256":"') + len(b'"previous_file_sha256":"')
-    _overwrite(meter.files[2], blob[:start] + b"0" * 64 + blob[start + 64 :])
+    _overwrite(meter.files[number], blob[:start] + b"0" * 64 + blob[start + 64 :])
 
 
 def _edit_the_headers_version(meter):
@@ -304,10 +307,10 @@ def _edit_the_newest_headers_evaluation(meter):
     _edit(meter.files[2], b'"evaluation":false', b'"evaluation":true')
 
 
-def _edit_the_headers_frontier(meter):
-    blob = meter.files[2].read_bytes()
+def _edit_the_headers_frontier(meter, number=2):
+    blob = meter.files[number].read_bytes()
     start = blob.index(b'"frontier":["') + len(b'"frontier":["')
-    _overwrite(meter.files[2], blob[:start] + b"0" * 64 + blob[start + 64 :])
+    _overwrite(meter.files[number], blob[:start] + b"0" * 64 + blob[start + 64 :])
 
 
 def _edit_the_checkpoint(meter):
@@ -385,8 +388,43 @@ def test_what_was_sealed_before_the_damage_stays_sealed(meter):
     _edit(meter.files[2], b'"page":1', b'"page":9')
     assert _verify(meter).instances[0].ranges == (
         EntryRange(0, 11, Coverage.SEALED),
-        EntryRange(11, 17, Coverage.UNSEALED),
+        EntryRange(11, 17, Coverage.DAMAGED),
     )
+
+
+def _damage_the_second_window(meter):
+    _edit(meter.files[1], b'"page":1', b'"page":9')
+
+
+@pytest.mark.parametrize(
+    ("tamper", "coverage"),
+    [
+        (_damage_the_second_window, Coverage.DAMAGED),
+        (_edit_and_repair, Coverage.DAMAGED),
+        (_drop_a_line, Coverage.DAMAGED),
+        (lambda meter: _empty_a_file(meter, 1), Coverage.DAMAGED),
+        (_drop_a_file_in_the_middle, Coverage.MISSING),
+    ],
+)
+def test_what_follows_the_damage_is_proven_from_its_own_header_on(meter, tamper, coverage):
+    tamper(meter)
+    report = _verify(meter)
+    assert report.verdict is Verdict.TAMPERED
+    assert report.instances[0].ranges == (
+        EntryRange(0, 6, Coverage.SEALED),
+        EntryRange(6, 11, coverage),
+        EntryRange(11, 17, Coverage.SEALED),
+    )
+
+
+def test_without_frontiers_nothing_after_the_damage_is_proven(tmp_path):
+    meter = FakeMeter(tmp_path, with_frontier=False)
+    for uses in (3, 4, 5):
+        meter.window(uses=uses)
+    _damage_the_second_window(meter)
+    assert [one.coverage for one in _verify(meter).instances[0].ranges] == [
+        Coverage.SEALED, Coverage.DAMAGED, Coverage.UNSEALED,
+    ]  # fmt: skip
 
 
 def test_any_flipped_byte_of_any_file_is_caught(tmp_path):
@@ -476,24 +514,250 @@ def test_kept_checkpoint_that_was_edited_is_not_used(meter):
         _verify(meter, previous=kept)
 
 
-# ---- gaps -----------------------------------------------------------------------------------------------------------
+# ---- a beginning that is not here any more --------------------------------------------------------------------------
 
 
-def test_pruned_beginning_is_told_and_is_no_good_verdict(meter):
-    meter.files[0].unlink()
+def test_pruned_beginning_is_told_and_what_follows_is_proven(meter):
+    assert meter.prune(1) == 6
+    report = _verify(meter)
+    one = report.instances[0]
+    assert _codes(report) == set()
+    assert [finding.code for finding in one.findings] == ["pruned"]
+    assert one.ranges == (EntryRange(0, 6, Coverage.PRUNED), EntryRange(6, 17, Coverage.SEALED))
+    assert one.coverage["2027-01"] is Coverage.PRUNED
+    assert one.meters == {READ_PAGES: 9}
+
+
+def test_pruned_beginning_that_nobody_vouches_for_is_not_anchored(meter):
+    meter.prune(1)
+    report = _verify(meter)
+    assert report.verdict is Verdict.UNANCHORED
+    assert (report.exit_code(), report.exit_code(strict=True)) == (ExitCode.GOOD, ExitCode.UNANCHORED)
+
+
+@pytest.mark.parametrize("size", [6, 11, 17])
+@pytest.mark.parametrize("voucher", ["kept", "given", "filed"])
+def test_pruned_beginning_that_somebody_vouches_for_is_anchored(meter, size, voucher):
+    note = meter.checkpoint(size)
+    meter.prune(1)
+    ack = meter.ack(VENDOR, note)
+    if voucher == "filed":
+        meter.file_ack(VENDOR, ack)
+    report = _verify(
+        meter,
+        previous=note if voucher == "kept" else None,
+        acks=[ack.seal(VENDOR.keys.ack_key)] if voucher == "given" else [],
+    )
+    assert report.verdict is Verdict.GOOD
+    assert report.exit_code(strict=True) == ExitCode.GOOD
+    assert "but for their beginning" in report.verdict_text
+
+
+def test_pruned_beginning_without_a_frontier_is_a_gap(tmp_path):
+    meter = FakeMeter(tmp_path, with_frontier=False)
+    for uses in (3, 4, 5):
+        meter.window(uses=uses)
+    meter.prune(1)
     report = _verify(meter)
     assert _codes(report) == {"pruned"}
     assert report.exit_code() == ExitCode.GAPS
-    assert report.instances[0].ranges == (
-        EntryRange(0, 6, Coverage.PRUNED),
-        EntryRange(6, 17, Coverage.UNSEALED),
-    )
+    assert report.instances[0].ranges == (EntryRange(0, 6, Coverage.PRUNED), EntryRange(6, 17, Coverage.UNSEALED))
 
 
-def test_edited_header_is_caught_after_a_pruned_beginning(meter):
-    meter.files[0].unlink()
-    _edit_the_headers_hash(meter)
-    assert "file_chain" in _codes(_verify(meter))
+def test_pruned_beginning_without_a_seal_on_what_follows_is_a_gap(meter):
+    meter.prune(1)
+    shutil.rmtree(meter.folder / "checkpoints")
+    (meter.folder / "checkpoint").unlink()
+    assert _codes(_verify(meter, pinned=False)) == {"pruned"}
+
+
+def test_frontier_that_does_not_lead_to_the_sealed_root_is_caught(meter):
+    meter.prune(2)
+    _edit_the_headers_frontier(meter, -1)
+    report = _verify(meter)
+    assert "sealed_root" in _codes(report)
+    assert report.instances[0].ranges[-1] == EntryRange(11, 17, Coverage.DAMAGED)
+
+
+def test_frontier_that_is_not_what_was_sealed_at_the_cut_is_caught(meter):
+    (meter.folder / "usage" / "2027" / "01" / "0-6.jsonl").unlink()
+    del meter.files[0]
+    _edit_the_headers_frontier(meter, 0)
+    assert "frontier" in _codes(_verify(meter))
+
+
+def test_edited_entry_is_caught_after_a_pruned_beginning(meter):
+    meter.prune(1)
+    _edit_quantity(meter)
+    assert {"totals", "sealed_root"} <= _codes(_verify(meter))
+
+
+def test_edited_hash_is_caught_after_a_pruned_beginning(meter):
+    meter.prune(1)
+    _edit_the_headers_hash(meter, 1)
+    assert _codes(_verify(meter)) == {"file_chain"}
+
+
+def test_kept_checkpoint_in_the_pruned_part_is_told_not_to_have_been_compared(meter):
+    kept = meter.checkpoint(6)
+    meter.prune(2)
+    report = _verify(meter, previous=kept)
+    assert "kept_not_compared" in {finding.code for finding in report.instances[0].findings}
+    assert report.verdict is Verdict.UNANCHORED
+    assert (report.exit_code(), report.exit_code(strict=True)) == (ExitCode.GOOD, ExitCode.UNANCHORED)
+
+
+def test_kept_checkpoint_in_the_pruned_part_is_not_made_good_by_an_acknowledgement(meter):
+    kept, newest = meter.checkpoint(6), meter.checkpoint(17)
+    meter.prune(2)
+    report = _verify(meter, previous=kept, acks=[meter.ack(VENDOR, newest).seal(VENDOR.keys.ack_key)])
+    assert report.exit_code(strict=True) == ExitCode.UNANCHORED
+
+
+def test_old_checkpoints_of_a_pruned_part_are_told_in_one_note(meter):
+    for number in range(15):
+        meter.seal(number % 5 + 1, bytes([number % 5]) * 32)
+    meter.seal(17, meter.frontier.root())
+    (meter.folder / "usage" / "2027" / "01" / "0-6.jsonl").unlink()
+    notes = [one.message for one in _verify(meter).instances[0].findings if one.code == "not_compared"]
+    assert len(notes) == 1
+    assert "at 5 sizes up to 5 entries" in notes[0]
+
+
+# ---- acknowledgements -----------------------------------------------------------------------------------------------
+
+
+def test_acknowledged_entries_are_told_apart_from_those_that_are_sealed_alone(meter):
+    meter.file_ack(VENDOR, meter.ack(VENDOR, meter.checkpoint(6)))
+    meter.file_ack(VENDOR, meter.ack(VENDOR, meter.checkpoint(11)))
+    report = _verify(meter)
+    assert report.verdict is Verdict.GOOD
+    assert report.instances[0].acked == 11
+    assert report.instances[0].ranges == (EntryRange(0, 11, Coverage.ACKED), EntryRange(11, 17, Coverage.SEALED))
+
+
+def test_acknowledgement_alone_pins_no_key(meter):
+    meter.file_ack(VENDOR, meter.ack(VENDOR, meter.checkpoint(17)))
+    report = _verify(meter, pinned=False)
+    assert report.verdict is Verdict.UNPINNED
+    assert report.instances[0].ranges == (EntryRange(0, 17, Coverage.UNPINNED),)
+
+
+@pytest.mark.parametrize("filed", [True, False])
+def test_log_that_forked_from_what_was_acknowledged_is_caught(meter, tmp_path, filed):
+    ack = meter.ack(VENDOR, meter.checkpoint(11))
+    again = FakeMeter(tmp_path / "again", device=meter.device)
+    for uses in (3, 4, 5):
+        again.window(uses=uses)
+    if filed:
+        again.file_ack(VENDOR, ack)
+    report = _verify(again, acks=[] if filed else [ack.seal(VENDOR.keys.ack_key)])
+    assert _codes(report) == {"ack_fork"}
+    assert report.exit_code() == ExitCode.TAMPERED
+    assert report.instances[0].acked == 0
+
+
+def test_records_rolled_back_behind_the_acknowledgement_are_caught(meter):
+    meter.file_ack(VENDOR, meter.ack(VENDOR, meter.checkpoint(17)))
+    _roll_back(meter)
+    assert _codes(_verify(meter)) == {"cut_tail"}
+
+
+def test_totals_that_the_vendor_accepted_are_compared(meter):
+    meter.file_ack(VENDOR, meter.ack(VENDOR, meter.checkpoint(11), totals={READ_PAGES: 6}))
+    report = _verify(meter)
+    assert _codes(report) == {"ack_totals"}
+    assert f"accepted 6 of {READ_PAGES}" in "\n".join(report.to_lines())
+    assert f"sum up to 7 of {READ_PAGES}" in "\n".join(report.to_lines())
+
+
+def test_totals_are_not_compared_where_not_all_entries_are_here(meter):
+    meter.file_ack(VENDOR, meter.ack(VENDOR, meter.checkpoint(11), totals={READ_PAGES: 6}))
+    meter.prune(1)
+    assert _verify(meter).verdict is Verdict.GOOD
+
+
+def test_acknowledgement_that_was_edited_is_caught(meter):
+    path = meter.file_ack(VENDOR, meter.ack(VENDOR, meter.checkpoint(11)))
+    envelope = json.loads(path.read_bytes())
+    envelope["payload"] = "e30="
+    path.write_text(json.dumps(envelope))
+    assert _codes(_verify(meter)) == {"ack_format"}
+
+
+def test_acknowledgement_of_another_device_is_caught(meter, tmp_path):
+    other = FakeMeter(tmp_path / "other")
+    other.window()
+    meter.file_ack(VENDOR, other.ack(VENDOR, other.checkpoint(3)))
+    assert _codes(_verify(meter)) == {"ack_checkpoint"}
+
+
+def test_acknowledgement_of_another_vendor_counts_for_nothing(meter):
+    stranger = a_vendor()
+    meter.file_ack(stranger, meter.ack(stranger, meter.checkpoint(11)))
+    report = _verify(meter)
+    assert report.verdict is Verdict.GOOD
+    assert [finding.code for finding in report.instances[0].findings] == ["ack_untrusted"]
+    assert report.instances[0].acked == 0
+
+
+def test_acknowledgement_given_that_is_not_good_is_refused(meter):
+    stranger = a_vendor()
+    with pytest.raises(RecordError, match="acknowledgement given"):
+        _verify(meter, acks=[meter.ack(stranger, meter.checkpoint(11)).seal(stranger.keys.ack_key)])
+
+
+def test_acknowledgement_of_records_that_are_not_here_is_caught(meter, tmp_path):
+    other = FakeMeter(tmp_path / "other")
+    other.window()
+    ack = other.ack(VENDOR, other.checkpoint(3))
+    assert _codes(_verify(meter, acks=[ack.seal(VENDOR.keys.ack_key)])) == {"ack_origin_missing"}
+
+
+def test_acknowledgement_in_the_pruned_part_is_told_not_to_have_been_compared(meter):
+    meter.file_ack(VENDOR, meter.ack(VENDOR, meter.checkpoint(6)))
+    meter.prune(2)
+    report = _verify(meter)
+    assert "ack_not_compared" in {finding.code for finding in report.instances[0].findings}
+    assert report.exit_code(strict=True) == ExitCode.UNANCHORED
+
+
+def test_foreign_files_among_the_acknowledgements_are_noted(meter):
+    (meter.folder / "acks").mkdir()
+    (meter.folder / "acks" / "notes.txt").touch()
+    assert [finding.where for finding in _verify(meter).instances[0].findings] == ["acks/notes.txt"]
+
+
+# ---- copies of a device ---------------------------------------------------------------------------------------------
+
+
+def test_two_states_of_one_size_in_one_folder_are_a_fork(meter):
+    meter.seal(11, b"\0" * 32)
+    shutil.copy(meter.folder / "checkpoints" / "17", meter.folder / "checkpoint")
+    (meter.folder / "checkpoints" / "12").write_text(meter.checkpoint(11))
+    meter.seal(11, parse_record_file(meter.files[1]).trailer.root)
+    assert {"fork", "sealed_root"} <= _codes(_verify(meter))
+
+
+def test_copy_of_the_device_that_went_on_beside_it_is_caught(meter, tmp_path):
+    clone = FakeMeter(tmp_path / "clone", device=meter.device)
+    for uses in (3, 4, 5):
+        clone.window(uses=uses)
+    shutil.copytree(clone.folder, meter.folder.parent / "clone")
+    report = verify_records(meter.folder.parent, VENDOR.trust_root, device_keys=[meter.device.verifying])
+    assert _codes(report) == {"fork"}
+    assert "differ at 6 entries" in "\n".join(report.to_lines())
+
+
+def test_older_copy_of_the_same_log_is_noted(meter):
+    shutil.copytree(meter.folder, meter.folder.parent / "copy")
+    meter.window(uses=1)
+    report = verify_records(meter.folder.parent, VENDOR.trust_root, device_keys=[meter.device.verifying])
+    assert report.verdict is Verdict.GOOD
+    assert [finding.code for finding in report.findings] == ["same_log_twice"]
+
+
+# ---- gaps -----------------------------------------------------------------------------------------------------------
 
 
 def test_time_without_a_window_is_a_gap(meter):
@@ -632,7 +896,13 @@ def test_command_exits_as_promised(meter, files, tmp_path, capsys):
     assert main([folder, *trust, "--prev", str(root), "--json"]) == 4
     assert main([str(tmp_path / "none"), *trust]) == 4
     meter.files[0].unlink()
+    assert main([folder, *trust, *pin]) == 0
+    assert main([folder, *trust, *pin, "--strict"]) == 2
+    assert main([folder, *trust, *pin, "--strict", "--prev", str(kept)]) == 0
+    meter.entry("gap", reason="restored")
+    meter.window()
     assert main([folder, *trust, *pin]) == 3
+    meter.files[3].unlink()
     _cut_the_last_file(meter)
     assert main([folder, *trust, *pin]) == 1
     assert "Next step:" in capsys.readouterr().err
