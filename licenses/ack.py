@@ -20,7 +20,7 @@ from licenses import envelope
 from licenses.device_key import device_id_of
 from licenses.errors import BadSignatureError, FormatError, RecordError, UntrustedKeyError
 from licenses.keyring import TrustRoot
-from licenses.keys import KeyId, SigningKey, VerifyingKey, read_small_file
+from licenses.keys import EVALUATION_PREFIX, KeyId, SigningKey, VerifyingKey, read_small_file
 from licenses.strict_json import MAX_BYTES, Fields, canonical, instant_text, parse_object
 from licenses.usage_log.files import meter_list, meters_from
 from licenses.usage_log.note import (
@@ -177,23 +177,9 @@ def open_ack(blob: bytes, trust_root: TrustRoot, *, device: VerifyingKey | None 
     """
     opened = trust_root.open_acknowledged(blob, envelope.ACK_TYPE, max_bytes=MAX_ACK_BYTES)
     signer = opened.signers[0]
-    fields = parse_object(opened.payload, what="acknowledgement", max_bytes=MAX_ACK_BYTES)
-    fields.integer("schema", minimum=1, maximum=1)
+    evaluation = trust_root.evaluation or any(key.evaluation for key in opened.signers)
+    ack = _from_payload(opened.payload, signer.key_id, evaluation=evaluation)
     try:
-        ack = Ack(
-            origin=fields.text("origin"),
-            size=fields.integer("size"),
-            root=fields.hex_bytes("root", length=32),
-            checkpoint=_note_from(fields),
-            acknowledged_at=fields.instant("acknowledged_at"),
-            totals=meters_from(fields.nested_list("totals", max_items=MAX_METERS)),
-            license=_bytes_from(fields, "license"),
-            revocation=_bytes_from(fields, "revocation"),
-            time_anchor=fields.instant("time_anchor") if fields.has("time_anchor") else None,
-            key_id=signer.key_id,
-            evaluation=trust_root.evaluation or any(key.evaluation for key in opened.signers),
-        )
-        fields.end()
         cosigned = open_cosigned(ack.checkpoint, cosigner_name(trust_root.vendor), [signer])
     except RecordError as exc:
         raise FormatError(f"the acknowledgement's checkpoint is malformed: {exc}") from exc
@@ -207,6 +193,22 @@ def open_ack(blob: bytes, trust_root: TrustRoot, *, device: VerifyingKey | None 
     if device is not None:
         _require_device(ack.origin, device)
         open_checkpoint(ack.checkpoint, {ack.origin: device})
+    return ack
+
+
+def recall_ack(blob: bytes, device: VerifyingKey) -> Ack:
+    """Read an acknowledgement from the vendor's own memory, whose ack key may have been replaced since.
+
+    Only the device's signature on the checkpoint is verified; what the vendor said, the memory is trusted for.
+
+    Raises:
+        LicensesError: It is malformed, or the checkpoint is not this device's.
+    """
+    claimed = envelope.unverified_payload(blob, envelope.ACK_TYPE, max_bytes=MAX_ACK_BYTES)
+    key_id = KeyId(claimed.key_ids[0])
+    ack = _from_payload(claimed.payload, key_id, evaluation=key_id.startswith(EVALUATION_PREFIX))
+    _require_device(ack.origin, device)
+    open_checkpoint(ack.checkpoint, {ack.origin: device})
     return ack
 
 
@@ -228,6 +230,29 @@ def ack_name(origin: str, size: int) -> str:
 def is_ack_name(name: str) -> bool:
     """Whether a file is named like an acknowledgement."""
     return _NAME.fullmatch(name) is not None
+
+
+def _from_payload(payload: bytes, key_id: KeyId, *, evaluation: bool) -> Ack:
+    fields = parse_object(payload, what="acknowledgement", max_bytes=MAX_ACK_BYTES)
+    fields.integer("schema", minimum=1, maximum=1)
+    try:
+        ack = Ack(
+            origin=fields.text("origin"),
+            size=fields.integer("size"),
+            root=fields.hex_bytes("root", length=32),
+            checkpoint=_note_from(fields),
+            acknowledged_at=fields.instant("acknowledged_at"),
+            totals=meters_from(fields.nested_list("totals", max_items=MAX_METERS)),
+            license=_bytes_from(fields, "license"),
+            revocation=_bytes_from(fields, "revocation"),
+            time_anchor=fields.instant("time_anchor") if fields.has("time_anchor") else None,
+            key_id=key_id,
+            evaluation=evaluation,
+        )
+    except RecordError as exc:
+        raise FormatError(f"the acknowledgement's checkpoint is malformed: {exc}") from exc
+    fields.end()
+    return ack
 
 
 def _require_device(origin: str, device: VerifyingKey) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 import licenses
-from licenses import cli_upkeep, envelope, issue
+from licenses import cli_exchange, cli_upkeep, envelope, issue
 from licenses.cli_text import (
     FACTOR_OPTION,
     FILE,
@@ -444,5 +444,5 @@ def _judge_here(
     return choice.judgement
 
 
-for command in cli_upkeep.COMMANDS:
+for command in (*cli_upkeep.COMMANDS, *cli_exchange.COMMANDS):
     cli.add_command(command)

@@ -60,6 +60,19 @@ class Enrolment:
         """16 hexadecimal digits that name the device."""
         return device_id_of(self.device_public)
 
+    @property
+    def device_key(self) -> VerifyingKey:
+        """The device's public key, under its id.
+
+        Raises:
+            FormatError: The bytes are not a key.
+        """
+        try:
+            public = Ed25519PublicKey.from_public_bytes(self.device_public)
+        except ValueError as exc:
+            raise FormatError("the enrolled device key is not an Ed25519 public key") from exc
+        return VerifyingKey(key_id_of(public, ROLE), public)
+
     def seal(self, key: SigningKey) -> bytes:
         """The file, signed by the device's private key.
 
@@ -87,12 +100,7 @@ def open_enrolment(blob: bytes) -> Enrolment:
     Raises:
         LicensesError: It is malformed, or not signed by that key.
     """
-    claimed = _from_payload(envelope.unverified_payload(blob, envelope.ENROLMENT_TYPE).payload)
-    try:
-        public = Ed25519PublicKey.from_public_bytes(claimed.device_public)
-    except ValueError as exc:
-        raise FormatError("the enrolled device key is not an Ed25519 public key") from exc
-    key = VerifyingKey(key_id_of(public, ROLE), public)
+    key = _from_payload(envelope.unverified_payload(blob, envelope.ENROLMENT_TYPE).payload).device_key
     return _from_payload(envelope.open_envelope(blob, envelope.ENROLMENT_TYPE, {key.key_id: key}))
 
 

@@ -99,6 +99,33 @@ class RecordError(LicensesError):
     )
 
 
+class ExchangeError(LicensesError):
+    """A bundle cannot be acknowledged: it is older, or begins later, than what was acknowledged so far."""
+
+    code = "exchange_refused"
+    usual_step = "Ask the operator for a bundle with everything: 'sidecar usage export --all'."
+
+
+class ForkError(LicensesError):
+    """A device's log is not the one that was acknowledged: it was copied, or restored from an older copy.
+
+    Attributes:
+        proof: The portable proof of it; None where there is no such proof.
+        name: The file name of the proof; empty without one.
+    """
+
+    code = "ledger_fork"
+    usual_step = (
+        "Keep both bundles and the proof. Ask the operator which machine was copied or restored, and when; enrol the "
+        "one that goes on as a new device."
+    )
+
+    def __init__(self, cause: str, *, next_step: str | None = None, proof: bytes | None = None, name: str = "") -> None:
+        super().__init__(cause, next_step=next_step)
+        self.proof = proof
+        self.name = name
+
+
 class FileAccessError(LicensesError):
     """The operating system refused a file or folder.
 

@@ -133,7 +133,7 @@ OTHER_NOTE = cosign(sign_checkpoint(ORIGIN, 8, bytes(32), DEVICE), f"{ROOT.vendo
 OTHER_NAME = cosign(NOTE, "other.example/ack", KEY, NOW)
 STRANGER = cosign(NOTE, f"{ROOT.vendor}/ack", SigningKey.generate("ack"), NOW)
 LATER = cosign(NOTE, f"{ROOT.vendor}/ack", KEY, NOW + timedelta(seconds=1))
-BROKEN = ACK.checkpoint[:-4] + ("A" if ACK.checkpoint[-4] != "A" else "B") + ACK.checkpoint[-3:]
+BROKEN = ACK.checkpoint[:-30] + ("A" if ACK.checkpoint[-30] != "A" else "B") + ACK.checkpoint[-29:]
 
 WRONG = {
     "other_origin": ({"origin": "vendor.example/ffffffffffffffff"}, FormatError),

@@ -281,7 +281,7 @@ def test_malformed_cosignature_is_refused(signature):
 
 
 def test_only_checkpoints_are_cosigned():
-    full = NOTE + _line("x", bytes(68)) * 31
+    full = NOTE + "".join(_line(f"x{number}", bytes(68)) for number in range(31))
     for note, name in ((sign_note("hello\n", ORIGIN, KEY), WITNESS_NAME), (NOTE, "a b"), (full, WITNESS_NAME)):
         with pytest.raises(RecordError):
             cosign(note, name, WITNESS, AT)
