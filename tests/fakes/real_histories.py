@@ -63,6 +63,7 @@ class RealHistory:
         self.book = Book()
         self.vendor = the_vendor()
         self.clock = FakeClock(at=rng.choice(_STARTS) + timedelta(seconds=rng.randrange(3600)), boot_id=self._guid())
+        self._born_ns = self.clock.wall_ns
         self._issued = 0
         self.license: License | None = self._new_license()
         self.codes: set[str] = set()
@@ -140,8 +141,10 @@ class RealHistory:
         if self._broken:
             self._mend_output()
         self.clock.pass_seconds(30)
-        outcome = self.meter.close() if self.rng.random() < 0.5 else self.meter.cycle()
-        assert outcome.failure == "", outcome
+        outcomes = [self.meter.cycle()]
+        if self.rng.random() < 0.5:
+            outcomes.append(self.meter.close())
+        assert all(outcome.failure == "" for outcome in outcomes), outcomes
 
     def _use(self) -> None:
         operation, pages = self._guid(), self.rng.choice((1, 1, 2, 5))
@@ -292,6 +295,26 @@ class RealHistory:
             for name in (".probe", ".checkpoint.1-2.tmp"):
                 (self.output.folder / name).write_bytes(b"\n")
 
+    def _lose_records(self) -> None:
+        """Somebody deletes record files or checkpoints, some or all; the meter writes them again in time."""
+        if self._broken or self.ledger.now().ns - self._born_ns > 300 * DAY * NS:
+            return
+        names = [path for path in self.output.folder.rglob("*") if path.is_file()]
+        gone = names if self.rng.random() < 0.2 else self.rng.sample(sorted(names), self.rng.randrange(len(names) + 1))
+        for path in gone:
+            path.unlink()
+
+    def _tear_newest(self) -> None:
+        """The host goes down, and the newest file loses what was not on the disk."""
+        if self._broken:
+            return
+        found = sorted(self.output.folder.glob("usage/*/*/*.jsonl"), key=lambda path: int(path.stem.partition("-")[0]))
+        if found:
+            blob = found[-1].read_bytes()
+            found[-1].chmod(0o640)
+            found[-1].write_bytes(blob[: self.rng.randrange(len(blob))])
+        self._crash()
+
     # ---- what an auditor must find ----------------------------------------------------------------------------------
 
     def expected(self) -> Expected:
@@ -339,6 +362,8 @@ _WEIGHTED: tuple[tuple[Callable[[RealHistory], None], int], ...] = (
     (RealHistory._many_failures, 1),
     (RealHistory._suspend, 1),
     (RealHistory._lose_temporaries, 1),
+    (RealHistory._lose_records, 2),
+    (RealHistory._tear_newest, 1),
 )
 _HAPPENINGS = tuple(one for one, _ in _WEIGHTED)
 _WEIGHTS = tuple(weight for _, weight in _WEIGHTED)
