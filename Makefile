@@ -69,6 +69,16 @@ test: test-packages $(VENV)/.dev-installed ## All tests that need no container e
 test-swaps: test-packages $(VENV)/.dev-installed ## The long form: 1000 licence files exchanged under load
 	HOT_SWAPS=1000 $(BIN)/python -m pytest -s tests/e2e/test_hot_swap.py
 
+.PHONY: test-faults
+test-faults: test-packages $(VENV)/.dev-installed ## The long forms: kills, I/O faults at every call, power cuts, mutations; about an hour
+	FAULTS=full $(BIN)/python -m pytest -s \
+	    tests/integration/sidecar/test_io_faults.py \
+	    tests/integration/sidecar/test_power_cuts.py \
+	    tests/integration/sidecar/test_output_faults.py \
+	    tests/integration/licenses/test_mutations.py \
+	    tests/integration/licenses/test_honest_histories.py \
+	    tests/e2e/test_kills.py
+
 .PHONY: bench
 bench: system-packages $(VENV)/.dev-installed ## Ratios against a baseline measured in the same run
 	$(BIN)/python -m benchmarks

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 from pathlib import Path
 from typing import ClassVar
 
@@ -171,9 +172,11 @@ def unwritable(exc: OSError, path: Path) -> OutputUnwritableError:
     uid, gid = os.geteuid(), os.getegid()
     name = errno.errorcode.get(exc.errno or 0, "EIO")
     shown = Path(os.fsdecode(exc.filename)) if exc.filename else path
+    quoted = shlex.quote(str(path))
+    give = f"run 'chown -R {uid}:{gid} {quoted} && chmod u+rwx {quoted}' on the host; the service runs as {uid}:{gid}"
     steps = {
-        "EACCES": f"run 'chown -R {uid}:{gid} {path}' on the host; the service runs as {uid}:{gid}",
-        "EPERM": f"run 'chown -R {uid}:{gid} {path}' on the host; the service runs as {uid}:{gid}",
+        "EACCES": give,
+        "EPERM": give,
         "ENOENT": f"mount a folder at {path} (setting Mounts:Output) that belongs to {uid}:{gid}",
         "ENOTDIR": f"{path} must be a folder; mount one there (setting Mounts:Output) that belongs to {uid}:{gid}",
         "ENOSPC": f"free space on the file system that holds {path}; nothing has to be deleted from the records",

@@ -239,14 +239,19 @@ class Stage:
     Args:
         library: The compiled shim; None for none.
         modules: What it imports before the first fork.
+        rehearsal: A module's function, run once before the first fork, so that what is imported late is imported:
+            forks that give up their rights may not be able to read the interpreter's files.
     """
 
-    def __init__(self, library: Path | None, modules: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, library: Path | None, modules: tuple[str, ...] = (), *, rehearsal: Callable[[], None] | None = None
+    ) -> None:
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
+        scene = None if rehearsal is None else (rehearsal.__module__, rehearsal.__qualname__)
         if library is not None:
             environment["LD_PRELOAD"] = str(library)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", f"import tests.fakes.io_faults as own; own.serve({modules!r})"],
+            [sys.executable, "-c", f"import tests.fakes.io_faults as own; own.serve({modules!r}, {scene!r})"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -263,13 +268,9 @@ class Stage:
 
     def play(self, function: Callable[..., None], **words: Any) -> Played:
         """Run `function(tell, **words)` in a fork; it must be a module's function, and all words must be picklable."""
-        return self.play_named(function.__module__, function.__qualname__, **words)
-
-    def play_named(self, module: str, name: str, **words: Any) -> Played:
-        """The same by name, for modules that the caller does not import."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        _send(self._process.stdin.fileno(), (module, name, words))
+        _send(self._process.stdin.fileno(), (function.__module__, function.__qualname__, words))
         played = Played()
         while True:
             message = _receive(self._process.stdout.fileno())
@@ -289,13 +290,15 @@ class Stage:
         self._process.stdout.close()
 
 
-def serve(modules: tuple[str, ...]) -> None:
+def serve(modules: tuple[str, ...], rehearsal: tuple[str, str] | None = None) -> None:
     """Body of a stage's process: one fork per request, until the requests end."""
     requests, answers = os.dup(0), os.dup(1)
     os.dup2(2, 1)  # nobody's print disturbs the answers
     configure_logs("None", process="meter")
     for module in modules:
         importlib.import_module(module)
+    if rehearsal is not None:
+        getattr(importlib.import_module(rehearsal[0]), rehearsal[1])()
     gc.collect()
     gc.freeze()
     while (request := _receive(requests)) is not None:
