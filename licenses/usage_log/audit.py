@@ -21,6 +21,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from licenses.ack import Ack
@@ -86,6 +87,7 @@ class InstanceAudit:
         self._first_seq = 0
         self._next_seq = 0
         self._end = 0
+        self._unsealed = 0
         self._holes: list[Interval] = []
         self._previous_sha256: str | None = ""
         self._effective_ms = 0
@@ -185,6 +187,7 @@ class InstanceAudit:
         try:
             with RecordReader(path) as reader:
                 self._audit_header(reader.header, where, first)
+                self._require_folder(path, reader.header, where)
                 told = reader.header.frontier if reader.header.first_seq == first else None
                 self._proof.begin(first, told, where)
                 self._audit_lines(self._proof.through(reader), where, totals)
@@ -200,6 +203,7 @@ class InstanceAudit:
             self._findings.add(unreadable(where, exc))
         self._next_seq = following
         self._end = max(self._end, following)
+        self._unsealed += following > self._proof.sealed_size
         if any(ack.size == following for _, ack in self._acks):
             self._sums_at[following] = self._named_sums()
 
@@ -248,6 +252,14 @@ class InstanceAudit:
             self._licenses[header.license_id] = None
         self._report.evaluation |= header.evaluation
         self._terms.begin_file(header, header.opened.effective_ms)
+
+    def _require_folder(self, path: Path, header: RecordHeader, where: str) -> None:
+        """A file lies in the folder of the month in which its window closed; whoever looks there must find it."""
+        with suppress(OverflowError):
+            closed = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=header.closed.effective_ms)
+            folder = f"{FOLDER}/{closed:%Y/%m}"
+            if path.parent != self._folder / folder:
+                self._find(Severity.TAMPERED, "other_folder", where, f"The file belongs into {folder}.")
 
     def _audit_end(
         self, header: RecordHeader, trailer: RecordTrailer, where: str, following: int, totals: "_FileTotals"
@@ -346,6 +358,9 @@ class InstanceAudit:
         self._others[kind] += 1
         match kind:
             case "window":
+                if totals.window is not None:
+                    message = f"Entry {self._next_seq} closes the window of this file again."
+                    self._find(Severity.TAMPERED, "second_window", where, message)
                 totals.window, totals.before_window_ms = entry, before_ms
             case "boot":
                 self._timeline.start(entry, before_ms)
@@ -441,6 +456,12 @@ class InstanceAudit:
             anchored=key is not None,
         )
         self._periods.close(self._next_seq)
+        if self._unsealed > 1 and self._proof.sealed_size:
+            message = (
+                f"{self._unsealed} files follow the newest seal; the meter writes no file before the seal of the one "
+                "before it: seals were taken away, or this was copied while the meter wrote."
+            )
+            self._find(Severity.GAP, "seals_missing", "", message)
         if self._first_seq == 0:
             return
         proven = merged(self._proof.proven)

@@ -186,6 +186,9 @@ class SignedFiles:
                 self._find(Severity.TAMPERED, "checkpoint_format", self._where(path), "The checkpoint is not UTF-8.")
 
     def _read(self, path: Path, doing: str, max_bytes: int) -> bytes | None:
+        if path.is_symlink():
+            self._find(Severity.UNREADABLE, "unreadable", self._where(path), "It is a symbolic link, and not followed.")
+            return None
         try:
             return read_small_file(path, doing=doing, mode="0444", max_bytes=max_bytes)
         except FormatError as exc:
