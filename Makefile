@@ -76,6 +76,7 @@ test-faults: test-packages $(VENV)/.dev-installed ## The long forms: kills, I/O 
 	    tests/integration/sidecar/test_power_cuts.py \
 	    tests/integration/sidecar/test_output_faults.py \
 	    tests/integration/licenses/test_mutations.py \
+	    tests/integration/licenses/test_bundle_mutations.py \
 	    tests/integration/licenses/test_honest_histories.py \
 	    tests/e2e/test_kills.py
 
