@@ -207,8 +207,10 @@ class Admission:
         reading = self._clock.read()
         try:
             if self._ledger.problem:
+                self._ledger.restore_reserve()
                 self._ledger.keep_time()  # a ledger that could not be written is tried again before it is trusted
             snapshot = self._ledger.snapshot(READ_PAGES_METER)
+            ledger_problem = self._ledger.problem
         except LedgerUnavailableError as exc:
             ledger_problem = str(exc)
         now = effective_time(reading, snapshot.high_water if snapshot else None)

@@ -23,7 +23,7 @@ from sidecar.admission import Admission
 from sidecar.clock import Clock, SystemClock
 from sidecar.core_client import CoreClient
 from sidecar.errors import LedgerUnavailableError, MeterAlreadyRunningError, SettingsError, SidecarError
-from sidecar.ledger import Ledger, start_ledger
+from sidecar.ledger import Ledger, recount_path, start_ledger
 from sidecar.license_mount import LEASE_NAME, LicenseMount
 from sidecar.metering import Meter
 from sidecar.reading import Reader
@@ -61,7 +61,19 @@ class Services:
     def start(self) -> None:
         """Start the threads behind the routes; call it in the process that serves."""
         self.reader.start()
+        if recount_path(self.ledger.path).exists():
+            threading.Thread(target=self._recount, name="recount", daemon=True).start()
         self.admission.start(lambda standing: self.reader.widen(standing.core.workers if standing.core else 0))
+
+    def _recount(self) -> None:
+        """After a repair of the ledger: results that clients may have seen are counted again where they are missing."""
+        try:
+            pages = self.reader.recount()
+            recount_path(self.ledger.path).unlink(missing_ok=True)
+        except (SidecarError, OSError) as exc:
+            _log.warning("results could not be counted again; the next start tries it once more", cause=str(exc))
+        else:
+            _log.info("results in the spool were offered to the ledger again", pages=pages)
 
     def stop(self) -> None:
         """Stop them; unfinished operations stay in the spool."""

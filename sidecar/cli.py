@@ -89,8 +89,9 @@ def cli() -> None:
 @_CONFIG
 def run(words: tuple[str, ...], config: Path | None) -> None:
     """Start core, meter and web, and keep them running (the default)."""
-    from sidecar.bootstrap import MeterLock, migrate
+    from sidecar.bootstrap import MeterLock, ledger_path, migrate
     from sidecar.launcher import Launcher
+    from sidecar.ledger import damage_path
 
     settings = _settings(words, config, process="launcher")
     require_start(settings)
@@ -107,7 +108,11 @@ def run(words: tuple[str, ...], config: Path | None) -> None:
     _log.info(f"Using '{settings.output_directory}' for writing usage records.")
     _log.info("Logging to console.")
     _log.warning("No access control enabled!", meaning="any caller that reaches this port is served")
-    sys.exit(Launcher(settings, os.environ).run(lambda: _get(settings, "/ready")[0] == 200))
+    damage = damage_path(ledger_path(settings))
+    code = Launcher(settings, os.environ).run(
+        lambda: _get(settings, "/ready")[0] == 200, damage.exists, lambda: migrate(settings)
+    )
+    sys.exit(code)
 
 
 @cli.command()

@@ -24,6 +24,7 @@ from sidecar.stop_signal import StopSignal
 
 EXIT_CHILD_LOST = 70
 _MAX_STARTS = 6
+_MAX_MENDS = 3
 _STARTS_WITHIN_SECONDS = 60.0
 _STOP_SECONDS = {"web": 5.0, "meter": 3.5, "core": 1.0}
 _PR_SET_PDEATHSIG = 1
@@ -63,11 +64,18 @@ class Launcher:
             _Child("web", [*python, "sidecar.cli", "web"]),
         ]
 
-    def run(self, is_ready: Callable[[], bool]) -> int:
+    def run(
+        self,
+        is_ready: Callable[[], bool],
+        is_damaged: Callable[[], bool] = lambda: False,
+        mend: Callable[[], None] = lambda: None,
+    ) -> int:
         """Run until a signal or until a child is lost for good.
 
         Args:
             is_ready: Whether the whole service would serve now; asked until it says yes, once.
+            is_damaged: Whether a child has met damage that can only be mended while none of them runs.
+            mend: Mends it; called between a stop of all children and their new start.
 
         Returns:
             The exit code: 0 after a signal, else non-zero.
@@ -77,8 +85,16 @@ class Launcher:
         for child in self._children:
             self._start(child)
         announced = False
-        code = 0
+        mended = code = 0
         while not stop.wait(0.1):
+            if mended < _MAX_MENDS and is_damaged():
+                _log.error("damage was found in the ledger; all processes are stopped while it is rebuilt")
+                mended += 1
+                self._drain()
+                mend()
+                for child in self._children:
+                    child.starts.clear()
+                    self._start(child)
             lost = [child for child in self._children if not self._keep(child)]
             if lost:
                 _log.error("a process cannot be kept running; stopping", process=lost[0].name)

@@ -44,8 +44,10 @@ class LedgerTerms:
         reporting = lic.reporting
         if reporting.max_unacked_days is None and reporting.max_unacked_units is None:
             return ""
-        # What the vendor anchored, the vendor has seen: that is the acknowledgement.
-        units, since = self._ledger.used_after(anchor.size if anchor else 0, READ_PAGES_METER)
+        # What the vendor anchored, the vendor has seen: that acknowledges it too.
+        acked = self._ledger.acked()
+        size = max(anchor.size if anchor else 0, acked.size if acked else 0)
+        units, since = self._ledger.used_after(size, READ_PAGES_METER)
         return reporting_refusal(reporting, at=at, unacked_since=since, unacked_units=units) or ""
 
     def _anchor_refusal(self, anchor: LedgerAnchor) -> str:

@@ -280,6 +280,14 @@ class Reader:
             self._store.discard(operation_id)
         return operation
 
+    def recount(self) -> int:
+        """Offer every result that is still there to the ledger again, as after a repair; most are counted already.
+
+        Returns:
+            Pages that were not.
+        """
+        return sum(self._count(request) for request in self._store.succeeded())
+
     def find(self, operation_id: str) -> Operation:
         """Look an operation up.
 
@@ -440,8 +448,8 @@ class Reader:
             job.failure = job.failure or exc
         self._let_go(job)
 
-    def _count(self, request: ReadRequest) -> None:
-        self._ledger.record_use(
+    def _count(self, request: ReadRequest) -> int:
+        return self._ledger.record_use(
             [
                 UseEvent(
                     operation_id=request.operation_id,

@@ -197,6 +197,14 @@ class OperationStore:
                     found.append(request)
         yield from sorted(found, key=lambda request: request.created_ns)
 
+    def succeeded(self) -> Iterator[ReadRequest]:
+        """Operations whose result can be fetched, in no order."""
+        for folder in self._folders():
+            outcome = self._outcome(folder)
+            request = None if outcome is None or outcome.errors else self._request(folder)
+            if request is not None:
+                yield request
+
     def is_over(self, operation_id: str) -> bool:
         """Whether an operation has its outcome, or is gone."""
         folder = self._folder(operation_id)

@@ -17,7 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from sidecar.clock import Clock, instant
-from sidecar.errors import SidecarError
+from sidecar.errors import LedgerUnavailableError, SidecarError
 from sidecar.metering import Meter
 from sidecar.stop_signal import StopSignal
 
@@ -75,6 +75,13 @@ class MeterTimetable:
                 _guarded("step", partial(self._meter.note_step, seconds))()
             offset = now
             self._plan_window()
+            if self._meter.ledger_is_damaged:
+                # Nothing can be mended while others have the ledger open: end, so that the service is started anew.
+                self._scheduler.shutdown(wait=True)
+                raise LedgerUnavailableError(
+                    "damage was found in the ledger",
+                    next_step="nothing: at the next start it is moved aside and rebuilt; delete nothing",
+                )
         self._scheduler.shutdown(wait=True)
 
     def _plan_window(self) -> None:

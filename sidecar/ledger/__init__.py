@@ -5,7 +5,7 @@ or removed; their sequence numbers have no holes.
 """
 
 from sidecar.ledger.check import LedgerFinding, LedgerReport, check_ledger
-from sidecar.ledger.database import damage_path
+from sidecar.ledger.database import damage_path, recount_path
 from sidecar.ledger.kept import KEPT_NAME, KeptSeal
 from sidecar.ledger.ledger import Ledger, prepare
 from sidecar.ledger.queries import LedgerReader
@@ -33,5 +33,6 @@ __all__ = [
     "check_ledger",
     "damage_path",
     "prepare",
+    "recount_path",
     "start_ledger",
 ]

@@ -73,6 +73,11 @@ def damage_path(path: Path) -> Path:
     return path.with_name(path.name + DAMAGED_SUFFIX)
 
 
+def recount_path(path: Path) -> Path:
+    """The file that asks the web to offer its finished operations again, after a repair."""
+    return path.with_name(path.stem + ".recount")
+
+
 def note_damage(path: Path, cause: str) -> None:
     """Leave word for the next start; on a disk that takes nothing there is no more to be done."""
     with contextlib.suppress(OSError):

@@ -29,7 +29,7 @@ from licenses.usage_log.entry import leaf_hash, parse_entry
 from licenses.usage_log.merkle import Frontier
 from sidecar.clock import month_of
 from sidecar.errors import LedgerUnavailableError
-from sidecar.ledger.database import connect, damage_path
+from sidecar.ledger.database import connect, damage_path, recount_path
 from sidecar.ledger.kept import KeptSeal
 from sidecar.ledger.migrations import LEDGER_MIGRATIONS
 from sidecar.ledger.salvage import Evidence, RecordLines, Salvage, Sources
@@ -101,6 +101,7 @@ def repair(path: Path, evidence: Evidence, cause: str) -> Repair:
             if built is None:
                 raise _beyond_repair(path, evidence)
             again = tuple(old.uses_from(built.next_seq, set(built.seen)))
+        recount_path(path).touch(mode=0o640)
         fresh.replace(path)
         damage_path(path).unlink(missing_ok=True)
         sync_folder(path.parent)

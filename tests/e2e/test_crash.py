@@ -175,7 +175,7 @@ def test_full_state_disk_refuses_new_work_and_loses_nothing() -> None:
     site = Site()
     state = site.folder / "state"
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", state], check=False, capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", state], check=False, capture_output=True, text=True
     )
     if mounted.returncode != 0:
         site.remove()

@@ -198,7 +198,7 @@ def test_synchronous_callers_at_a_full_ledger_get_an_answer() -> None:
         pytest.skip("mounting a file system needs root")
     site = Site()
     state = site.folder / "state"
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", state], check=False).returncode != 0:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", state], check=False).returncode != 0:
         site.remove()
         pytest.skip("cannot mount")
     try:
