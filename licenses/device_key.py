@@ -79,6 +79,16 @@ class DeviceKey:
             ) from exc
         return key
 
+    @classmethod
+    def load(cls, state_directory: Path) -> "DeviceKey":
+        """Read the key of this state directory; none is made.
+
+        Raises:
+            KeyFileError: It is not there (the meter makes it at its first start), cannot be read, or is open to others.
+            FormatError: The file holds something else.
+        """
+        return cls(load_signing_key(state_directory / PRIVATE_NAME, ROLE))
+
     @property
     def key_id(self) -> KeyId:
         """The id under which the key signs."""

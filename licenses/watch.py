@@ -330,6 +330,15 @@ def recall_license(state_directory: Path) -> LicenseFile | None:
         return None
 
 
+def keep_revocation(state_directory: Path, blob: bytes) -> None:
+    """Write down a file with the newest list of revocations, verified by the caller, so that all processes obey it.
+
+    Raises:
+        OSError: The operating system refused.
+    """
+    durable.write_file(state_directory / KEPT_REVOKED_NAME, [blob], mode=0o440, overwrite=True)
+
+
 def recall_revocations(state_directory: Path) -> tuple[bytes, ...]:
     """The file with the newest list of revocations that the keeper wrote down, for `choose(remembered=…)`."""
     blob = _recalled(state_directory / KEPT_REVOKED_NAME)

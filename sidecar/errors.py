@@ -57,6 +57,32 @@ class ClockRefusedError(SidecarError):
     code = "clock_refused"
 
 
+class NothingToExportError(SidecarError):
+    """There is no usage to carry out, or none from the entry asked for."""
+
+    code = "nothing_to_export"
+
+
+class AckRefusedError(SidecarError):
+    """The vendor's acknowledgement does not count here; nothing was changed."""
+
+    code = "ack_refused"
+
+
+class LedgerForkError(SidecarError):
+    """The vendor acknowledged another history than the ledger's: one of the two was rolled back or copied.
+
+    Attributes:
+        proof: Where the portable proof lies; None when it could not be made or written.
+    """
+
+    code = "ledger_fork"
+
+    def __init__(self, cause: str, *, next_step: str = "", proof: Path | None = None) -> None:
+        super().__init__(cause, next_step=next_step)
+        self.proof = proof
+
+
 class BillingError(SidecarError):
     """The billing endpoint cannot be reached, or refuses.
 

@@ -46,8 +46,16 @@ def instance_folder(output_directory: Path, instance: str) -> Path:
     return output_directory / SERVICE_NAME / instance
 
 
-def render_window(ledger: LedgerReader, window: SealedWindow, instance: str) -> Iterator[bytes]:
+def render_window(
+    ledger: LedgerReader, window: SealedWindow, instance: str, *, previous_sha256: str | None = None
+) -> Iterator[bytes]:
     """The bytes of a window's record file, in pieces; they depend on the ledger alone.
+
+    Args:
+        ledger: The ledger.
+        window: The window.
+        instance: Whose file.
+        previous_sha256: Digest of the file before, where that is not on the output mount yet; None asks the ledger.
 
     Raises:
         LedgerUnavailableError: An entry of it is not there.
@@ -56,7 +64,9 @@ def render_window(ledger: LedgerReader, window: SealedWindow, instance: str) -> 
         **window.window,
         "instance": instance,
         "first_seq": window.first_seq,
-        "previous_file_sha256": ledger.file_sha256_before(window.size),
+        "previous_file_sha256": (
+            ledger.file_sha256_before(window.size) if previous_sha256 is None else previous_sha256
+        ),
         "frontier": window.frontier_before,
     }
     yield header_line(header) + b"\n"

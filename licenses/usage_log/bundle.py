@@ -349,6 +349,8 @@ def open_manifest(blob: bytes, device_keys: Sequence[VerifyingKey]) -> Manifest:
         UntrustedKeyError: It is signed under another key's id.
     """
     try:
+        if not blob.endswith(b"}") or not blob.startswith(b"{"):
+            raise FormatError("it is wrapped, or something follows it")
         claimed = envelope.unverified_payload(blob, envelope.USAGE_BUNDLE_TYPE, max_bytes=MAX_MANIFEST_BYTES)
         manifest = _manifest_from(claimed.payload)
     except FormatError as exc:

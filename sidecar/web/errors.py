@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from sidecar.admission import NotServingError
 from sidecar.errors import (
+    AckRefusedError,
     BillingError,
     ClockRefusedError,
     CoreDownError,
@@ -25,9 +26,11 @@ from sidecar.errors import (
     CoreUnavailableError,
     DocumentRefusedError,
     LedgerConflictError,
+    LedgerForkError,
     LedgerUnavailableError,
     LicenseDownloadError,
     MeterAlreadyRunningError,
+    NothingToExportError,
     OperationNotFoundError,
     OutputUnwritableError,
     QueueFullError,
@@ -110,11 +113,14 @@ WIRE_ERRORS: dict[type[SidecarError], WireError] = {
         retry=True,
     ),
     LedgerConflictError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
-    # These belong to start-up and to the meter; no route raises them, and if one did it would be our fault.
+    # These belong to start-up, to the meter and to commands; no route raises them, and if one did it would be our fault.
     OutputUnwritableError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
     BillingError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
     LicenseDownloadError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
     ClockRefusedError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
+    NothingToExportError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
+    AckRefusedError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
+    LedgerForkError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
     MeterAlreadyRunningError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
     SettingsError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
 }

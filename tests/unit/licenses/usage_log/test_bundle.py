@@ -328,6 +328,10 @@ EDITS = {
     "manifest_missing": (lambda members: [one for one in members if one[0] != MANIFEST_NAME], "holds no manifest"),
     "nothing": (lambda members: [], "holds no manifest"),
     "one_changed": (lambda members: [(members[0][0], members[0][1] + b"x"), *members[1:]], "is not the file"),
+    "manifest_with_a_line_end": (
+        lambda members: [(name, content + b"\n" * (name == MANIFEST_NAME)) for name, content in members],
+        "something follows",
+    ),
     "manifest_no_json": (
         lambda members: [(name, b"{" if name == MANIFEST_NAME else content) for name, content in members],
         "malformed",
