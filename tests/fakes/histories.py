@@ -20,12 +20,15 @@ from random import Random
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from licenses.ack import acknowledge
 from licenses.device_key import ROLE
 from licenses.keys import SigningKey, key_id_of
 from licenses.model import READ_PAGES_METER
 from licenses.usage_log.entry import leaf_hash
 from licenses.usage_log.files import header_line, record_name, render, trailer_line, write_once
+from licenses.usage_log.note import sign_checkpoint
 from licenses.usage_log.report import InstanceReport, Report, Severity
+from tests.fakes.licences import NOW, FakeVendor
 from tests.fakes.records import FakeMeter
 
 SECOND_MS = 1000
@@ -67,6 +70,7 @@ class Expected:
         codes: Codes of all findings graver than a note.
         resets: How often a token set time back.
         size: Entries of the log.
+        acked: How many of them the vendor acknowledged.
         evaluation: Whether any licence in force was for evaluation.
         licenses: Licence ids that were in force.
         meters: Sums per meter.
@@ -78,6 +82,7 @@ class Expected:
     codes: frozenset[str]
     resets: int
     size: int
+    acked: int
     evaluation: bool
     licenses: frozenset[str]
     meters: dict[str, int]
@@ -95,11 +100,11 @@ class Book:
         """Remember one use."""
         self.uses.append(Counted(seq, effective_ms, meter, quantity))
 
-    def sums(self, *, since: int = 0) -> dict[str, int]:
-        """Per meter, of the entries from `since` on."""
+    def sums(self, *, since: int = 0, until: int | None = None) -> dict[str, int]:
+        """Per meter, of the entries from `since` on, and before `until`."""
         total: Counter[str] = Counter()
         for use in self.uses:
-            if use.seq >= since:
+            if use.seq >= since and (until is None or use.seq < until):
                 total[use.meter] += use.quantity
         return dict(total)
 
@@ -143,12 +148,12 @@ class History(FakeMeter):
         self.product_version = "0.1.0"
         self.license_sequence = 1
         self.in_force = True
-        self.codes: set[str] = set()
-        self.resets = 0
-        self.any_evaluation = False
-        self.license_ids: set[str] = set()
-        self.first_seqs: list[int] = []
-        self.pruned_files = 0
+        self.roots: dict[int, bytes] = {}
+        self._gaps: list[tuple[int, str]] = []
+        self._resets: list[int] = []
+        self._licenses: list[tuple[int, str, bool]] = []
+        self._first_seqs: list[int] = []
+        self._provable: list[bool] = []
         self.pruned_to = 0
         self.unsealed = False
         self._with_gaps = with_gaps
@@ -164,7 +169,6 @@ class History(FakeMeter):
         self.boottime_ms = rng.randrange(5_000, 10**9)
         self.boot_id = guid(rng)
         self.license_id = guid(rng)
-        self.license_ids.add(self.license_id)
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -243,7 +247,11 @@ class History(FakeMeter):
         trailer = trailer_line(self._pending, size=self.size, root=root)
         self.previous_sha256 = write_once(path, render(header, self._pending, trailer))
         self.files.append(path)
-        self.first_seqs.append(first_seq)
+        self.roots[self.size] = root
+        self._first_seqs.append(first_seq)
+        self._provable.append(self.with_frontier or first_seq == 0)
+        if self.in_force:
+            self._licenses.append((self.size - 1, self.license_id, self.evaluation))
         self.unsealed = not seal
         if seal:
             self.seal(self.size, root)
@@ -257,8 +265,7 @@ class History(FakeMeter):
         if not self.in_force:
             self.entry("license", in_force=False)
             return
-        self.license_ids.add(self.license_id)
-        self.any_evaluation |= self.evaluation
+        self._licenses.append((self.size, self.license_id, self.evaluation))
         self.entry(
             "license",
             in_force=True,
@@ -357,8 +364,8 @@ class History(FakeMeter):
     def _reset(self) -> None:
         """The vendor's token sets time back."""
         to_ms = self.now_ms - self.rng.choice((1, MINUTE_MS, 30 * DAY_MS))
+        self._resets.append(self.size)
         self.entry("clock", action="reset", token_id=guid(self.rng), to_effective_ms=to_ms)
-        self.resets += 1
         self.now_ms, self.wall_skew_ms = to_ms, 0
 
     def _exchange_license(self) -> None:
@@ -387,13 +394,13 @@ class History(FakeMeter):
             self.window()  # so that no start lies in the window that is too long
             self.wait(self.rng.randrange(3 * HOUR_MS, 3 * DAY_MS))
             self.window()
-            self.codes.add("long_window")
+            self._gaps.append((self.size - 1, "long_window"))
 
     def _gap(self) -> None:
         """The meter itself tells of a gap."""
         if self._with_gaps:
+            self._gaps.append((self.size, "gap_entry"))
             self.entry("gap", reason="restored")
-            self.codes.add("gap_entry")
 
     def _damage(self) -> None:
         """A damaged piece of the state was moved aside at a start."""
@@ -407,33 +414,65 @@ class History(FakeMeter):
         self.wait(12 * MINUTE_MS)
         self.window(seal=False)
 
-    def prune(self, files: int) -> None:
-        """Take away the oldest files, as the retention does; the newest stays."""
-        files = min(files, len(self.files) - 1)
+    def prune(self, files: int, *, checkpoints: bool = True) -> None:
+        """Take away the oldest files, and perhaps their checkpoints, as an operator may in time; one sealed stays."""
+        files = max(0, min(files, len(self.files) - (2 if self.unsealed else 1)))
         for path in self.files[:files]:
-            size = path.stem.partition("-")[2]
             path.unlink()
-            (self.folder / "checkpoints" / size).unlink()
-        self.pruned_files += files
-        del self.files[:files]
-        del self.first_seqs[:files]
-        self.pruned_to = self.first_seqs[0]
+            if checkpoints:
+                (self.folder / "checkpoints" / path.stem.partition("-")[2]).unlink()
+        for kept in (self.files, self._first_seqs, self._provable):
+            del kept[:files]
+        self.pruned_to = self._first_seqs[0]
+
+    def kept_checkpoint(self, size: int) -> str:
+        """The checkpoint of a window as an auditor kept it."""
+        return sign_checkpoint(self.origin, size, self.roots[size], self.device)
+
+    def acknowledgement(self, size: int, vendor: FakeVendor) -> bytes:
+        """The vendor's acknowledgement of everything up to the end of a window."""
+        ack_key = vendor.keys.ack_key
+        ack = acknowledge(
+            self.kept_checkpoint(size),
+            device=self.device.verifying,
+            key=ack_key,
+            trust_root=vendor.trust_root,
+            at=NOW,
+            totals={name: quantity for name, quantity in self.book.sums(until=size).items() if quantity},
+        )
+        return ack.seal(ack_key)
 
     # ---- what an auditor must find ----------------------------------------------------------------------------------
 
-    def expected(self) -> Expected:
-        """What an auditor must find with the device key pinned and nothing else in hand."""
-        verdict = "gaps" if self.codes else "unsealed" if self.unsealed else "good"
+    def expected(self, *, kept: int | None = None, acked: int | None = None) -> Expected:
+        """What an auditor must find with the device key pinned.
+
+        Args:
+            kept: Size of a checkpoint that he kept; None for none.
+            acked: Size of the newest acknowledgement that he has; None for none.
+        """
+        since = self.pruned_to
+        codes = {code for seq, code in self._gaps if seq >= since}
+        if not self._provable[0]:
+            codes.add("pruned")
+        footholds = [first for first, told in zip(self._first_seqs, self._provable, strict=True) if told]
+        compared = [size for size in (kept, acked) if size is not None and footholds and size >= footholds[0]]
+        is_anchored = bool(compared) if since else True
+        if kept is not None and kept < since:
+            is_anchored = False  # he kept something, and cannot compare it
+        verdict = "gaps" if codes else "good" if is_anchored else "unanchored"
+        is_sealed = not self.unsealed or self.frontier.size in compared
         return Expected(
-            verdict=verdict,
-            codes=frozenset(self.codes),
-            resets=self.resets,
+            verdict=verdict if verdict != "good" or is_sealed else "unsealed",
+            codes=frozenset(codes),
+            resets=sum(seq >= since for seq in self._resets),
             size=self.frontier.size,
-            evaluation=self.any_evaluation,
-            licenses=frozenset(self.license_ids),
-            meters=self.book.sums(since=self.pruned_to),
-            months=self.book.sums_by("%Y-%m", since=self.pruned_to),
-            days=self.book.sums_by("%Y-%m-%d", since=self.pruned_to),
+            acked=acked if acked is not None and acked in compared else 0,
+            evaluation=any(evaluation for seq, _, evaluation in self._licenses if seq >= since),
+            licenses=frozenset(identity for seq, identity, _ in self._licenses if seq >= since),
+            meters=self.book.sums(since=since),
+            months=self.book.sums_by("%Y-%m", since=since),
+            days=self.book.sums_by("%Y-%m-%d", since=since),
         )
 
 
@@ -452,13 +491,13 @@ def differences(report: InstanceReport, expected: Expected) -> list[str]:
             min(expected.resets, 10),
         ),
         "size": (report.size, expected.size),
+        "acked": (report.acked, expected.acked),
         "evaluation": (report.evaluation, expected.evaluation),
         "licenses": (frozenset(report.licenses), expected.licenses),
         "meters": (_without_zero(report.meters), _without_zero(expected.meters)),
         "months": (_periods(report.months), _periods(expected.months)),
+        "days": (_periods(report.days), _periods(expected.days)),
     }
-    if hasattr(report, "days"):
-        found["days"] = (_periods(report.days), _periods(expected.days))
     covered = [one.first for one in report.ranges], [one.end for one in report.ranges]
     wanted = [0, *covered[1][:-1]], [*covered[0][1:], expected.size]
     found["ranges"] = (covered, wanted)

@@ -1,6 +1,6 @@
 """What somebody without the device's key may do to sealed records, drawn from a seed.
 
-specimen = Specimen(folder, Random(7), trust_root)
+specimen = Specimen(folder, Random(7), a_vendor())
 mutation = MUTATIONS["edit use"](specimen, Random(8))     # None: not possible here, or it would change nothing
 with specimen.mutated(mutation):
     report = specimen.verify(mutation.defence)
@@ -25,15 +25,15 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from random import Random
 from typing import Any
 
+from licenses.ack import acknowledge
 from licenses.device_key import device_id_of, instance_id_of
-from licenses.keyring import TrustRoot
 from licenses.keys import SigningKey, public_pem
 from licenses.usage_log.entry import leaf_hash
 from licenses.usage_log.files import record_name
@@ -42,6 +42,9 @@ from licenses.usage_log.note import sign_checkpoint
 from licenses.usage_log.report import Report
 from licenses.usage_log.verify import verify_records
 from tests.fakes.histories import DAY_MS, History, guid, seeded_key
+from tests.fakes.licences import NOW, FakeVendor
+
+MAX_FILES = 4
 
 Entry = dict[str, Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -52,7 +55,13 @@ class Defence(StrEnum):
     """What an auditor has in hand besides the folder and the pinned device key."""
 
     KEY = "pinned key alone"
+    STRICT = "pinned key alone, with --strict"
     KEPT = "checkpoint kept from an earlier audit"
+    ACK = "the vendor's acknowledgement"
+
+
+RECALL = (Defence.KEPT, Defence.ACK)
+"""What remembers a state of the log outside the folder."""
 
 
 class Seals(StrEnum):
@@ -184,15 +193,20 @@ class Specimen:
     Args:
         output: An empty folder; best on a file system in memory.
         rng: Decides everything.
-        trust_root: The vendor's.
+        vendor: Acknowledges the records.
     """
 
-    def __init__(self, output: Path, rng: Random, trust_root: TrustRoot) -> None:
+    def __init__(self, output: Path, rng: Random, vendor: FakeVendor) -> None:
         self.output = output
-        self.trust_root = trust_root
-        seed, windows = rng.getrandbits(64), rng.randrange(2, 5)
+        self.vendor = vendor
+        windows = rng.randrange(2, 5)
         shared = rng.randrange(1, windows) if rng.random() < 0.8 else 0
-        self.history = _small_history(output, seed, windows)
+        while True:
+            seed = rng.getrandbits(64)
+            self.history = _small_history(output, seed, windows)
+            if len(self.history.files) <= MAX_FILES:
+                break
+            shutil.rmtree(output)
         self.folder = self.history.folder
         self.prefix = f"{self.folder.relative_to(output)}/"
         aside = output.with_name(f"{output.name}-aside")
@@ -210,6 +224,7 @@ class Specimen:
         shutil.rmtree(aside)
         self.attacker = seeded_key(rng)
         self.kept = self.pristine[f"{self.prefix}checkpoint"].decode()
+        self.ack = self.acknowledged(self.kept, self.history.book.sums())
         self.records = sorted(
             (name for name in self.pristine if name.endswith(".jsonl")), key=lambda name: _range_of(name)[0]
         )
@@ -219,7 +234,21 @@ class Specimen:
 
     def windows(self) -> list[Window]:
         """All record files, taken apart; yours to change."""
-        return deepcopy(self._windows)
+        return [take_apart(self.pristine[name]) for name in self.records]
+
+    def acknowledged(self, note: str, totals: Mapping[str, int], vendor: FakeVendor | None = None) -> bytes:
+        """A vendor's acknowledgement of a checkpoint of this device."""
+        vendor = vendor or self.vendor
+        ack_key = vendor.keys.ack_key
+        ack = acknowledge(
+            note,
+            device=self.history.device.verifying,
+            key=ack_key,
+            trust_root=vendor.trust_root,
+            at=NOW,
+            totals={name: quantity for name, quantity in totals.items() if quantity},
+        )
+        return ack.seal(ack_key)
 
     def checkpoint(self, size: int) -> str:
         """Path of a window's checkpoint."""
@@ -229,15 +258,23 @@ class Specimen:
         """The audit, with what the defence says."""
         return verify_records(
             self.output,
-            self.trust_root,
+            self.vendor.trust_root,
             device_keys=[self.history.device.verifying],
             previous=self.kept if defence is Defence.KEPT else None,
+            acks=[self.ack] if defence is Defence.ACK else [],
         )
 
     def mutation(self, changes: Mapping[str, Content], text: str, defence: Defence = Defence.KEY) -> Mutation | None:
         """What remains of the changes; None when nothing does."""
         real = {name: content for name, content in changes.items() if content != self.pristine.get(name)}
+        if defence is Defence.KEY and self._takes_the_beginning(real):
+            defence = Defence.STRICT
         return Mutation(real, defence, text) if real else None
+
+    def _takes_the_beginning(self, changes: Mapping[str, Content]) -> bool:
+        """Whether the oldest files go, and no other: what is left proves itself, and nothing covers what is gone."""
+        gone = [name in changes and not isinstance(changes[name], bytes) for name in self.records]
+        return gone[0] and gone == sorted(gone, reverse=True)
 
     @contextlib.contextmanager
     def mutated(self, mutation: Mutation) -> Iterator[None]:
@@ -311,6 +348,8 @@ class Specimen:
         result = rebuild(windows, **how)
         changes: dict[str, Content] = dict.fromkeys(self.records)
         changes |= {f"{self.prefix}usage/{name}": blob for name, blob in result.files.items()}
+        if all(content == self.pristine.get(name) for name, content in changes.items()):
+            return None
         way = seals or rng.choice(list(Seals))
         defence = Defence.KEY
         newest = f"{self.prefix}checkpoint"
@@ -326,12 +365,12 @@ class Specimen:
                 good = [size for size in self.sizes if since < 0 or size <= since]
                 changes |= {self.checkpoint(size): None for size in self.sizes if size not in good}
                 changes[newest] = self.pristine[self.checkpoint(good[-1])] if good else None
-                defence = Defence.KEPT if good else Defence.KEY
+                defence = rng.choice(RECALL) if good else Defence.KEY
             case Seals.REMOVE_ALL:
                 changes |= {self.checkpoint(size): None for size in self.sizes}
                 changes[newest] = None
         if all(self._roots.get(size) == root.hex() for size, root in result.roots.items()):
-            defence = Defence.KEPT  # what is left is as it was sealed: a cut tail
+            defence = rng.choice(RECALL)  # what is left is as it was sealed: a cut tail
         return self.mutation(changes, f"{text}; rebuilt, and as to the seals he {way.value}", defence)
 
     def _forged(self, rng: Random, size: int, root: bytes, way: Seals) -> bytes:
@@ -1024,6 +1063,50 @@ def _rename_file(specimen: Specimen, rng: Random) -> Mutation | None:
 
 
 @_mutator
+def _move_file(specimen: Specimen, rng: Random) -> Mutation | None:
+    """A record file in the folder of another month, year, or none."""
+    name = rng.choice(specimen.records)
+    path = PurePosixPath(name)
+    year, month = path.parts[-3], path.parts[-2]
+    folder = rng.choice(
+        (
+            f"{year}/{int(month) % 12 + 1:02d}",
+            f"{int(year) + 1}/{month}",
+            year,
+            ".",
+            f"{year}/{month}/{month}",
+            f"{year}/{int(month)}",
+            f"{year}/{month}x",
+            f"{year}-{month}",
+        )
+    )
+    new = str(PurePosixPath(f"{specimen.prefix}usage") / folder / path.name)
+    return (
+        None if new == name else specimen.mutation({name: None, new: specimen.pristine[name]}, f"{name} moved to {new}")
+    )
+
+
+@_mutator
+def _append_window(specimen: Specimen, rng: Random) -> Mutation | None:
+    """A window more behind the newest seal, in a file of its own: never sealed, so never good."""
+    windows = specimen.windows()
+    source = rng.choice((specimen.fork, specimen.other, specimen.pristine))
+    donor = take_apart(rng.choice([blob for name, blob in source.items() if name.endswith(".jsonl")]))
+    donor.header |= {"instance": specimen.history.instance, "origin": specimen.history.origin}
+    by_ms = max(0, windows[-1].closing["effective_ms"] - donor.entries[0]["effective_ms"])
+    for entry in donor.entries:
+        for holder in (entry, *(entry[name] for name in ("opened", "closed") if name in entry)):
+            holder["effective_ms"] += by_ms
+        if entry["kind"] == "use":
+            entry |= {"containerId": specimen.history.instance, "id": guid(rng)}
+    if rng.random() < 0.7:
+        donor.closing["opened"] = dict(windows[-1].closing["closed"])
+    windows.append(donor)
+    mutation = specimen.rebuilt(rng, windows, "a window more", since=specimen.sizes[-1], seals=Seals.LEAVE)
+    return mutation and replace(mutation, defence=Defence.STRICT)
+
+
+@_mutator
 def _insert_file(specimen: Specimen, rng: Random) -> Mutation | None:
     """A record file more, in a place where one could be."""
     source = rng.choice((specimen.pristine, specimen.other, specimen.fork))
@@ -1053,6 +1136,16 @@ def _link_file(specimen: Specimen, rng: Random) -> Mutation | None:
     changes: dict[str, Content] = {name: Link(target)}
     if target == f"{base}.moved":
         changes[f"{name}.moved"] = specimen.pristine[name]
+    return specimen.mutation(changes, f"{name} becomes a link to {target}")
+
+
+@_mutator
+def _link_seal(specimen: Specimen, rng: Random) -> Mutation | None:
+    """A symbolic link in place of a checkpoint, even if what it leads to is the same."""
+    name = rng.choice([one for one in specimen.pristine if "/checkpoint" in one])
+    copy = f"{specimen.prefix}copy"
+    target = os.path.relpath(rng.choice((copy, rng.choice(specimen.records), "nothing")), PurePosixPath(name).parent)
+    changes: dict[str, Content] = {name: Link(target), copy: specimen.pristine[name]}
     return specimen.mutation(changes, f"{name} becomes a link to {target}")
 
 
@@ -1119,7 +1212,7 @@ def _fork(specimen: Specimen, rng: Random) -> Mutation | None:
     changes |= specimen.fork
     common = [name for name in specimen.records if specimen.fork.get(name) == specimen.pristine[name]]
     ours = [size for size in specimen.sizes if size > (_range_of(common[-1])[1] if common else 0)]
-    defence = Defence.KEPT
+    defence = rng.choice(RECALL)
     match rng.randrange(4):
         case 0:
             text = "all of the other history"
@@ -1214,7 +1307,7 @@ def _cut_tail(specimen: Specimen, rng: Random) -> Mutation | None:
             del changes[newest]
             return specimen.mutation(changes, f"{len(gone)} newest files gone, the newest checkpoint left over")
         case _:
-            return specimen.mutation(changes, f"{len(gone)} newest files gone with every trace", Defence.KEPT)
+            return specimen.mutation(changes, f"{len(gone)} newest files gone with every trace", rng.choice(RECALL))
 
 
 @_mutator

@@ -324,6 +324,7 @@ class RealHistory:
             codes=frozenset(self.codes),
             resets=self.resets,
             size=self.ledger.snapshot(READ_PAGES_METER).sealed_size,
+            acked=0,
             evaluation=self.any_evaluation,
             licenses=frozenset(self.license_ids),
             meters=self.book.sums(),

@@ -32,12 +32,26 @@ def _one_fake(seed: int, folder: Path) -> tuple[list[str], str]:
     rng = Random(seed)
     history = History(folder, rng, with_gaps=rng.random() < 0.2)
     history.live(rng.randrange(14))
-    if rng.random() < 0.1:
-        history.leave_unsealed()
-    elif not history.files:
+    if not history.files:
         history.window()
-    report = verify_records(history.folder, the_vendor().trust_root, device_keys=[history.device.verifying])
-    expected = history.expected()
+    elif rng.random() < 0.1:
+        history.leave_unsealed()
+    kept, acked = (rng.choice([*history.roots]) if rng.random() < 0.3 else None for _ in range(2))
+    if rng.random() < 0.2:
+        history.prune(rng.randrange(1, len(history.files) + 1), checkpoints=rng.random() < 0.5)
+    acks = [] if acked is None else [history.acknowledgement(acked, the_vendor())]
+    if acks and rng.random() < 0.5:
+        place = history.folder / "acks" / f"{acked}.dsse.json"
+        place.parent.mkdir()
+        place.write_bytes(acks.pop())
+    report = verify_records(
+        history.folder,
+        the_vendor().trust_root,
+        device_keys=[history.device.verifying],
+        previous=None if kept is None else history.kept_checkpoint(kept),
+        acks=acks,
+    )
+    expected = history.expected(kept=kept, acked=acked)
     return differences(report.instances[0], expected), expected.verdict
 
 
@@ -82,7 +96,7 @@ def _run(one: Callable[[int, Path], tuple[list[str], str]], seeds: Sequence[int]
 @pytest.mark.parametrize(
     ("one", "count", "wanted"),
     [
-        (_one_fake, FAKE_HISTORIES, {"good", "gaps", "unsealed"}),
+        (_one_fake, FAKE_HISTORIES, {"good", "gaps", "unsealed", "unanchored"}),
         (_one_real, REAL_HISTORIES, {"good"}),
         (_one_output, OUTPUTS, {"good"}),
     ],

@@ -18,12 +18,12 @@ import pytest
 
 from licenses.usage_log.report import ExitCode, Report, Severity, Verdict
 from tests.fakes.licences import FakeVendor, a_vendor
-from tests.fakes.mutations import MUTATIONS, Defence, Seals, Specimen, rebuild
+from tests.fakes.mutations import MUTATIONS, RECALL, Defence, Seals, Specimen, rebuild
 
 FULL = os.environ.get("FAULTS") == "full"
 MUTATIONS_WANTED = 1_000_000 if FULL else 2_500
 PER_CLASS = -(-MUTATIONS_WANTED // len(MUTATIONS))
-PER_SPECIMEN = 100
+PER_SPECIMEN = 200
 PROCESSES = 2
 MEMORY = Path("/dev/shm")
 CAUGHT = {ExitCode.TAMPERED, ExitCode.GAPS, ExitCode.UNREADABLE}
@@ -46,7 +46,7 @@ def _vendor() -> FakeVendor:
 @pytest.fixture
 def specimen(tmp_path) -> Specimen:
     """Records that are good whatever the auditor has in hand."""
-    return Specimen(tmp_path / "output", Random(1), _vendor().trust_root)
+    return Specimen(tmp_path / "output", Random(1), _vendor())
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def _run(name: str, number: int, count: int) -> Outcome:
     """Make a specimen and try up to `count` mutations of a class on it."""
     outcome = Outcome()
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
-        specimen = Specimen(Path(folder) / "output", Random(f"{name}/{number}"), _vendor().trust_root)
+        specimen = Specimen(Path(folder) / "output", Random(f"{name}/{number}"), _vendor())
         _require_good(specimen)
         for index in range(2 * count):
             if outcome.tried == count:
@@ -76,6 +76,8 @@ def _run(name: str, number: int, count: int) -> Outcome:
                 report = specimen.verify(mutation.defence)
             if report.exit_code() in CAUGHT:
                 outcome.caught[_first_code(report)] += 1
+            elif mutation.defence is Defence.STRICT and report.exit_code(strict=True) == ExitCode.UNANCHORED:
+                outcome.caught[f"{report.verdict}, by --strict"] += 1
             else:
                 told = f"{report.verdict} in spite of {mutation.text} (defence: {mutation.defence})"
                 outcome.survivors.append(f"{name}/{number}/{index}: {told}")
@@ -124,7 +126,7 @@ def test_rebuilding_what_was_not_changed_changes_nothing(specimen):
 
 
 def test_specimen_of_a_seed_is_always_the_same(specimen, tmp_path):
-    again = Specimen(tmp_path / "again", Random(1), _vendor().trust_root)
+    again = Specimen(tmp_path / "again", Random(1), _vendor())
     assert (again.pristine, again.fork, again.other) == (specimen.pristine, specimen.fork, specimen.other)
 
 
@@ -141,7 +143,8 @@ def test_records_cut_off_with_every_trace_are_caught_by_what_the_auditor_kept(sp
     changes[f"{specimen.prefix}checkpoint"] = specimen.pristine[specimen.checkpoint(specimen.sizes[-2])]
     with specimen.mutated(specimen.mutation(changes, "cut off")):
         assert specimen.verify(Defence.KEY).verdict is Verdict.GOOD
-        assert specimen.verify(Defence.KEPT).exit_code() == ExitCode.TAMPERED
+        for defence in RECALL:
+            assert specimen.verify(defence).exit_code() == ExitCode.TAMPERED
 
 
 @pytest.mark.parametrize("left", ["checkpoint", "checkpoints"])
@@ -159,7 +162,8 @@ def test_other_history_of_the_same_key_is_caught_by_what_the_auditor_kept(specim
         specimen.mutation({**dict.fromkeys(specimen.pristine), **specimen.fork}, "the other history")
     ):
         assert specimen.verify(Defence.KEY).verdict is Verdict.GOOD
-        assert specimen.verify(Defence.KEPT).exit_code() == ExitCode.TAMPERED
+        for defence in RECALL:
+            assert specimen.verify(defence).exit_code() == ExitCode.TAMPERED
 
 
 def test_newest_window_rewritten_without_its_seal_is_never_good(specimen):
@@ -172,4 +176,28 @@ def test_newest_window_rewritten_without_its_seal_is_never_good(specimen):
         alone = specimen.verify(Defence.KEY)
         assert alone.verdict is Verdict.UNSEALED
         assert alone.exit_code(strict=True) == ExitCode.UNANCHORED
-        assert specimen.verify(Defence.KEPT).exit_code() == ExitCode.TAMPERED
+        for defence in RECALL:
+            assert specimen.verify(defence).exit_code() == ExitCode.TAMPERED
+
+
+def test_seals_taken_from_more_than_one_file_are_missed(specimen):
+    """A crash leaves at most the newest file without its seal."""
+    changes = {specimen.checkpoint(size): None for size in specimen.sizes[1:]}
+    changes[f"{specimen.prefix}checkpoint"] = specimen.pristine[specimen.checkpoint(specimen.sizes[0])]
+    with specimen.mutated(specimen.mutation(changes, "all but the oldest seal gone")):
+        assert specimen.verify(Defence.KEY).exit_code() == ExitCode.GAPS
+
+
+def test_seal_that_a_newer_one_covers_may_go(specimen):
+    """It proves nothing that the newer one does not, and bundles leave it out."""
+    before = specimen.verify(Defence.KEY).instances[0]
+    with specimen.mutated(specimen.mutation({specimen.checkpoint(specimen.sizes[0]): None}, "an older seal gone")):
+        after = specimen.verify(Defence.KEY).instances[0]
+    assert (after.verdict, after.ranges, after.meters) == (Verdict.GOOD, before.ranges, before.meters)
+
+
+def test_records_without_their_beginning_are_good_only_if_somebody_saw_it(specimen):
+    changes = {specimen.records[0]: None, specimen.checkpoint(specimen.sizes[0]): None}
+    with specimen.mutated(specimen.mutation(changes, "the oldest file gone")):
+        assert specimen.verify(Defence.KEY).exit_code(strict=True) == ExitCode.UNANCHORED
+        assert {specimen.verify(defence).verdict for defence in RECALL} == {Verdict.GOOD}
