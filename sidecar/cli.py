@@ -14,13 +14,15 @@ import urllib.error
 import urllib.request
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import structlog
 
 from licenses.errors import LicensesError
 from sidecar import __version__
+from sidecar.cli_ledger import ledger_group
+from sidecar.cli_settings import CONFIG, WORDS, open_ledger, settings_of
 from sidecar.clock import SystemClock, instant
 from sidecar.errors import (
     BillingError,
@@ -30,12 +32,7 @@ from sidecar.errors import (
     SettingsError,
     SidecarError,
 )
-from sidecar.logs import configure_logs
-from sidecar.settings import Settings, load_settings, require_start, unknown_names
-
-if TYPE_CHECKING:
-    from sidecar.ledger import Ledger
-    from sidecar.license_mount import LicenseMount
+from sidecar.settings import Settings, require_start, unknown_names
 
 EXIT_USAGE = 64
 EXIT_SETTINGS = 65
@@ -69,12 +66,6 @@ class _SettingsGroup(click.Group):
         return super().parse_args(ctx, args)
 
 
-_WORDS = click.argument("words", nargs=-1, metavar="[KEY=VALUE]...")
-_CONFIG = click.option(
-    "--config", "config", type=click.Path(path_type=Path, dir_okay=False), help="Settings file (INI or TOML)."
-)
-
-
 @click.group(cls=_SettingsGroup, epilog=_settings_help(), context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sidecar")
 def cli() -> None:
@@ -85,15 +76,15 @@ def cli() -> None:
 
 
 @cli.command()
-@_WORDS
-@_CONFIG
+@WORDS
+@CONFIG
 def run(words: tuple[str, ...], config: Path | None) -> None:
     """Start core, meter and web, and keep them running (the default)."""
     from sidecar.bootstrap import MeterLock, ledger_path, migrate
     from sidecar.launcher import Launcher
     from sidecar.ledger import damage_path
 
-    settings = _settings(words, config, process="launcher")
+    settings = settings_of(words, config, process="launcher")
     require_start(settings)
     if settings.download_license:
         _download_license(settings)
@@ -116,27 +107,27 @@ def run(words: tuple[str, ...], config: Path | None) -> None:
 
 
 @cli.command()
-@_WORDS
-@_CONFIG
+@WORDS
+@CONFIG
 def web(words: tuple[str, ...], config: Path | None) -> None:
     """Serve the HTTP API."""
     from sidecar.web.server import WebServer
 
-    settings = _settings(words, config, process="web")
+    settings = settings_of(words, config, process="web")
     require_start(settings)
     WebServer(settings).run()
 
 
 @cli.command()
-@_WORDS
-@_CONFIG
+@WORDS
+@CONFIG
 def meter(words: tuple[str, ...], config: Path | None) -> None:
     """Run the meter: windows, record files, leases. Exactly one per state directory."""
     from sidecar.bootstrap import MeterLock, build_meter, build_store
     from sidecar.scheduler import MeterTimetable
     from sidecar.stop_signal import StopSignal
 
-    settings = _settings(words, config, process="meter")
+    settings = settings_of(words, config, process="meter")
     require_start(settings)
     stop = StopSignal()
     lock = MeterLock(settings)
@@ -150,26 +141,26 @@ def meter(words: tuple[str, ...], config: Path | None) -> None:
 
 
 @cli.command(name="migrate")
-@_WORDS
-@_CONFIG
+@WORDS
+@CONFIG
 def migrate_command(words: tuple[str, ...], config: Path | None) -> None:
     """Bring the ledger's schema up to date; run it once before anything serves."""
     from sidecar.bootstrap import ledger_path, migrate
 
-    settings = _settings(words, config, process="migrate")
+    settings = settings_of(words, config, process="migrate")
     migrate(settings)
     click.echo(f"{ledger_path(settings)} is up to date")
 
 
 @cli.command()
-@_WORDS
-@_CONFIG
+@WORDS
+@CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print facts for machines.")
 def diagnose(words: tuple[str, ...], config: Path | None, as_json: bool) -> None:
     """Look for every cause of a refusal; works with the service down. Exit 1 when a check fails."""
     from sidecar.diagnose import diagnose as run_checks
 
-    checks = run_checks(_settings(words, config, process="diagnose"), SystemClock())
+    checks = run_checks(settings_of(words, config, process="diagnose"), SystemClock())
     if as_json:
         click.echo(json.dumps([asdict(check) for check in checks], indent=2))
     else:
@@ -181,21 +172,24 @@ def diagnose(words: tuple[str, ...], config: Path | None, as_json: bool) -> None
     sys.exit(1 if any(check.result == "fail" for check in checks) else 0)
 
 
+cli.add_command(ledger_group)
+
+
 @cli.group()
 def clock() -> None:
     """Look at the clock, believe it after a jump, or set it back with the vendor's token."""
 
 
 @clock.command(name="status")
-@_WORDS
-@_CONFIG
+@WORDS
+@CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print facts for machines.")
 def clock_status(words: tuple[str, ...], config: Path | None, as_json: bool) -> None:
     """Tell the effective time beside the wall clock's."""
     from licenses.verify import day_text
 
-    settings = _settings(words, config, process="clock")
-    ledger, _ = _open_ledger(settings)
+    settings = settings_of(words, config, process="clock")
+    ledger, _ = open_ledger(settings)
     now = ledger.now()
     wall = instant(now.reading.wall_ns)
     if as_json:
@@ -217,30 +211,30 @@ def clock_status(words: tuple[str, ...], config: Path | None, as_json: bool) -> 
 
 
 @clock.command(name="accept")
-@_WORDS
-@_CONFIG
+@WORDS
+@CONFIG
 def clock_accept(words: tuple[str, ...], config: Path | None) -> None:
     """Believe the wall clock although it jumped ahead. Time never goes back by itself after that."""
     from licenses.verify import day_text
     from sidecar.timekeeping import accept_clock
 
-    settings = _settings(words, config, process="clock")
-    ledger, _ = _open_ledger(settings)
+    settings = settings_of(words, config, process="clock")
+    ledger, _ = open_ledger(settings)
     before = accept_clock(ledger, SystemClock())
     click.echo(f"effective time was {day_text(before.at)}, is {day_text(ledger.now().at)}")
 
 
 @clock.command(name="reset")
 @click.argument("token", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@_WORDS
-@_CONFIG
+@WORDS
+@CONFIG
 def clock_reset(token: Path, words: tuple[str, ...], config: Path | None) -> None:
     """Set time back to the wall clock's with the vendor's clock-reset TOKEN, which works once."""
     from licenses.verify import day_text
     from sidecar.timekeeping import reset_clock
 
-    settings = _settings(words, config, process="clock")
-    ledger, licenses = _open_ledger(settings)
+    settings = settings_of(words, config, process="clock")
+    ledger, licenses = open_ledger(settings)
     with token.open("rb") as stream:
         blob = stream.read(_MAX_TOKEN_BYTES)
     before = reset_clock(blob, ledger=ledger, clock=SystemClock(), licenses=licenses)
@@ -248,22 +242,22 @@ def clock_reset(token: Path, words: tuple[str, ...], config: Path | None) -> Non
 
 
 @cli.command()
-@_WORDS
-@_CONFIG
+@WORDS
+@CONFIG
 def health(words: tuple[str, ...], config: Path | None) -> None:
     """Exit 0 when the running service would serve a query now, else 1; needs no shell and no curl."""
-    status, body = _get(_settings(words, config, process="health"), "/ready")
+    status, body = _get(settings_of(words, config, process="health"), "/ready")
     click.echo(str(body.get("message", "the service does not answer")))
     sys.exit(0 if status == 200 else 1)
 
 
 @cli.command()
-@_WORDS
-@_CONFIG
+@WORDS
+@CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print the whole answer of /status.")
 def status(words: tuple[str, ...], config: Path | None, as_json: bool) -> None:
     """Tell the state of the running service, its reason and the next step."""
-    settings = _settings(words, config, process="status")
+    settings = settings_of(words, config, process="status")
     code, body = _get(settings, "/status")
     if code != 200:
         raise SidecarError(
@@ -324,12 +318,6 @@ def _say(exc: SidecarError | LicensesError) -> None:
         click.echo(f"Next step: {exc.next_step}", err=True)
 
 
-def _settings(words: tuple[str, ...], config: Path | None, *, process: str) -> Settings:
-    settings = load_settings(words, file=config)
-    configure_logs(settings.log_level, process=process)
-    return settings
-
-
 def _download_license(settings: Settings) -> None:
     """Fetch the licence file, say what it is and until when."""
     from licenses.device_key import load_device_public
@@ -354,24 +342,6 @@ def _download_license(settings: Settings) -> None:
     click.echo(f"{mark} {lic.license_id}, sequence {lic.sequence}, for {lic.customer}")
     click.echo(f"Serves {', '.join(lic.container_types)} until {day_text(lic.expires_at)}")
     click.echo(f"Written to {path}")
-
-
-def _open_ledger(settings: Settings) -> tuple[Ledger, LicenseMount]:
-    """The ledger of an existing state directory, and the licence folder beside it."""
-    from licenses.device_key import instance_id_of
-    from sidecar.bootstrap import ledger_path
-    from sidecar.ledger import Ledger
-    from sidecar.license_mount import LicenseMount
-
-    licenses = LicenseMount(settings)
-    path = ledger_path(settings)
-    if not path.exists() or licenses.device is None:
-        raise LedgerUnavailableError(
-            f"there is no ledger in {settings.state_directory}",
-            next_step="name the state directory with Sidecar:StateDirectory=…, or start the service once",
-        )
-    instance = instance_id_of(licenses.device.raw)
-    return Ledger(path, clock=SystemClock(), instance=instance, version=__version__), licenses
 
 
 def _require_mounts(settings: Settings) -> None:

@@ -148,6 +148,11 @@ class LedgerReader:
             row = db.execute(f"SELECT {SIZE_SQL}, (SELECT max(size) FROM seal)").fetchone()  # noqa: S608
         return bool(row[0] > (row[1] or 0))
 
+    def window_count(self) -> int:
+        """Closed windows."""
+        with self._reading() as db:
+            return int(db.execute("SELECT count(*) FROM seal").fetchone()[0])
+
     def pending_records(self) -> list[PendingRecord]:
         """Closed windows whose record file is not written yet, oldest first."""
         with self._reading() as db:
