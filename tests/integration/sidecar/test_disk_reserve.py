@@ -1,4 +1,4 @@
-"""A full disk: the reserve is given up for the refusal and its cause, never for a use; it comes back before work does."""
+"""A full disk: the reserve is given up for the refusal and its cause, not for a use; it is back before work is."""
 
 from __future__ import annotations
 
