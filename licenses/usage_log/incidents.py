@@ -40,7 +40,7 @@ class Incidents:
                 if type(by_ms) is int and abs(by_ms) > abs(self._largest_ms):
                     self._largest_ms = by_ms
             case "clock", action:
-                self._corrections[str(action) if action in _CORRECTIONS else "other"] += 1
+                self._corrections[action if isinstance(action, str) and action in _CORRECTIONS else "other"] += 1
             case "quarantine", _ if "begins" in entry:
                 self._doubted += entry["begins"] is True
             case "quarantine", _:
