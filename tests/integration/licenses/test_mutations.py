@@ -72,8 +72,12 @@ def _run(name: str, number: int, count: int) -> Outcome:
             if mutation is None:
                 continue
             outcome.tried += 1
-            with specimen.mutated(mutation):
-                report = specimen.verify(mutation.defence)
+            try:
+                with specimen.mutated(mutation):
+                    report = specimen.verify(mutation.defence)
+            except Exception as exc:  # noqa: BLE001 - what is wrong with the records is never raised
+                outcome.survivors.append(f"{name}/{number}/{index}: {exc!r} for {mutation.text}")
+                continue
             if report.exit_code() in CAUGHT:
                 outcome.caught[_first_code(report)] += 1
             elif mutation.defence is Defence.STRICT and report.exit_code(strict=True) == ExitCode.UNANCHORED:
