@@ -16,7 +16,8 @@ from random import Random
 
 import pytest
 
-from licenses.usage_log.report import ExitCode, Report, Severity, Verdict
+from licenses.usage_log.note import sign_checkpoint
+from licenses.usage_log.report import Coverage, ExitCode, Report, Severity, Verdict
 from tests.fakes.licences import FakeVendor, a_vendor
 from tests.fakes.mutations import MUTATIONS, RECALL, Defence, Seals, Specimen, rebuild
 
@@ -24,6 +25,7 @@ FULL = os.environ.get("FAULTS") == "full"
 MUTATIONS_WANTED = 1_000_000 if FULL else 2_500
 PER_CLASS = -(-MUTATIONS_WANTED // len(MUTATIONS))
 PER_SPECIMEN = 200
+FORGED_ACKS = 20_000 if FULL else 200
 PROCESSES = 2
 MEMORY = Path("/dev/shm")
 CAUGHT = {ExitCode.TAMPERED, ExitCode.GAPS, ExitCode.UNREADABLE}
@@ -205,3 +207,79 @@ def test_records_without_their_beginning_are_good_only_if_somebody_saw_it(specim
     with specimen.mutated(specimen.mutation(changes, "the oldest file gone")):
         assert specimen.verify(Defence.KEY).exit_code(strict=True) == ExitCode.UNANCHORED
         assert {specimen.verify(defence).verdict for defence in RECALL} == {Verdict.GOOD}
+
+
+def test_older_seal_as_the_newest_hides_nothing_that_is_still_there(specimen):
+    """As after a crash between the two copies of a seal: the numbered one tells what the newest should."""
+    older = specimen.pristine[specimen.checkpoint(specimen.sizes[0])]
+    with specimen.mutated(specimen.mutation({f"{specimen.prefix}checkpoint": older}, "an older seal as the newest")):
+        one = specimen.verify(Defence.KEY).instances[0]
+    assert (one.verdict, [part.coverage for part in one.ranges]) == (Verdict.GOOD, [Coverage.SEALED])
+
+
+def test_signature_of_a_key_that_nobody_knows_is_passed_over(specimen):
+    """The standard for signed notes wants it so: others may cosign what the device signed."""
+    name = f"{specimen.prefix}checkpoint"
+    foreign = sign_checkpoint("other.example/log", 1, bytes(32), specimen.attacker).encode().rpartition(b"\n\n")[2]
+    with specimen.mutated(specimen.mutation({name: specimen.pristine[name] + foreign}, "another signature")):
+        assert specimen.verify(Defence.KEY).verdict is Verdict.GOOD
+
+
+# ---- acknowledgements that the vendor never made --------------------------------------------------------------------
+
+
+def _forged_acks(specimen: Specimen, rng: Random) -> Iterator[bytes]:
+    """Edits of the genuine one, and whole ones by others; none of them may count."""
+    genuine = specimen.ack
+    for _ in range(FORGED_ACKS):
+        at = rng.randrange(len(genuine))
+        yield rng.choice(
+            (
+                genuine[:at] + bytes([genuine[at] ^ 1 << rng.randrange(8)]) + genuine[at + 1 :],
+                genuine[:at] + rng.randbytes(1) + genuine[at + 1 :],
+                genuine[:at] + genuine[at + 1 :],
+                genuine[:at] + b" " + genuine[at:],
+                genuine[:at],
+                genuine + b"x",
+            )
+        )
+    sums = specimen.history.book.sums()
+    yield specimen.acknowledged(specimen.kept, sums, a_vendor())
+    yield specimen.acknowledged(specimen.kept, sums, a_vendor(domain="other.example"))
+
+
+def test_forged_acknowledgements_are_never_believed(specimen):
+    """What no ack key of the trust root signed says nothing; what one of them seems to have signed is tampered."""
+    told: Counter[str] = Counter()
+    with specimen.mutated(specimen.mutation({f"{specimen.prefix}acks/1.dsse.json": specimen.ack}, "acknowledged")):
+        one = specimen.verify(Defence.KEY).instances[0]
+        assert (one.acked, one.ranges[0].coverage) == (specimen.sizes[-1], Coverage.ACKED)
+    for blob in _forged_acks(specimen, Random(1)):
+        if blob == specimen.ack:
+            continue
+        with specimen.mutated(specimen.mutation({f"{specimen.prefix}acks/1.dsse.json": blob}, "forged")):
+            one = specimen.verify(Defence.KEY).instances[0]
+        assert one.acked == 0
+        codes = {finding.code for finding in one.findings} & {"ack_format", "ack_untrusted", "ack_checkpoint"}
+        assert codes, blob
+        assert one.verdict is Verdict.TAMPERED or codes == {"ack_untrusted"}
+        told.update(codes)
+    print(f"forged acknowledgements: {dict(told)}")  # noqa: T201
+    assert told["ack_format"] > told["ack_untrusted"] > 0
+
+
+def test_genuine_acknowledgement_of_the_other_history_tells_of_the_fork(specimen):
+    """The vendor has seen the one history, the auditor is shown the other."""
+    fork = specimen.fork[f"{specimen.prefix}checkpoint"].decode()
+    acknowledged = specimen.acknowledged(fork, {})
+    changes = {f"{specimen.prefix}acks/1.dsse.json": acknowledged}
+    with specimen.mutated(specimen.mutation(changes, "the other history, acknowledged")):
+        assert specimen.verify(Defence.KEY).exit_code() == ExitCode.TAMPERED
+
+
+def test_acknowledged_totals_that_are_not_those_of_the_records_are_told(specimen):
+    sums = specimen.history.book.sums()
+    for totals in ({**sums, "A.Meter": 1}, {name: quantity + 1 for name, quantity in sums.items()}, {"A.Meter": 1}):
+        changes = {f"{specimen.prefix}acks/1.dsse.json": specimen.acknowledged(specimen.kept, totals)}
+        with specimen.mutated(specimen.mutation(changes, "other totals acknowledged")):
+            assert specimen.verify(Defence.KEY).exit_code() == ExitCode.TAMPERED
