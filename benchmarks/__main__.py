@@ -15,6 +15,7 @@ from datetime import timedelta
 import psutil
 import requests
 
+from benchmarks import metering
 from benchmarks.bare import BareTesserocr
 from benchmarks.pages import bench_pages
 from licenses.verify import judge, open_license
@@ -39,6 +40,8 @@ def main() -> None:
         site.remove()
     _gate()
     _license()
+    print()
+    metering.main()
 
 
 def _start_up(site: Site) -> None:

@@ -8,7 +8,9 @@ file depend on the ledger alone.
 
 from __future__ import annotations
 
+import os
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ from sidecar.admission import attempts_allowed, license_facts, metering_facts
 from sidecar.clock import Clock, EffectiveTime, instant, month_of
 from sidecar.errors import LedgerUnavailableError, OutputUnwritableError
 from sidecar.gate import WARNING_DAYS, Facts, Verdict, decide
-from sidecar.ledger import Ledger, SealedWindow, damage_path
+from sidecar.ledger import Ledger, SealedWindow, damage_path, is_small, look_over
 from sidecar.ledger_terms import LedgerTerms
 from sidecar.license_mount import LicenseMount, LicenseView
 from sidecar.meter_status import MeterStatus
@@ -266,6 +268,24 @@ class Meter:
     def ledger_is_damaged(self) -> bool:
         """Whether some process has met damage in the ledger; the next start mends it."""
         return damage_path(self._ledger.path).exists()
+
+    def look_over_ledger(self) -> None:
+        """After the start: have a large ledger's structure checked, beside the work and at the lowest priority."""
+        if is_small(self._ledger.path):
+            return  # the start has read all of it
+
+        def work() -> None:
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+            try:
+                problem = look_over(self._ledger.path)
+            except Exception as exc:  # noqa: BLE001 - the work goes on; the next start looks again
+                _log.warning("the ledger could not be looked over", cause=str(exc))
+                return
+            if problem:
+                _log.error("the ledger is damaged", cause=problem, next_step="nothing: the next start rebuilds it")
+
+        threading.Thread(target=work, name="ledger-check", daemon=True).start()
 
     def watch_output(self) -> None:
         """See whether the output mount is well, between two windows; no attempt is counted."""

@@ -65,6 +65,7 @@ class MeterTimetable:
             self._scheduler.add_job(_guarded(name, job), _Every(seconds), id=name)
         self._plan_window()
         self._scheduler.start()
+        self._meter.look_over_ledger()
         offset = self._offset_ns()
         while not stop.wait(WATCH_SECONDS):
             now = self._offset_ns()

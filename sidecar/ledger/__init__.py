@@ -4,7 +4,7 @@ Invariant: this package alone touches the ledger's database (and `sqlite_utils`)
 or removed; their sequence numbers have no holes.
 """
 
-from sidecar.ledger.check import LedgerFinding, LedgerReport, check_ledger
+from sidecar.ledger.check import LedgerFinding, LedgerReport, check_ledger, is_small, look_over
 from sidecar.ledger.database import damage_path, recount_path
 from sidecar.ledger.kept import KEPT_NAME, KeptSeal
 from sidecar.ledger.ledger import Ledger, prepare
@@ -32,6 +32,8 @@ __all__ = [
     "UseEvent",
     "check_ledger",
     "damage_path",
+    "is_small",
+    "look_over",
     "prepare",
     "recount_path",
     "start_ledger",

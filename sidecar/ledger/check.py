@@ -22,7 +22,7 @@ from licenses.usage_log.entry import leaf_hash, parse_entry, read_use
 from licenses.usage_log.merkle import HASH_BYTES, Frontier
 from licenses.usage_log.note import open_checkpoint
 from sidecar.clock import month_of
-from sidecar.ledger.database import connect, damage_path, is_damage
+from sidecar.ledger.database import connect, damage_path, is_damage, note_damage
 from sidecar.ledger.queries import SIZE_SQL
 
 _SMALL_BYTES = 64 * 1024 * 1024
@@ -86,6 +86,33 @@ def start_problem(path: Path) -> str:
         return str(exc)
 
 
+def is_small(path: Path) -> bool:
+    """Whether a start reads the whole database."""
+    return path.stat().st_size <= _SMALL_BYTES
+
+
+def look_over(path: Path) -> str:
+    """SQLite's check of the whole structure, for a thread of its own; damage is noted for the next start.
+
+    Returns:
+        What is wrong; empty when nothing is.
+
+    Raises:
+        sqlite3.Error: The database cannot be read for another reason than damage.
+    """
+    problem = ""
+    try:
+        with closing(connect(path, query_only=True)) as db:
+            problem = next((finding.message for finding in _structure(db, "PRAGMA quick_check(1)")), "")
+    except sqlite3.DatabaseError as exc:
+        if not is_damage(exc):
+            raise
+        problem = str(exc)
+    if problem:
+        note_damage(path, problem)
+    return problem
+
+
 def check_ledger(
     path: Path,
     *,
@@ -118,7 +145,7 @@ def check_ledger(
 
 
 def _start_findings(db: sqlite3.Connection, path: Path) -> Iterator[LedgerFinding]:
-    if path.stat().st_size <= _SMALL_BYTES:
+    if is_small(path):
         yield from _structure(db, "PRAGMA quick_check(5)")
     else:
         for table in _SMALL_TABLES:
