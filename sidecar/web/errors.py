@@ -113,7 +113,7 @@ WIRE_ERRORS: dict[type[SidecarError], WireError] = {
         retry=True,
     ),
     LedgerConflictError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
-    # These belong to start-up, to the meter and to commands; no route raises them, and if one did it would be our fault.
+    # These belong to start-up, meter and commands; no route raises them, and if one did it would be our fault.
     OutputUnwritableError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
     BillingError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
     LicenseDownloadError: WireError(status=HTTPStatus.INTERNAL_SERVER_ERROR, code="InternalServerError"),
