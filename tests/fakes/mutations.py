@@ -44,7 +44,7 @@ from licenses.usage_log.verify import verify_records
 from tests.fakes.histories import DAY_MS, History, guid, seeded_key
 from tests.fakes.licences import NOW, FakeVendor
 
-MAX_FILES = 4
+MAX_FILES = 3
 
 Entry = dict[str, Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -199,7 +199,7 @@ class Specimen:
     def __init__(self, output: Path, rng: Random, vendor: FakeVendor) -> None:
         self.output = output
         self.vendor = vendor
-        windows = rng.randrange(2, 5)
+        windows = rng.randrange(2, 4)
         shared = rng.randrange(1, windows) if rng.random() < 0.8 else 0
         while True:
             seed = rng.getrandbits(64)
