@@ -25,6 +25,7 @@ FULL = os.environ.get("FAULTS") == "full"
 MUTATIONS_WANTED = 1_000_000 if FULL else 2_500
 PER_CLASS = -(-MUTATIONS_WANTED // len(MUTATIONS))
 PER_SPECIMEN = 200
+SEED = 3
 FORGED_ACKS = 20_000 if FULL else 200
 PROCESSES = 2
 MEMORY = Path("/dev/shm")
@@ -48,7 +49,9 @@ def _vendor() -> FakeVendor:
 @pytest.fixture
 def specimen(tmp_path) -> Specimen:
     """Records that are good whatever the auditor has in hand."""
-    return Specimen(tmp_path / "output", Random(1), _vendor())
+    specimen = Specimen(tmp_path / "output", Random(SEED), _vendor())
+    assert len(specimen.records) == 3
+    return specimen
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +135,7 @@ def test_rebuilding_what_was_not_changed_changes_nothing(specimen):
 
 
 def test_specimen_of_a_seed_is_always_the_same(specimen, tmp_path):
-    again = Specimen(tmp_path / "again", Random(1), _vendor())
+    again = Specimen(tmp_path / "again", Random(SEED), _vendor())
     assert (again.pristine, again.fork, again.other) == (specimen.pristine, specimen.fork, specimen.other)
 
 
