@@ -94,7 +94,7 @@ def export_command(
     click.echo(f"  entries    {span.since:,} to {span.size - 1:,}, in {done.windows:,} record files")
     click.echo(f"  until      {day_text(span.until)}")
     click.echo(f"  pages      {done.meters.get(READ_PAGES_METER, 0):,}")
-    click.echo(f"  next time  {done.open_units:,} pages of the open window")
+    click.echo(f"  next time  {done.open_units:,} pages counted since then")
     if done.windows_left:
         click.echo(f"  left out   {done.windows_left:,} windows: they come with the next bundle, after this one's turn")
     click.echo("Send this file to the vendor; apply what comes back with 'sidecar usage import-ack FILE'.")
