@@ -23,6 +23,7 @@ from licenses.errors import LicensesError
 from sidecar import __version__
 from sidecar.cli_ledger import ledger_group
 from sidecar.cli_settings import CONFIG, WORDS, open_ledger, settings_of
+from sidecar.cli_usage import usage_group
 from sidecar.clock import SystemClock, instant
 from sidecar.errors import (
     BillingError,
@@ -173,6 +174,7 @@ def diagnose(words: tuple[str, ...], config: Path | None, as_json: bool) -> None
 
 
 cli.add_command(ledger_group)
+cli.add_command(usage_group)
 
 
 @cli.group()
