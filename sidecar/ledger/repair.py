@@ -25,7 +25,7 @@ from typing import Any
 from sqlite_utils.db import Database
 
 from licenses.durable import make_folders, sync_folder
-from licenses.usage_log.entry import leaf_hash, parse_entry
+from licenses.usage_log.entry import leaf_hash
 from licenses.usage_log.merkle import Frontier
 from sidecar.clock import month_of
 from sidecar.errors import LedgerUnavailableError
@@ -165,8 +165,7 @@ def _build(fresh: Path, old: Salvage, evidence: Evidence, *, files_first: bool) 
 
 def _fill(db: sqlite3.Connection, built: _Built, sources: Sources, evidence: Evidence) -> bool:
     """Append line after line until one cannot be found; false when a root differs from what this device signed."""
-    for line in sources.lines(built.next_seq):
-        entry = parse_entry(line)
+    for line, entry in sources.entries(built.next_seq):
         leaf = leaf_hash(line)
         _store(db, built, entry, line, leaf)
         built.frontier.append(leaf)

@@ -17,7 +17,6 @@ from typing import Any
 
 from licenses.errors import LicensesError
 from licenses.keys import VerifyingKey
-from licenses.strict_json import JsonValue
 from licenses.usage_log.entry import leaf_hash, parse_entry
 from licenses.usage_log.files import CHECKPOINT_NAME, CHECKPOINTS_FOLDER, FOLDER, RecordReader, sequence_range
 from licenses.usage_log.note import MAX_NOTE_BYTES, Checkpoint, open_checkpoint, unverified_checkpoint
@@ -237,16 +236,19 @@ class Sources:
         self._records = records
         self._files_first = files_first
 
-    def lines(self, start: int) -> Iterator[bytes]:
-        """Lines from `start` on, up to the first that neither source has."""
+    def entries(self, start: int) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
+        """Lines from `start` on and what they say, up to the first that neither source has."""
         sources = (self._records, self._old) if self._files_first else (self._old, self._records)
         streams = [_Stream(source.lines(start)) for source in sources]
         seq = start
-        while True:
-            line = next((found for stream in streams if (found := stream.at(seq)) is not None), None)
-            if line is None or not _is_entry(line, seq):
+        while (found := next((one for stream in streams if (one := stream.at(seq)) is not None), None)) is not None:
+            try:
+                entry = parse_entry(found)
+            except LicensesError:
                 return
-            yield line
+            if entry["seq"] != seq:
+                return
+            yield found, entry
             seq += 1
 
     def window_facts(self, size: int, entry: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -284,13 +286,6 @@ class _Stream:
         while self._next is not None and self._next[0] < seq:
             self._next = next(self._lines, None)
         return self._next[1] if self._next is not None and self._next[0] == seq else None
-
-
-def _is_entry(line: bytes, seq: int) -> bool:
-    with suppress(LicensesError):
-        entry: Mapping[str, JsonValue] = parse_entry(line)
-        return entry["seq"] == seq
-    return False
 
 
 def _read_note(path: Path) -> str:
