@@ -71,6 +71,9 @@ class KillSite(Site):
     def kill(self, part: str, manner: str, rng: random.Random) -> None:
         """Send the signal; a part that is gone with it is waited for and not started again."""
         pid = self.pids[part]
+        if pid in self._zygote.ended():
+            self.keep()
+            pid = self.pids[part]
         with contextlib.suppress(ProcessLookupError):  # it may just have ended by itself
             if manner == "worker" and (workers := _children(pid)):
                 os.kill(rng.choice(workers), signal.SIGKILL)
@@ -194,12 +197,18 @@ class Campaign:
         allowed = {"web 1"} if site.masterless else set()
         tally.wrong += [f"ended by itself: {name}" for name in site.exits if name not in allowed]
         tally.facts.update({f"ended by itself: {name}": count for name, count in site.exits.items()})
+        wait_until(self._is_ready, 60, "not ready at the end")
         told = settled_pages(site, tally)
+        site.keep()
         codes = {part: site.end_part(part) for part in PARTS}
         if set(codes.values()) != {0}:
             tally.wrong.append(f"the stop was not clean: {codes}")
         reckon(site, self._clients, told, tally)
         return tally
+
+    def _is_ready(self) -> bool:
+        self._site.keep()
+        return self._site.ready() == 200
 
     def _round(self) -> None:
         """One moment, one to three parts killed, all started again."""
@@ -374,6 +383,9 @@ def reckon(site: Site, clients: list[Client], told: int, tally: Tally) -> None:
         if not outcome.exists():
             continue
         read = json.loads(outcome.read_bytes())["status"] == "succeeded"
+        if read and folder.name not in known and not (folder / "result.jsonl").exists():
+            tally.facts["web was: about to remove a result that it had answered with"] += 1
+            continue
         results = [json.loads(line) for line in (folder / "result.jsonl").read_bytes().splitlines()] if read else []
         if counted.get(folder.name, ()) != tuple(page["page"] for page in results):
             wrong.append(f"{folder.name} in the spool is not what was counted: {counted.get(folder.name)}")
@@ -397,8 +409,8 @@ def reckon(site: Site, clients: list[Client], told: int, tally: Tally) -> None:
     tally.facts["operations counted and seen by nobody, in the spool"] += kept
     tally.facts["operations counted and seen by nobody, gone"] += len(others) - kept - sum(owed.values())
     tally.facts["record files"] += sum(1 for _ in site.folder.glob("output/computervisionread/*/usage/*/*/*.jsonl"))
-    tally.facts["temporary files left, output"] += sum(1 for path in site.folder.glob("output/**/.*") if path.is_file())
-    tally.facts["temporary files left, state"] += sum(1 for path in site.folder.glob("state/**/.*") if path.is_file())
+    litter = [path for name in ("output", "state") for path in site.folder.glob(f"{name}/**/.*") if path.is_file()]
+    tally.facts.update(f"left behind: {re.sub('[0-9]+', '…', path.name)}" for path in litter)
 
 
 def _complaints(site: Site) -> Iterator[str]:

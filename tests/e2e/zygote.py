@@ -60,6 +60,7 @@ class Zygote:
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
         answer = dict(json.loads(self._process.stdout.readline()))
+        self._ended.pop(answer.get("pid", 0), None)  # the number of somebody who ended long ago may come again
         self._ended.update((int(pid), code) for pid, code in answer["ended"].items())
         return answer
 
