@@ -166,10 +166,14 @@ class InstanceAudit:
         return key
 
     def _collect_claims(self, key: VerifyingKey | None) -> None:
-        origin, kept = self._report.origin, self._given.kept
+        origin = self._report.origin
         self._claims.extend(self._signed.claims(origin, key))
-        if kept is not None and kept.origin == origin:
-            self._claims.append(Claim(kept.size, kept.root, "the kept checkpoint", Source.KEPT))
+        for told, where, source in (
+            (self._given.manifest, "the bundle's manifest", Source.CHECKPOINT),
+            (self._given.kept, "the kept checkpoint", Source.KEPT),
+        ):
+            if told is not None and told.origin == origin:
+                self._claims.append(Claim(told.size, told.root, where, source))
         self._acks.extend(self._signed.acks(origin, self._given, key))
         for where, ack in self._acks:
             self._claims.append(Claim(ack.size, ack.root, where, Source.ACK))

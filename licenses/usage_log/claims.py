@@ -38,6 +38,7 @@ class Given:
         trust_root: The vendor whose records these should be.
         device_keys: Public keys of the devices, pinned.
         kept: A checkpoint from an earlier audit.
+        manifest: The state of the log that the manifest of the bundle tells.
         acks: Acknowledgements, verified.
         licenses: Licences, verified; None when none were asked to be compared.
         proofs: Consistency proofs; they need no belief.
@@ -46,6 +47,7 @@ class Given:
     trust_root: TrustRoot
     device_keys: Sequence[VerifyingKey] = ()
     kept: Checkpoint | None = None
+    manifest: Checkpoint | None = None
     acks: Sequence[Ack] = ()
     licenses: Sequence[License] | None = None
     proofs: Sequence[Consistency] = field(default_factory=tuple)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from licenses.strict_json import JsonValue
 from licenses.usage_log.proof import Find
-from licenses.usage_log.report import Severity, duration_text
+from licenses.usage_log.report import Severity, counted, duration_text
 
 _CORRECTIONS: Mapping[str, str] = {
     "accepted": "the operator confirmed it",
@@ -54,19 +54,29 @@ class Incidents:
         """One note of each kind."""
         if self._faults:
             row = f", at most {self._most_failed} in a row" if self._most_failed else ""
-            find(Severity.NOTE, "fault_entries", "", f"{self._faults} metering cycles failed{row}.")
+            find(
+                Severity.NOTE,
+                "fault_entries",
+                "",
+                f"{counted(self._faults, 'metering cycle', 'metering cycles')} failed{row}.",
+            )
         parts = []
         if self._steps:
             way = "back" if self._largest_ms < 0 else "ahead"
-            parts.append(f"{self._steps} steps, the largest {duration_text(abs(self._largest_ms))} {way}")
-        parts.extend(f"{count} times {_CORRECTIONS[action]}" for action, count in sorted(self._corrections.items()))
+            parts.append(
+                f"{counted(self._steps, 'step', 'steps')}, the largest {duration_text(abs(self._largest_ms))} {way}"
+            )
+        parts.extend(
+            f"{counted(count, 'time', 'times')} {_CORRECTIONS[action]}"
+            for action, count in sorted(self._corrections.items())
+        )
         if parts:
             message = (
                 f"The wall clock: {'; '.join(parts)}. Effective time, which counts here, did not run back by that."
             )
             find(Severity.NOTE, "clock_entries", "", message)
         if self._doubted:
-            message = f"The wall clock jumped ahead and was not believed: {self._doubted} times."
+            message = f"The wall clock jumped ahead and was not believed: {counted(self._doubted, 'time', 'times')}."
             find(Severity.NOTE, "quarantine_entries", "", message)
         if self._moved_aside:
             message = f"Damaged pieces of the meter's state that were moved aside: {self._moved_aside}."

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from licenses.errors import RecordError
+from licenses.strict_json import Fields, parse_object
 from licenses.usage_log.coverage import Interval
 from licenses.usage_log.entry import leaf_hash
 from licenses.usage_log.merkle import EMPTY_ROOT, Frontier, verify_consistency
@@ -71,6 +72,21 @@ class Consistency:
     old_size: int
     new_size: int
     proof: tuple[bytes, ...]
+
+    @classmethod
+    def from_bytes(cls, blob: bytes) -> "Consistency":
+        """Read the proof in a bundle; the roots that it tells are not, for only claims count.
+
+        Raises:
+            FormatError: It is something else.
+        """
+        fields = parse_object(blob, what="consistency proof")
+        hashes = [Fields({"hash": one}, "proof") for one in fields.texts("proof", max_length=64)]
+        return cls(
+            old_size=fields.integer("old_size"),
+            new_size=fields.integer("new_size"),
+            proof=tuple(one.hex_bytes("hash", length=32) for one in hashes),
+        )
 
 
 class TreeProof:

@@ -302,12 +302,12 @@ class Report:
         }
 
     def to_lines(self) -> Iterator[str]:
-        """The report for people."""
+        """The report for people; whatever the records hold, a terminal shows it as text."""
         for one in self.instances:
-            yield from _instance_lines(one)
+            yield from map(printable, _instance_lines(one))
             yield ""
-        for finding in self.findings:
-            yield _finding_line(finding)
+        for finding in gravest_first(self.findings):
+            yield printable(_finding_line(finding))
         yield f"VERDICT: {self.verdict_text}"
 
     @property
@@ -333,6 +333,13 @@ _VERDICT_TEXTS: Mapping[Verdict, str] = {
     Verdict.UNREADABLE: "UNREADABLE. Some of it could not be read, so nothing is said of the whole.",
     Verdict.TAMPERED: "TAMPERED. The records are not what the device sealed, or are not consistent; see the findings.",
 }
+
+
+def printable(text: str) -> str:
+    """A text of unknown origin, without what would steer a terminal or turn the direction of writing."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else f"\\u{{{ord(char):x}}}" for char in text)
 
 
 def duration_text(milliseconds: int) -> str:
@@ -428,7 +435,8 @@ def _instance_lines(one: InstanceReport) -> Iterator[str]:
         yield f"Licence    {term.license_id} (sequence {term.sequence}{sort}) from {moment_text(term.from_ms)}"
     yield f"Windows    {one.windows:,}" + (f", covering {duration_text(_covered_ms(one))}" if one.covered else "")
     if one.starts_in_all:
-        yield f"Starts     {one.starts_in_all:,}, not running for {duration_text(one.stopped_ms)} in all before them"
+        stopped = f", not running for {duration_text(one.stopped_ms)} in all before them" if one.stopped_ms else ""
+        yield f"Starts     {one.starts_in_all:,}{stopped}"
     for start in longest_stops(one):
         how = "stopped in good order" if start.in_good_order else "at most, after a crash or kill"
         since = "" if start.since_ms is None else f"from {moment_text(start.since_ms)} "
@@ -438,12 +446,23 @@ def _instance_lines(one: InstanceReport) -> Iterator[str]:
     yield f"Key        {one.pinned_key + ' (pinned)' if one.pinned_key else 'NOT PINNED: no signature was verified'}"
     for part in one.ranges:
         yield f"Range      [{part.first:,}, {part.end:,})  {part.coverage.value.upper()}"
-    for finding in one.findings[:MAX_FINDINGS_SHOWN]:
+    for finding in gravest_first(one.findings)[:MAX_FINDINGS_SHOWN]:
         yield _finding_line(finding)
     hidden = max(0, len(one.findings) - MAX_FINDINGS_SHOWN) + one.suppressed
     if hidden:
-        yield f"           … and {hidden:,} more findings (--json lists up to a bound)"
+        yield f"           ... and {hidden:,} more findings of the same kinds"
     yield f"Verdict    {one.verdict.value.upper()}"
+
+
+def gravest_first(findings: Sequence[Finding]) -> list[Finding]:
+    """The same findings, the gravest first, and among equals in the order found."""
+    order = list(Severity)
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """A number with its noun: "1 step", "3 steps"."""
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def longest_stops(one: InstanceReport) -> list[Start]:

@@ -1,4 +1,4 @@
-"""The auditor's check of usage records, and the command `usage-verify`.
+"""The auditor's check of usage records: a folder or a bundle in, a report out.
 
 Invariants:
 
@@ -7,86 +7,131 @@ Invariants:
 * What the auditor gives (keys, checkpoint, acknowledgements, licences) is verified before anything is read.
 """
 
-import argparse
-import json
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
-import licenses
 from licenses.ack import Ack, open_ack
-from licenses.device_key import ROLE, device_id_of
-from licenses.errors import LicensesError, RecordError
-from licenses.keyring import TrustRoot, load_trust_root
-from licenses.keys import VerifyingKey, load_public_key, read_small_file
+from licenses.device_key import device_id_of
+from licenses.errors import FileAccessError, LicensesError, RecordError
+from licenses.keyring import TrustRoot
+from licenses.keys import VerifyingKey
+from licenses.model import License
 from licenses.usage_log.audit import InstanceAudit, Progress, unreadable
+from licenses.usage_log.bundle import is_bundle, unpack_bundle
 from licenses.usage_log.claims import Given, key_of
 from licenses.usage_log.files import FOLDER
-from licenses.usage_log.note import MAX_NOTE_BYTES, Checkpoint, open_checkpoint, unverified_checkpoint
-from licenses.usage_log.report import ExitCode, Finding, Report, Severity
+from licenses.usage_log.note import Checkpoint, open_checkpoint, unverified_checkpoint
+from licenses.usage_log.proof import Consistency
+from licenses.usage_log.report import Finding, InstanceReport, Report, Severity
+from licenses.verify import open_license
 
 
 def verify_records(
-    directory: Path,
+    source: Path,
     trust_root: TrustRoot,
     *,
     device_keys: Sequence[VerifyingKey] = (),
     previous: str | None = None,
     acks: Sequence[bytes] = (),
+    license_files: Sequence[bytes] | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Verify all usage records below a folder.
+    """Verify all usage records below a folder, or in a bundle.
 
     Args:
-        directory: The output mount, a service's folder in it, or one instance's folder.
+        source: The output mount, a service's folder in it, or one instance's folder; or a bundle, which is unpacked
+            into a temporary folder first.
         trust_root: The vendor whose records these should be.
         device_keys: Public keys of the devices, pinned: obtained otherwise than from this folder.
         previous: A signed checkpoint that the auditor kept from an earlier audit; the records must extend it.
         acks: The vendor's acknowledgements, as files, besides those in the folder; the records must extend them.
+        license_files: Licence files to compare with what the records tell; None compares nothing.
         progress: Called now and then with the number of entries read of the instance at hand.
 
     Returns:
         What was found. Nothing that is wrong with the records is raised.
 
     Raises:
-        LicensesError: What was given is not good: `previous`, or one of `acks`.
+        LicensesError: What was given is not good: `previous`, one of `acks` or one of `license_files`.
     """
     given = Given(
         trust_root=trust_root,
         device_keys=device_keys,
         kept=None if previous is None else _open_kept(previous, device_keys),
         acks=[_open_given(blob, trust_root, device_keys) for blob in acks],
+        licenses=None if license_files is None else [_open_license(blob, trust_root) for blob in license_files],
     )
-    return _audit(directory, given, progress)
+    if not source.is_file():
+        return _audit(source, given, progress)
+    try:
+        if not is_bundle(source):
+            message = "This is neither a folder of usage records nor a bundle."
+            return _refused(source, Severity.UNREADABLE, "no_records", message)
+    except FileAccessError as exc:
+        return _refused(source, Severity.UNREADABLE, "unreadable", f"{exc}.")
+    with tempfile.TemporaryDirectory(prefix="usage-verify-") as folder:
+        return _audit_bundle(source, Path(folder), given, progress)
 
 
-def _audit(directory: Path, given: Given, progress: Progress | None) -> Report:
+def _audit_bundle(bundle: Path, folder: Path, given: Given, progress: Progress | None) -> Report:
+    try:
+        manifest = unpack_bundle(bundle, folder, device_keys=given.device_keys)
+        proofs = [Consistency.from_bytes(path.read_bytes()) for path in sorted((folder / "proofs").glob("*.json"))]
+    except FileAccessError as exc:
+        return _refused(bundle, Severity.UNREADABLE, "unreadable", f"{exc}.")
+    except LicensesError as exc:
+        return _refused(
+            bundle, Severity.TAMPERED, "bundle", f"It is no good bundle, and nothing in it was read: {exc}."
+        )
+    span = manifest.span
+    told = Checkpoint(span.origin, span.size, span.root)
+    report = _audit(folder, replace(given, manifest=told, proofs=proofs), progress, called=bundle)
+    if any(one.origin != span.origin for one in report.instances):
+        message = f"The manifest tells of the log {span.origin}, the records of another."
+        finding = Finding(Severity.TAMPERED, "bundle", str(bundle), message)
+        return replace(report, findings=(*report.findings, finding))
+    return report
+
+
+def _refused(source: Path, severity: Severity, code: str, message: str) -> Report:
+    return Report(instances=(), findings=(Finding(severity, code, str(source), message),))
+
+
+def _audit(directory: Path, given: Given, progress: Progress | None, *, called: Path | None = None) -> Report:
+    """Audit all instances below a folder; `called` is what the auditor knows it by."""
+    where = str(called or directory)
     findings: list[Finding] = []
     try:
         folders = find_instances(directory)
     except OSError as exc:
-        return Report(instances=(), findings=(unreadable(str(directory), exc),))
+        return Report(instances=(), findings=(unreadable(where, exc),))
     if not folders:
         message = "There are no usage records here: no folder 'usage' of an instance was found."
-        findings.append(Finding(Severity.UNREADABLE, "no_records", str(directory), message))
+        findings.append(Finding(Severity.UNREADABLE, "no_records", where, message))
     audits = [InstanceAudit(folder, given, progress) for folder in folders]
     reports = [audit.run() for audit in audits]
+    findings.extend(_not_found(given, reports, where))
+    findings.extend(_compare_copies(folders, audits, [report.origin for report in reports]))
+    return Report(instances=tuple(reports), findings=tuple(findings))
+
+
+def _not_found(given: Given, reports: Sequence[InstanceReport], where: str) -> Iterator[Finding]:
+    """What the auditor gave, and of which there are no records."""
     origins = {report.origin for report in reports}
-    for what, origin in (
-        *([("kept checkpoint", given.kept.origin)] if given.kept is not None else []),
-        *(("acknowledgement given", ack.origin) for ack in given.acks),
-    ):
-        if origin not in origins:
-            message = f"The {what} is of {origin}, of which there are no records."
-            code = "kept_origin_missing" if what == "kept checkpoint" else "ack_origin_missing"
-            findings.append(Finding(Severity.TAMPERED, code, str(directory), message))
+    if given.kept is not None and given.kept.origin not in origins:
+        message = f"The kept checkpoint is of {given.kept.origin}, of which there are no records."
+        yield Finding(Severity.TAMPERED, "kept_origin_missing", where, message)
+    for ack in given.acks:
+        if ack.origin not in origins:
+            message = f"An acknowledgement given is of {ack.origin}, of which there are no records."
+            yield Finding(Severity.TAMPERED, "ack_origin_missing", where, message)
     for key in given.device_keys:
         if key.key_id not in {report.pinned_key for report in reports}:
             message = f"No records are of the pinned device {device_id_of(key.raw)}."
-            findings.append(Finding(Severity.TAMPERED, "pinned_key_unused", str(directory), message))
-    findings.extend(_compare_copies(folders, audits, [report.origin for report in reports]))
-    return Report(instances=tuple(reports), findings=tuple(findings))
+            yield Finding(Severity.TAMPERED, "pinned_key_unused", where, message)
 
 
 def _compare_copies(folders: Sequence[Path], audits: Sequence[InstanceAudit], origins: Sequence[str]) -> list[Finding]:
@@ -129,6 +174,15 @@ def find_instances(directory: Path) -> list[Path]:
     return []
 
 
+def _open_license(blob: bytes, trust_root: TrustRoot) -> License:
+    try:
+        return open_license(blob, trust_root)
+    except LicensesError as exc:
+        raise RecordError(
+            f"a licence given is not good: {exc}", next_step="Take the file that the vendor delivered."
+        ) from exc
+
+
 def _is_plain_folder(path: Path) -> bool:
     return not path.name.startswith(".") and path.is_dir() and not path.is_symlink()
 
@@ -154,73 +208,11 @@ def _open_given(blob: bytes, trust_root: TrustRoot, device_keys: Sequence[Verify
         ) from exc
 
 
-# ---- the command -----------------------------------------------------------------------------------------------------
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Wrong use is 64; 2 already says something else."""
-        self.print_usage(sys.stderr)
-        self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="usage-verify",
-        description="Verify usage records. Needs no network and no vendor; believes no key that lies in the folder.",
-        epilog="Exit codes: 0 good, 1 tampered, 2 good but not anchored (only with --strict), 3 gaps, 4 unreadable, "
-        "64 wrong use.",
-    )
-    parser.add_argument("directory", type=Path, metavar="DIR", help="output mount, or the folder of one instance")
-    parser.add_argument(
-        "--trust-root", "--trust", type=Path, required=True, metavar="FILE", help="the vendor's trust root"
-    )
-    parser.add_argument(
-        "--device-key",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="the device's public key (device.pub), from another source than DIR; may be given several times",
-    )
-    parser.add_argument("--prev", type=Path, metavar="FILE", help="the checkpoint kept from an earlier audit")
-    parser.add_argument("--strict", action="store_true", help="good but not anchored is not good enough: exit code 2")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {licenses.__version__}")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
-    write: Callable[[str], int] = sys.stdout.write
-    try:
-        previous = None if arguments.prev is None else _read_note(arguments.prev)
-        report = verify_records(
-            arguments.directory,
-            load_trust_root(arguments.trust_root),
-            device_keys=[load_public_key(path, ROLE) for path in arguments.device_key],
-            previous=previous,
-        )
-    except LicensesError as exc:
-        if arguments.json:
-            error = {"code": exc.code, "message": str(exc), "next_step": exc.next_step}
-            write(json.dumps({"verdict": "unreadable", "exit_code": 4, "error": error}) + "\n")
-        sys.stderr.write(f"usage-verify: {exc}.\nNext step: {exc.next_step}\n")
-        return ExitCode.UNREADABLE
-    if arguments.json:
-        write(json.dumps(report.to_members(strict=arguments.strict), indent=2) + "\n")
-    else:
-        write("".join(f"{line}\n" for line in report.to_lines()))
-    return report.exit_code(strict=arguments.strict)
+    """Run the command `usage-verify`; returns its exit code. See `licenses.usage_log.command`."""
+    from licenses.usage_log import command
 
-
-def _read_note(path: Path) -> str:
-    blob = read_small_file(path, doing="read the kept checkpoint", mode="0444", max_bytes=MAX_NOTE_BYTES)
-    try:
-        return blob.decode("utf-8")
-    except UnicodeDecodeError as exc:
-        raise RecordError(f"{path} is not a checkpoint: it is not UTF-8") from exc
+    return command.main(argv)
 
 
 if __name__ == "__main__":

@@ -920,7 +920,7 @@ def test_help_and_version(capsys):
         with pytest.raises(SystemExit) as caught:
             main([option])
         assert caught.value.code == 0
-    assert "Exit codes: 0 good, 1 tampered" in " ".join(capsys.readouterr().out.split())
+    assert "exit codes: 0 good, 1 tampered" in " ".join(capsys.readouterr().out.split())
 
 
 def test_twenty_thousand_entries_take_less_than_two_seconds(tmp_path):
