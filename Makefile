@@ -47,6 +47,10 @@ lock: $(VENV)/.dev-installed ## Resolve requirements/*.txt anew (needs a package
 run: system-packages $(VENV)/.run-installed ## Serve on http://127.0.0.1:$PORT with an evaluation licence until Ctrl+C
 	@PORT=$(PORT) exec scripts/run-evaluation $(BIN) $(RUN_DIR)
 
+.PHONY: verifier
+verifier: ## Build dist/usage-verify.pyz, the auditor's check in one file (needs Python and cryptography alone)
+	@$(PYTHON) scripts/build-verifier dist/usage-verify.pyz
+
 # ---- checks ---------------------------------------------------------------------------------------------------------
 
 .PHONY: lint

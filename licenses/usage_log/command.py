@@ -1,13 +1,17 @@
 """The command `usage-verify`: arguments in, report out, in one of four forms.
 
-Invariant: the exit code follows from what was found alone, whatever form was asked for; what cannot be written is told
-and ends with code 4.
+Invariants:
+
+* The exit code follows from what was found alone, whatever form was asked for. What cannot be written ends with 4.
+* No fault of this program ends with a code that speaks of the records: it ends with 70.
 """
 
 import argparse
 import json
+import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,7 +49,7 @@ verdicts:
 
 exit codes:
   0 good, 1 tampered, 2 good but not anchored (UNPINNED, UNSEALED or UNANCHORED; only with --strict), 3 gaps,
-  4 unreadable, 64 wrong use
+  4 unreadable, 64 wrong use, 70 the program failed or cannot run here, 130 interrupted
 
 CSV columns: {", ".join(COLUMNS)}
   kind is 'month' or 'day'; coverage is the weakest that is known of the period's entries.
@@ -89,7 +93,18 @@ class _Progress:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    try:
+        return _run(_parser().parse_args(argv))
+    except KeyboardInterrupt:
+        sys.stderr.write("\nusage-verify: interrupted; nothing is said of the records\n")
+        return ExitCode.INTERRUPTED
+    except Exception:  # noqa: BLE001 - Python would end with 1, which says that the records are tampered with
+        traceback.print_exc()
+        sys.stderr.write("usage-verify: this is a fault of the program and says nothing of the records\n")
+        return ExitCode.CANNOT_RUN
+
+
+def _run(arguments: argparse.Namespace) -> int:
     progress = _Progress(sys.stderr)
     try:
         trust_root = load_trust_root(arguments.trust_root)
@@ -162,7 +177,13 @@ def _write(path: Path, content: str) -> None:
 
 def _print(content: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(content.encode(encoding, "backslashreplace").decode(encoding))
+    try:
+        sys.stdout.write(content.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has read enough; Python must not complain of it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as exc:
+        raise FileAccessError.from_os_error(exc, Path("-"), doing="print the report", mode="u+w") from exc
 
 
 def _read_note(path: Path) -> str:

@@ -54,6 +54,8 @@ class ExitCode(IntEnum):
     GAPS = 3
     UNREADABLE = 4
     USAGE = 64
+    CANNOT_RUN = 70
+    INTERRUPTED = 130
 
 
 class Coverage(StrEnum):

@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from licenses.errors import RecordError
 from licenses.keyring import SigningKey
 from licenses.keys import public_pem
+from licenses.usage_log import command
 from licenses.usage_log.entry import leaf_hash
 from licenses.usage_log.files import header_line, parse_record_file, render, trailer_line, write_once
 from licenses.usage_log.merkle import Frontier
@@ -921,6 +924,23 @@ def test_help_and_version(capsys):
             main([option])
         assert caught.value.code == 0
     assert "exit codes: 0 good, 1 tampered" in " ".join(capsys.readouterr().out.split())
+
+
+def test_fault_of_the_program_does_not_accuse_the_records(meter, files, monkeypatch, capsys):
+    def fail(*arguments, **given):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(command, "verify_records", fail)
+    assert main([str(meter.folder), "--trust", str(files[0])]) == ExitCode.CANNOT_RUN
+    assert "says nothing of the records" in capsys.readouterr().err
+
+
+def test_reader_that_has_read_enough_is_no_fault(meter, files):
+    tool = [sys.executable, "-m", "licenses.usage_log.verify", str(meter.folder), "--trust", str(files[0]), "--json"]
+    with subprocess.Popen(tool, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
 
 
 def test_twenty_thousand_entries_take_less_than_two_seconds(tmp_path):
