@@ -21,16 +21,21 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
+from licenses.ack import acknowledge
 from licenses.device_key import DeviceKey, instance_id_of
-from licenses.keyring import TrustRoot
+from licenses.keyring import TrustRoot, load_trust_root
+from licenses.keys import load_signing_key
 from licenses.model import READ_PAGES_METER
 from licenses.usage_log.entry import parse_entry
 from licenses.usage_log.files import CHECKPOINT_NAME, parse_record_file
+from licenses.usage_log.note import unverified_checkpoint
 from licenses.usage_log.report import Verdict
 from licenses.usage_log.verify import verify_records
 from sidecar import __version__
 from sidecar.bootstrap import MeterLock, build_meter, ledger_path, migrate
+from sidecar.clock import instant
 from sidecar.errors import LedgerConflictError, SidecarError
+from sidecar.exchange import Exchange, export_usage
 from sidecar.ledger import Ledger, UseEvent
 from sidecar.license_mount import LicenseMount
 from sidecar.metering import Meter
@@ -41,6 +46,7 @@ from tests.fakes.licences import FakeVendor, a_license
 from tests.fakes.power_cuts import marked
 
 WINDOW_SECONDS = 650
+RENEWED, NEXT, ACK_KEY = "renewed.dat", "next.dat", "ack.key"
 _Result = TypeVar("_Result")
 
 Use = tuple[str, int]
@@ -52,9 +58,11 @@ def lay_out(folder: Path, vendor: FakeVendor) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     vendor.install(folder)
     (folder / "output").mkdir(exist_ok=True)
-    later = a_license().expires_at + timedelta(days=365)
-    renewed = a_license(sequence=2, expires_at=later, termination_at=later)
-    (folder / "renewed.dat").write_bytes(vendor.seal(renewed))
+    for sequence, name in ((2, RENEWED), (3, NEXT)):
+        later = a_license().expires_at + timedelta(days=365 * sequence)
+        (folder / name).write_bytes(vendor.seal(a_license(sequence=sequence, expires_at=later, termination_at=later)))
+    (folder / ACK_KEY).write_bytes(vendor.keys.ack_key.to_pem())
+    (folder / ACK_KEY).chmod(0o600)
 
 
 def settings_of(folder: Path) -> Settings:
@@ -108,7 +116,7 @@ class Appliance:
         return False
 
     def _start(self) -> bool:
-        migrate(self.settings)
+        migrate(self.settings, self.clock)
         self._lock = MeterLock(self.settings)
         self.meter = build_meter(self.settings, self.clock)
         self.meter.open()
@@ -174,9 +182,46 @@ class Appliance:
         return True
 
     def checkpoint(self) -> str:
-        """The newest checkpoint, as an auditor would take it away."""
+        """The newest checkpoint, as an auditor would take it away; empty when there is none."""
         with by_somebody_else():
-            return next(self.settings.output_directory.glob(f"*/*/{CHECKPOINT_NAME}")).read_text()
+            found = [path.read_text() for path in self.settings.output_directory.glob(f"*/*/{CHECKPOINT_NAME}")]
+            return found[0] if found else ""
+
+    def exchange(self) -> None:
+        """A bundle goes out to the vendor; what comes back, with the next licence, is applied twice."""
+        meter, web = self.meter, self.web
+        if meter is None or web is None:
+            return
+        state, out = self.settings.state_directory, self.folder / "out"
+        with by_somebody_else():
+            out.mkdir(exist_ok=True)
+            if (note := self.checkpoint()) == "":
+                return
+            key, root = load_signing_key(self.folder / ACK_KEY, "ack"), load_trust_root(self.settings.trust_root)
+            ack = acknowledge(
+                note,
+                device=meter._device.verifying_key,
+                key=key,
+                trust_root=root,
+                at=instant(self.clock.wall_ns).replace(microsecond=0),
+                totals={READ_PAGES_METER: self._pages_in(unverified_checkpoint(note).size)},
+                license_file=(self.folder / NEXT).read_bytes(),
+            )
+            blob = ack.seal(key)
+        self.attempt("export", lambda: export_usage(web, meter._device, out, state_directory=state))
+        exchange = Exchange(
+            ledger=web,
+            licenses=LicenseMount(self.settings),
+            output=meter._output,
+            state_directory=state,
+            license_directory=self.settings.license_directory,
+        )
+        for _ in range(2):
+            self.attempt("import", lambda: exchange.import_ack(blob, proof_folder=out))
+
+    def _pages_in(self, size: int) -> int:
+        assert self.web is not None
+        return sum(parse_entry(line)["kind"] == "use" for line in self.web.lines(0, size))
 
     def watch(self) -> None:
         """What the timetable does between two windows."""
@@ -189,7 +234,7 @@ class Appliance:
     def renew_license(self) -> None:
         """The operator puts the renewed licence into the folder."""
         with by_somebody_else():
-            (self.settings.license_directory / "renewed.dat").write_bytes((self.folder / "renewed.dat").read_bytes())
+            (self.settings.license_directory / RENEWED).write_bytes((self.folder / RENEWED).read_bytes())
             self._tell_licenses()
 
     def take_licenses_away(self) -> dict[str, bytes]:
@@ -287,6 +332,8 @@ def _grow_up(one: Appliance) -> None:
     one.watch()
     one.put_back(kept)
     one.watch()
+    one.exchange()
+    one.watch()
     one.use(2)
     if (web := one.web) is not None:
         other = [replace(event, quantity=7) for event in events([(first, 1)])]
@@ -364,6 +411,7 @@ def _wander(one: Appliance, random: Random, steps: int) -> None:
         one.cycle: 5,
         one.watch: 4,
         one.renew_license: 1,
+        one.exchange: 1,
         lambda: one.put_back(one.take_licenses_away()): 1,
         lambda: (one.take_licenses_away(), one.watch()): 1,
         lambda: (one.close(), one.start()): 1,
@@ -439,6 +487,8 @@ def recover(
     one.use(1)
     if not one.cycle():
         tell("wrong", "the second cycle fails")
+    one.exchange()
+    one.watch()
     expect_sound(tell, one, checkpoints)
     one.drop()
 
@@ -478,9 +528,9 @@ def expect_sound(tell: Tell, one: Appliance, checkpoints: Sequence[str] = ()) ->
     for name, quantity in sums.items():
         if quantity != len(counted):
             tell("wrong", f"{name} says {quantity} pages, the ledger holds {len(counted)}")
-    licensed = any(one.settings.license_directory.iterdir())
+    licensed = LicenseMount(one.settings).look(ledger.now().at, ledger.license_floors()).serves
     if licensed and not (one.settings.state_directory / "lease.dsse.json").exists():
-        tell("wrong", "all is well, and there is no lease")
+        tell("wrong", f"all is well, and there is no lease: {one.meter and one.meter._verdict()}")
     output = one.settings.output_directory
     files = [parse_record_file(path) for path in output.glob("*/*/usage/*/*/*.jsonl")]
     lines = [line for file in sorted(files, key=lambda file: file.header.first_seq) for line in file.lines]

@@ -33,7 +33,7 @@ class Event:
 
     Attributes:
         what: A letter: Create, Write, Truncate, Sync of a file, sync of a folDer, Link, Rename, Unlink, Mkdir,
-            cHmod, marK.
+            cHmod, marK. A mark "licences" tells what an operator put into the licence folder.
         words: Its arguments; paths are relative to the traced folder.
         data: What was written.
         mark: What was told at this point.
@@ -161,8 +161,17 @@ class Disk:
                 self._change({words[0]: NOTHING})
             case "M":
                 self._change({words[0]: FOLDER})
+            case "K" if event.mark[0] == "licences":
+                self._put_licenses(event.mark[1])
             case _:
                 pass
+
+    def _put_licenses(self, files: Mapping[str, bytes]) -> None:
+        """What an operator did to the licence folder, who waited until it was on the disk."""
+        gone = [path for path, what in self._now.items() if path.startswith("license/") and what != NOTHING]
+        names: dict[str, _File | str] = dict.fromkeys(gone, NOTHING)
+        self._change(names | {f"license/{name}": _File(bytearray(blob)) for name, blob in files.items()})
+        self._changes[-1].folders.clear()
 
     def _change(self, names: dict[str, _File | str]) -> None:
         self._now.update(names)

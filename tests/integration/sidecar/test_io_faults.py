@@ -92,7 +92,7 @@ def signature_of(text: str) -> str:
     if lines:
         error = re.sub(r"[:\[(].*", "", text.strip().splitlines()[-1])
         return " < ".join([error, *(f"{path}:{line} {name}" for path, line, name in lines[::-1][:4])])
-    return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|/tmp/\S*|\d+", "#", text.split("]: ", 1)[-1])
+    return re.sub(r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b|\b[0-9a-f]{12,16}\b|/tmp/\S*|\d+", "#", text.split("]: ", 1)[-1])
 
 
 def play_one(stage: Stage, vendor: FakeVendor, folder: Path, fault: Fault | None, *, whole: bool) -> Tally:
@@ -119,7 +119,9 @@ def play_one(stage: Stage, vendor: FakeVendor, folder: Path, fault: Fault | None
         tally.wrong += [f"{place}: {when}, at {step}: {trace}" for step, trace in played.all("unnamed")]
         if played.died:
             tally.wrong.append(f"{place}: {when}: died of {played.died}")
-    tally.wrong += [f"{place}: {text} (no next step)" for _, _, text, step in lived.all("named") if not step]
+    for step, code, text, next_step in lived.all("named"):
+        if not next_step or code == "ledger_fork":
+            tally.wrong.append(f"{place}: in the life, at {step}: {code}: {text} (next step: {next_step})")
     tally.wrong += [f"{place}: after it, at {one[0]}: {one[2]}" for one in after.all("named")]
     if not after.all("sound") and not tally.wrong:
         tally.wrong.append(f"{place}: it was not looked at")
