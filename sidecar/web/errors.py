@@ -168,7 +168,10 @@ def register(app: Flask, *, wrapped: bool) -> None:
         wire = wire_error(exc)
         message = wire.message if wire.message is not None else str(exc)
         log = _log.error if wire.status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.debug
-        log("request refused", route=_route(), status=int(wire.status), code=wire.code, cause=str(exc))
+        # A refusal of the request may quote it; what a client sent never reaches a log.
+        quotes = isinstance(exc, DocumentRefusedError | UnsupportedMediaTypeError)
+        cause = {} if quotes else {"cause": str(exc)}
+        log("request refused", route=_route(), status=int(wire.status), code=wire.code, **cause)
         return error_response(wire.status, wire.code, message, wrapped=wrapped, retry=wire.retry)
 
     def foreign(exc: HTTPException) -> Response:

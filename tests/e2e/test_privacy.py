@@ -551,7 +551,6 @@ def test_ledger_was_among_what_was_searched(day: Day) -> None:
     assert any((day.site.folder / "output").rglob("checkpoint"))
 
 
-@pytest.mark.xfail(strict=True, reason="refusals are logged with what the client sent: Content-Type, pages, language")
 def test_no_process_logs_it_at_the_most_talkative_level(day: Day) -> None:
     log = day.site.log.read_bytes()
     assert b"dbug:" in log
