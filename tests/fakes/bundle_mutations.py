@@ -20,8 +20,11 @@ from pathlib import Path
 from random import Random
 
 from licenses import envelope
+from licenses.keyring import TrustRoot
 from licenses.keys import SigningKey
 from licenses.usage_log.bundle import MANIFEST_NAME, BundleFile, seal_bundle, unpack_bundle
+from licenses.usage_log.report import Report
+from licenses.usage_log.verify import verify_records
 from tests.fakes.bundles import archive_of, bundle_files, members_of, packed, span_of, tar_member
 from tests.fakes.histories import History, seeded_key
 from tests.fakes.mutations import encode
@@ -68,6 +71,12 @@ class BundleSpecimen:
             manifest = unpack_bundle(path, Path(into), device_keys=[device])
             assert manifest.signer == device, "another log, of which no key was pinned"
             return {str(one.relative_to(into)): one.read_bytes() for one in Path(into).rglob("*") if one.is_file()}
+
+    def audit(self, blob: bytes, trust_root: TrustRoot) -> Report:
+        """What an auditor with the pinned key is told of a bundle."""
+        path = self.folder / "usage.tar.gz"
+        path.write_bytes(blob)
+        return verify_records(path, trust_root, device_keys=[self.history.device.verifying])
 
     def of(self, members: Members) -> bytes:
         """A bundle of these members, in their order."""

@@ -16,13 +16,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from licenses.usage_log.verify import verify_records
+from tests.fakes.bundles import a_bundle
 from tests.fakes.histories import History, differences, instance_of
 from tests.fakes.real_histories import RealHistory, the_vendor
 
 FULL = os.environ.get("FAULTS") == "full"
 FAKE_HISTORIES = 10_000 if FULL else 40
 REAL_HISTORIES = 1_000 if FULL else 10
-OUTPUTS = 500 if FULL else 5
+OUTPUTS = 500 if FULL else 8
 PROCESSES = 2 if FULL else 1
 MEMORY = Path("/dev/shm")
 CHUNK = 50
@@ -64,6 +65,29 @@ def _one_real(seed: int, folder: Path) -> tuple[list[str], str]:
         return differences(report.instances[0], expected), expected.verdict
 
 
+def _one_bundle(seed: int, folder: Path) -> tuple[list[str], str]:
+    """All, or what came after some window, in a bundle."""
+    rng = Random(seed)
+    history = History(folder, rng, with_gaps=rng.random() < 0.1, with_older_versions=False)
+    history.live(rng.randrange(1, 8))
+    left_out = rng.randrange(len(history.files)) if rng.random() < 0.7 else 0
+    kept, acked = (rng.choice([*history.roots]) if rng.random() < 0.4 else None for _ in range(2))
+    acks = {} if acked is None else {acked: history.acknowledgement(acked, the_vendor())}
+    is_inside = rng.random() < 0.5
+    bundle = a_bundle(history, folder, [0, *history.roots][left_out], acks if is_inside else None)
+    history.prune(left_out)
+    report = verify_records(
+        bundle,
+        the_vendor().trust_root,
+        device_keys=[history.device.verifying],
+        previous=None if kept is None else history.kept_checkpoint(kept),
+        acks=[] if is_inside else [*acks.values()],
+    )
+    expected = history.expected(kept=kept, acked=acked)
+    wrong = differences(report.instances[0], expected) if report.instances else []
+    return [*wrong, *(str(finding) for finding in report.findings)], expected.verdict
+
+
 def _one_output(seed: int, folder: Path) -> tuple[list[str], str]:
     """Several instances in one output, as after a move to another host."""
     rng = Random(seed)
@@ -99,8 +123,9 @@ def _run(one: Callable[[int, Path], tuple[list[str], str]], seeds: Sequence[int]
         (_one_fake, FAKE_HISTORIES, {"good", "gaps", "unsealed", "unanchored"}),
         (_one_real, REAL_HISTORIES, {"good"}),
         (_one_output, OUTPUTS, {"good"}),
+        (_one_bundle, OUTPUTS, {"good", "unanchored"}),
     ],
-    ids=["fast", "real", "several instances"],
+    ids=["fast", "real", "several instances", "bundles"],
 )
 def test_honest_histories_raise_no_alarm(one, count, wanted):
     chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
