@@ -39,6 +39,7 @@ from tests.e2e.zygote import ROOT, Zygote
 PARTS = ("web", "meter", "core")
 KILLS_PER_SITE = 300
 CLIENTS = 4
+_KILLS_WITHOUT_A_PAGE = 4
 _WINDOW = ("Metering:MinIntervalSeconds=1", "Metering:MaxIntervalSeconds=1")
 # How a part is killed. A master's workers outlive it for a moment; "stopping" is kill -9 in the middle of SIGTERM.
 _MANNERS = {
@@ -114,10 +115,6 @@ class KillSite(Site):
         self.pids.clear()
         super().crash()
 
-    @property
-    def output(self) -> Path:
-        return self.folder / "output"
-
     def deadline(self) -> float:
         """Seconds until the open window is to be closed; zero when nobody knows."""
         try:
@@ -178,7 +175,13 @@ class Campaign:
         site.wait_ready()
         for thread in (*self._clients, self._observer):
             thread.start()
-        while sum(tally.kills.values()) < self._kills:
+        seen, since = 0, 0
+        while (kills := sum(tally.kills.values())) < self._kills:
+            if (now := self._pages_read()) > seen:
+                seen, since = now, kills
+            elif kills - since >= _KILLS_WITHOUT_A_PAGE:
+                self._rest_until_more_than(seen)
+                since = kills
             self._round()
         for client in self._clients:
             client.enough()
@@ -206,6 +209,17 @@ class Campaign:
         reckon(site, self._clients, told, tally)
         return tally
 
+    def _pages_read(self) -> int:
+        return sum(client.pages_read for client in self._clients)
+
+    def _rest_until_more_than(self, pages: int, seconds: float = 5.0) -> None:
+        """Kill nobody until a page is seen: a service that never gets to work has nothing to lose."""
+        until = time.monotonic() + seconds
+        while self._pages_read() <= pages and time.monotonic() < until:
+            self._site.keep()
+            time.sleep(0.02)
+        self._tally.facts["rests for want of a page"] += 1
+
     def _is_ready(self) -> bool:
         self._site.keep()
         return self._site.ready() == 200
@@ -232,7 +246,8 @@ class Campaign:
             self._tally.facts.update(_web_was(site))
         if rng.random() < 0.1:
             time.sleep(rng.random() * 0.5)
-        for part in rng.sample(victims, len(victims)):
+        in_order = sorted(victims, key=("core", "meter", "web").index)  # as the launcher does
+        for part in in_order if rng.random() < 0.6 else rng.sample(victims, len(victims)):
             if part not in site.pids:
                 site.start_part(part)
 
@@ -280,7 +295,7 @@ def _meter_was(site: KillSite) -> list[str]:
         for root, file in db.execute("SELECT root, file_sha256 FROM seal WHERE file_sha256 IS NULL"):
             found.append("meter was: window closed, not sealed" if root is None else "meter was: sealed, not written")
             assert file is None
-    if next(site.output.glob("computervisionread/*/usage/*/*/.*"), None):
+    if next(site.folder.glob("output/computervisionread/*/usage/*/*/.*"), None):
         found.append("meter was: in the middle of a record file")
     return found
 

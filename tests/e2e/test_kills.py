@@ -34,7 +34,7 @@ def test_kills() -> None:
     sys.stdout.write(f"\nseed {SEED}, {time.monotonic() - began:.0f} s, {text_of(tally)}\n")
     assert not tally.wrong, f"seed {SEED}\n{text_of(tally)}"
     assert sum(tally.kills.values()) >= KILLS
-    assert tally.facts["pages that clients saw"] >= KILLS / 2, text_of(tally)
+    assert tally.facts["pages that clients saw"] >= KILLS / 4, text_of(tally)
 
 
 def test_kills_under_the_launcher() -> None:
