@@ -20,16 +20,18 @@ from random import Random
 from typing import Self
 from unittest import mock
 
+from licenses.ack import acknowledge
 from licenses.device_key import DeviceKey
 from licenses.model import READ_PAGES_METER, License, LicenseId
 from sidecar.bootstrap import ledger_path, migrate
+from sidecar.exchange import Exchange, export_usage
 from sidecar.ledger import Ledger, UseEvent
 from sidecar.license_mount import LicenseMount
 from sidecar.metering import Meter, RecordOutput
 from sidecar.settings import Settings
 from tests.fakes.clock import NS, FakeClock
 from tests.fakes.histories import Book, Expected
-from tests.fakes.licences import FakeVendor, a_license, a_vendor
+from tests.fakes.licences import NOW, FakeVendor, a_license, a_vendor
 
 HOUR = 3600
 DAY = 24 * HOUR
@@ -66,13 +68,15 @@ class RealHistory:
         self._born_ns = self.clock.wall_ns
         self._issued = 0
         self.license: License | None = self._new_license()
-        self.codes: set[str] = set()
-        self.resets = 0
+        self._gaps: list[tuple[int, str]] = []
+        self._resets: list[int] = []
+        self._acked = 0
         self.any_evaluation = False
         self.license_ids: set[str] = set()
         self._version = "0.1.0"
         self._broken = False
         self._known: list[tuple[str, int]] = []
+        self._folder = folder
         self._elsewhere = folder / "elsewhere"
         output = output or folder / "output"
         trust_root, self._license_file = self.vendor.install(folder, self.license)
@@ -110,11 +114,19 @@ class RealHistory:
             ledger_path(self.settings), clock=self.clock, instance=self.device.instance_id, version=self._version
         )
         self.output = RecordOutput(self.settings.output_directory, self.device.instance_id)
+        licenses = LicenseMount(self.settings, keeper=True)
+        self.exchange = Exchange(
+            ledger=self.ledger,
+            licenses=licenses,
+            output=self.output,
+            state_directory=self.settings.state_directory,
+            license_directory=self.settings.license_directory,
+        )
         self.meter = Meter(
             settings=self.settings,
             clock=self.clock,
             ledger=self.ledger,
-            licenses=LicenseMount(self.settings, keeper=True),
+            licenses=licenses,
             device=self.device,
             output=self.output,
             jitter=self.rng,
@@ -149,7 +161,7 @@ class RealHistory:
     def _use(self) -> None:
         operation, pages = self._guid(), self.rng.choice((1, 1, 2, 5))
         events = [self._event(operation, page) for page in range(1, pages + 1)]
-        now, size = self.ledger.now(), self.ledger.snapshot(READ_PAGES_METER).size
+        now, size = self.ledger.now(), self._size
         counted = self.ledger.record_use(events)
         assert counted == pages
         for index in range(pages):
@@ -163,7 +175,7 @@ class RealHistory:
         operation, _ = self.rng.choice(self._known)
         pages = [page for known, page in self._known if known == operation]
         fresh = max(pages) + 1
-        now, size = self.ledger.now(), self.ledger.snapshot(READ_PAGES_METER).size
+        now, size = self.ledger.now(), self._size
         counted = self.ledger.record_use([self._event(operation, page) for page in (*pages, fresh)])
         assert counted == 1
         self.book.note(size, now.ns // 1_000_000, 1)
@@ -232,9 +244,9 @@ class RealHistory:
         before = self.ledger.now().ns
         earlier = before - self.rng.choice((NS, HOUR * NS, 20 * DAY * NS))
         token = self._guid()
+        self._resets.append(self._size)
         self.ledger.adopt_time(earlier, {"action": "reset", "token_id": token}, token_id=token)
         self.clock.wall_ns = earlier
-        self.resets += 1
         self.meter.watch_clock()
 
     def _exchange_license(self) -> None:
@@ -281,13 +293,30 @@ class RealHistory:
                 self._crash()
         self._mend_output()
 
+    def _acknowledge(self) -> None:
+        """The vendor acknowledges some window that it has not seen yet, or the same once more."""
+        windows = [one for one in self.ledger.sealed_windows() if one.size >= self._acked]
+        if self._broken or not windows:
+            return
+        window, ack_key = self.rng.choice(windows), self.vendor.keys.ack_key
+        ack = acknowledge(
+            window.note,
+            device=self.device.verifying_key,
+            key=ack_key,
+            trust_root=self.vendor.trust_root,
+            at=NOW,
+            totals=self.book.sums(until=window.size),
+        )
+        self.exchange.import_ack(ack.seal(ack_key), proof_folder=self._folder / "proofs")
+        self._acked = window.size
+
     def _suspend(self) -> None:
         """The host sleeps for hours with the window open: nothing was restarted, and nothing was closed."""
         if self._with_gaps:
             self.meter.cycle()  # so that no start lies in the window that is too long
             self.clock.pass_seconds(self.rng.uniform(3 * HOUR, 3 * DAY))
+            self._gaps.append((self._size, "long_window"))
             self.meter.cycle()
-            self.codes.add("long_window")
 
     def _lose_temporaries(self) -> None:
         """What a crash leaves lying about in the output."""
@@ -299,7 +328,7 @@ class RealHistory:
         """Somebody deletes record files or checkpoints, some or all; the meter writes them again in time."""
         if self._broken or self.ledger.now().ns - self._born_ns > 300 * DAY * NS:
             return
-        names = [path for path in self.output.folder.rglob("*") if path.is_file()]
+        names = [path for path in self.output.folder.rglob("*") if path.is_file() and path.parent.name != "acks"]
         gone = names if self.rng.random() < 0.2 else self.rng.sample(sorted(names), self.rng.randrange(len(names) + 1))
         for path in gone:
             path.unlink()
@@ -317,20 +346,41 @@ class RealHistory:
 
     # ---- what an auditor must find ----------------------------------------------------------------------------------
 
-    def expected(self) -> Expected:
-        """What an auditor must find with the device key pinned and nothing else in hand."""
+    def export(self) -> Path:
+        """A bundle of what came after the last acknowledgement."""
+        return export_usage(
+            self.ledger, self.device, self._folder / "bundles", state_directory=self.settings.state_directory
+        ).path
+
+    @property
+    def has_news(self) -> bool:
+        """Whether windows closed after the last acknowledgement."""
+        return bool(self.ledger.sealed_windows(self._acked))
+
+    def expected(self, *, of_bundle: bool = False) -> Expected:
+        """What an auditor must find with the device key pinned and nothing else in hand.
+
+        Args:
+            of_bundle: In the bundle that `export` gives, not in the folder.
+        """
+        since = self._acked if of_bundle else 0
+        codes = frozenset(code for seq, code in self._gaps if seq >= since)
         return Expected(
-            verdict="gaps" if self.codes else "good",
-            codes=frozenset(self.codes),
-            resets=self.resets,
+            verdict="gaps" if codes else "good",
+            codes=codes,
+            resets=sum(seq >= since for seq in self._resets),
             size=self.ledger.snapshot(READ_PAGES_METER).sealed_size,
-            acked=0,
+            acked=self._acked,
             evaluation=self.any_evaluation,
             licenses=frozenset(self.license_ids),
-            meters=self.book.sums(),
-            months=self.book.sums_by("%Y-%m"),
-            days=self.book.sums_by("%Y-%m-%d"),
+            meters=self.book.sums(since=since),
+            months=self.book.sums_by("%Y-%m", since=since),
+            days=self.book.sums_by("%Y-%m-%d", since=since),
         )
+
+    @property
+    def _size(self) -> int:
+        return self.ledger.snapshot(READ_PAGES_METER).size
 
     def _new_license(self) -> License:
         """One that is valid whatever the history does to the clock, and a day longer than those before it."""
@@ -362,6 +412,7 @@ _WEIGHTED: tuple[tuple[Callable[[RealHistory], None], int], ...] = (
     (RealHistory._mend_output, 3),
     (RealHistory._many_failures, 1),
     (RealHistory._suspend, 1),
+    (RealHistory._acknowledge, 4),
     (RealHistory._lose_temporaries, 1),
     (RealHistory._lose_records, 2),
     (RealHistory._tear_newest, 1),

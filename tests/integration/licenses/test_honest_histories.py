@@ -62,7 +62,15 @@ def _one_real(seed: int, folder: Path) -> tuple[list[str], str]:
         history.live(rng.randrange(1, 8))
         report = verify_records(history.folder, the_vendor().trust_root, device_keys=[history.device.verifying_key])
         expected = history.expected()
-        return differences(report.instances[0], expected), expected.verdict
+        wrong = differences(report.instances[0], expected)
+        if history.has_news:
+            report = verify_records(
+                history.export(), the_vendor().trust_root, device_keys=[history.device.verifying_key]
+            )
+            told = history.expected(of_bundle=True)
+            found = differences(report.instances[0], told, passing_over={"licenses", "evaluation"})
+            wrong += [f"of the bundle: {text}" for text in found]
+        return wrong, expected.verdict
 
 
 def _one_bundle(seed: int, folder: Path) -> tuple[list[str], str]:
