@@ -41,7 +41,7 @@ from sidecar.license_mount import LicenseMount
 from sidecar.metering import Meter
 from sidecar.settings import Settings
 from tests.fakes.clock import NS, FakeClock
-from tests.fakes.io_faults import Disk, Fault, Tell, by_somebody_else
+from tests.fakes.io_faults import Disk, Fault, Kind, Tell, by_somebody_else
 from tests.fakes.licences import FakeVendor, a_license
 from tests.fakes.power_cuts import marked
 
@@ -269,7 +269,13 @@ def events(uses: Sequence[Use]) -> list[UseEvent]:
 
 
 def live(
-    tell: Tell, folder: Path, *, fault: Fault | None = None, calls: Path | None = None, whole: bool = True
+    tell: Tell,
+    folder: Path,
+    *,
+    fault: Fault | None = None,
+    calls: Path | None = None,
+    whole: bool = True,
+    reads: bool = False,
 ) -> None:
     """A life in which one thing goes wrong; then it is lifted, and the same process goes on to one more cycle.
 
@@ -279,8 +285,9 @@ def live(
         fault: What goes wrong; None for nothing.
         calls: Where the counted calls are listed.
         whole: The long life; otherwise the short one.
+        reads: Count reads and nothing else; otherwise everything else.
     """
-    disk = Disk(folder)
+    disk = Disk(folder, Kind.READ if reads else ~Kind.READ)
     disk.leave_out_syncs()
     if calls is not None:
         disk.log_calls(calls)

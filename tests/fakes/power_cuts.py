@@ -7,8 +7,9 @@
   keeps the order of changes to one name.
 * Nothing is certain because time has passed.
 
-trace = read_trace(path, root)
-disk = Disk(start, trace.events[:cut])
+start, inodes = read_tree(root)                 # before
+disk = Disk(start, inodes)
+disk.follow(read_trace(trace, root)[:cut])      # after
 disk.write_remains(into, Random(seed))
 """
 
@@ -17,13 +18,14 @@ from __future__ import annotations
 import os
 import pickle
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
 SHARED_MEMORY = "-shm"
+FOLDER, NOTHING = "folder", "nothing"
 _GARBAGE = bytes(range(256)) * 16
 
 
@@ -91,26 +93,23 @@ class _File:
 
 @dataclass(slots=True)
 class _Change:
-    """One change of names: path to file, folder (None for its content) or nothing."""
+    """One change of names: what each path means after it."""
 
     names: dict[str, _File | str]
     folders: set[str]  # those whose sync makes it certain, not synced yet
 
 
-FOLDER, NOTHING = "folder", "nothing"
-
-
 class Disk:
-    """A disk after some events.
+    """A disk, and what has been done to it since its files were certain.
 
     Args:
-        start: Files that are certain, by path; folders are implied. As `read_tree` gives them.
-        events: What was done.
+        start: What is certain: files by path, folders as None. As `read_tree` gives it.
+        inodes: Path of each file of the start by inode number, as traces name it.
         ignore_syncs: Take no sync for one, as a disk would that lies.
     """
 
     def __init__(
-        self, start: Mapping[str, bytes | None], events: Sequence[Event], *, ignore_syncs: bool = False
+        self, start: Mapping[str, bytes | None], inodes: Mapping[str, str], *, ignore_syncs: bool = False
     ) -> None:
         self._names: dict[str, _File | str] = {}
         self._now: dict[str, _File | str] = {}
@@ -120,19 +119,13 @@ class Disk:
         for path, content in start.items():
             self._names[path] = FOLDER if content is None else _File(bytearray(content))
         self._now.update(self._names)
-        self._started: dict[str, str] = {}
-        for event in events:
-            self._follow(event)
-
-    def adopt(self, inodes: Mapping[str, str]) -> None:
-        """Tell which inode number, as traces give it, each file of the start has. Call before any event."""
         for number, path in inodes.items():
             found = self._now.get(path)
             if isinstance(found, _File):
                 self._inodes[number] = found
 
     def follow(self, events: Iterable[Event]) -> None:
-        """More events."""
+        """Let something be done."""
         for event in events:
             self._follow(event)
 

@@ -1,4 +1,4 @@
-"""Every open, write, sync, rename, … of a meter's life fails once: nothing promised is lost, nothing is counted twice.
+"""Every open, read, write, sync, rename, … of a meter's life fails: nothing promised is lost, nothing counted twice.
 
 A clean life is counted first. Then each of its calls is made to fail in a life of its own, with ENOSPC, EIO or EROFS,
 or is cut short, once or from then on. The life may go wrong in any way that has a name. When the fault is lifted, the
@@ -43,6 +43,7 @@ from tests.fakes.licences import FakeVendor, a_vendor
 
 FULL = os.environ.get("FAULTS") == "full"
 STAGES = 2
+READING = Kind.OPEN_TO_READ | Kind.READ
 
 pytestmark = pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler (make test installs one)")
 
@@ -95,11 +96,11 @@ def signature_of(text: str) -> str:
     return re.sub(r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b|\b[0-9a-f]{12,16}\b|/tmp/\S*|\d+", "#", text.split("]: ", 1)[-1])
 
 
-def play_one(stage: Stage, vendor: FakeVendor, folder: Path, fault: Fault | None, *, whole: bool) -> Tally:
+def play_one(stage: Stage, vendor: FakeVendor, folder: Path, fault: Fault | None, *, reads: bool) -> Tally:
     """One life with one fault, and what comes after it."""
     tally = Tally(faults=1)
     meter_life.lay_out(folder, vendor)
-    lived = stage.play(meter_life.live, folder=folder, fault=fault, whole=whole)
+    lived = stage.play(meter_life.live, folder=folder, fault=fault, whole=FULL, reads=reads)
     after = stage.play(
         meter_life.recover,
         folder=folder,
@@ -128,7 +129,7 @@ def play_one(stage: Stage, vendor: FakeVendor, folder: Path, fault: Fault | None
     return tally
 
 
-def play_all(stages: list[Stage], vendor: FakeVendor, folder: Path, faults: list[Fault], *, whole: bool) -> Tally:
+def play_all(stages: list[Stage], vendor: FakeVendor, folder: Path, faults: list[Fault], *, reads: bool) -> Tally:
     """Lives side by side, one stage each."""
     free: SimpleQueue[Stage] = SimpleQueue()
     for stage in stages:
@@ -137,7 +138,7 @@ def play_all(stages: list[Stage], vendor: FakeVendor, folder: Path, faults: list
     def play(number: int) -> Tally:
         stage = free.get()
         try:
-            return play_one(stage, vendor, folder / str(number), faults[number], whole=whole)
+            return play_one(stage, vendor, folder / str(number), faults[number], reads=reads)
         finally:
             free.put(stage)
 
@@ -154,11 +155,11 @@ def play_all(stages: list[Stage], vendor: FakeVendor, folder: Path, faults: list
     return total
 
 
-def count_calls(stage: Stage, vendor: FakeVendor, folder: Path, *, whole: bool) -> list[Call]:
+def count_calls(stage: Stage, vendor: FakeVendor, folder: Path, *, reads: bool) -> list[Call]:
     """The calls of a life in which nothing goes wrong."""
     site, log = folder / "clean", folder / "calls"
     meter_life.lay_out(site, vendor)
-    lived = stage.play(meter_life.live, folder=site, calls=log, whole=whole)
+    lived = stage.play(meter_life.live, folder=site, calls=log, whole=FULL, reads=reads)
     assert not lived.all("unnamed")
     assert not lived.all("wrong")
     shutil.rmtree(site)
@@ -169,7 +170,7 @@ def count_calls(stage: Stage, vendor: FakeVendor, folder: Path, *, whole: bool) 
 def every_fault(calls: list[Call]) -> Iterator[Fault]:
     """Each call with every error it may meet, once and from then on; each write cut short."""
     for call in calls:
-        errors = [errno.EIO] if call.kind is Kind.OPEN_TO_READ else [errno.EIO, errno.ENOSPC, errno.EROFS]
+        errors = [errno.EIO] if call.kind in READING else [errno.EIO, errno.ENOSPC, errno.EROFS]
         for error in errors:
             yield Fault(nth=call.number, error=error)
             yield Fault(nth=call.number, error=error, lasting=LASTING[error])
@@ -183,7 +184,7 @@ def every_fault(calls: list[Call]) -> Iterator[Fault]:
 
 def one_fault_each(calls: list[Call]) -> Iterator[Fault]:
     """Each call with one fault, all faults taking turns; of many like calls on one file some stand for all."""
-    turns = {kind: cycle(list(every_fault([Call(0, kind, "", "")]))) for kind in (*CHANGES, Kind.OPEN_TO_READ)}
+    turns = {kind: cycle(list(every_fault([Call(0, kind, "", "")]))) for kind in (*CHANGES, *READING)}
     seen: Counter[tuple[str, str]] = Counter()
     for alike, run in groupby(calls, key=lambda call: (call.name, call.path)):
         row = list(run)
@@ -194,11 +195,14 @@ def one_fault_each(calls: list[Call]) -> Iterator[Fault]:
             yield replace(next(turns[call.kind]), nth=call.number)
 
 
-def test_every_call_fails(stages: list[Stage], vendor: FakeVendor, folder: Path) -> None:
+@pytest.mark.parametrize("reads", [False, True], ids=["changes", "reads"])
+def test_every_call_fails(stages: list[Stage], vendor: FakeVendor, folder: Path, reads: bool) -> None:
     started = time.monotonic()
-    calls = count_calls(stages[0], vendor, folder, whole=FULL)
+    calls = count_calls(stages[0], vendor, folder, reads=reads)
+    ledger = {call.name for call in calls if call.path.endswith("ledger.db-wal")}
+    assert ledger >= ({"pread"} if reads else {"open", "pwrite", "fdatasync"}), "SQLite goes past the shim"
     faults = list(every_fault(calls) if FULL else one_fault_each(calls))
-    total = play_all(stages, vendor, folder, faults, whole=FULL)
+    total = play_all(stages, vendor, folder, faults, reads=reads)
     by_kind = Counter(call.kind.name for call in calls)
     print(  # noqa: T201  the numbers are what this is for
         f"\n{len(calls)} calls {dict(by_kind)}; {total.faults} lives with one fault, {total.hits} calls failed; "
