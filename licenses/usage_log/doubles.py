@@ -40,7 +40,7 @@ class SeenUses:
     def suspects(self) -> set[int]:
         """The hashes that occur more than once; forgets all of them."""
         found: set[int] = set()
-        for part in self._parts:
+        for part in filter(None, self._parts):
             found.update(one for one, other in pairwise(sorted(part)) if one == other)
             del part[:]
         return found
