@@ -18,6 +18,7 @@ import click
 
 import licenses
 from licenses import cli_exchange, cli_upkeep, envelope, issue
+from licenses.ack import MAX_ACK_BYTES
 from licenses.cli_text import (
     FACTOR_OPTION,
     FILE,
@@ -274,13 +275,13 @@ def inspect(
 ) -> None:
     """Show what a licence says, and why it would or would not serve on this host.
 
-    Trust roots, revocations, enrolments and clock resets are shown too. Exit code 0 whenever the file could be shown;
+    Trust roots, revocations, enrolments, clock resets and acknowledgements are shown too. Exit code 0 whenever the file could be shown;
     use 'licenses verify' to decide something.
     """
-    blob = issue.read_license_file(file)
+    blob = read_small_file(file, doing="read the file", mode="0644", max_bytes=MAX_ACK_BYTES)
     when = at or now()
     trust_root = None if root_file is None else load_trust_root(root_file)
-    if envelope.unverified_payload(blob).payload_type != envelope.LICENSE_TYPE:
+    if envelope.unverified_payload(blob, max_bytes=MAX_ACK_BYTES).payload_type != envelope.LICENSE_TYPE:
         show(*cli_upkeep.describe_other(file, blob, trust_root), as_json=as_json)
         return
     device_public = None if device_file is None else load_public_key(device_file, DEVICE_ROLE).raw

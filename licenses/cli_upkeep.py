@@ -13,6 +13,7 @@ import click
 
 import licenses
 from licenses import envelope, issue, rotation
+from licenses.ack import MAX_ACK_BYTES, Ack, open_ack
 from licenses.cli_text import (
     FACTOR_OPTION,
     FILE,
@@ -260,7 +261,7 @@ def describe_other(file: Path, blob: bytes, trust_root: TrustRoot | None) -> Sho
     Raises:
         LicensesError: It is malformed, or its signature does not hold.
     """
-    claimed = envelope.unverified_payload(blob)
+    claimed = envelope.unverified_payload(blob, max_bytes=MAX_ACK_BYTES)
     verified = True
     facts: dict[str, object] = {}
     match claimed.payload_type:
@@ -274,7 +275,9 @@ def describe_other(file: Path, blob: bytes, trust_root: TrustRoot | None) -> Sho
             facts, rows = _revocation_shown(open_revocation(blob, trust_root))
         case envelope.CLOCK_RESET_TYPE if trust_root is not None:
             facts, rows = _reset_shown(open_clock_reset(blob, trust_root))
-        case envelope.REVOCATION_TYPE | envelope.CLOCK_RESET_TYPE:
+        case envelope.ACK_TYPE if trust_root is not None:
+            facts, rows = _ack_shown(open_ack(blob, trust_root))
+        case envelope.REVOCATION_TYPE | envelope.CLOCK_RESET_TYPE | envelope.ACK_TYPE:
             verified, rows = False, {"Signature": "NOT VERIFIED: give --trust-root FILE to see what it says"}
         case _:
             verified, rows = False, {"Signature": "NOT VERIFIED: this command has no key for this kind of file"}
@@ -342,6 +345,30 @@ def _reset_shown(reset: ClockReset) -> tuple[dict[str, object], dict[str, str]]:
         "Not below": day_text(reset.not_earlier_than),
         "Good until": day_text(reset.expires_at),
         "Signature": f"good, by {reset.key_id}",
+    }
+    return facts, rows
+
+
+def _ack_shown(ack: Ack) -> tuple[dict[str, object], dict[str, str]]:
+    facts: dict[str, object] = {
+        "origin": ack.origin,
+        "size": ack.size,
+        "root": ack.root.hex(),
+        "acknowledged_at": ack.acknowledged_at.isoformat(),
+        "totals": dict(ack.totals),
+        "license": ack.license is not None,
+        "revocation": ack.revocation is not None,
+        "time_anchor": None if ack.time_anchor is None else ack.time_anchor.isoformat(),
+        "evaluation": ack.evaluation,
+    }
+    along = [name for name, blob in (("a licence", ack.license), ("a revocation", ack.revocation)) if blob is not None]
+    rows = {
+        "Log": ack.origin,
+        "Acknowledged": f"entries [0, {ack.size:,}), root {ack.root.hex()[:16]}…",
+        "At": day_text(ack.acknowledged_at),
+        "Accepted": ", ".join(f"{quantity:,} {name}" for name, quantity in sorted(ack.totals.items())) or "no use",
+        "Along with it": ", ".join(along) or "nothing",
+        "Signature": f"good, by {ack.key_id}{'  (EVALUATION)' if ack.evaluation else ''}",
     }
     return facts, rows
 

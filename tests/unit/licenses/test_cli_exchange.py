@@ -60,6 +60,21 @@ def test_acknowledgement_is_written_and_told(appliance, run, option):
     assert (facts["evaluation"], facts["gaps"]) == (True, [])
 
 
+def test_inspect_shows_an_acknowledgement(appliance, run):
+    site, meter = appliance
+    file = json.loads(_acknowledge(run, site, a_bundle(meter, site), "--device-key", site / "device.pub", "--json")[1])[
+        "file"
+    ]
+    root = ("--trust-root", site / "keys" / "trust-root.json")
+    code, out, _ = run("inspect", file, *root)
+    assert code == 0
+    for words in (f"entries [0, {meter.size})", f"5 {READ_PAGES_METER}", "good, by evaluation-ack-", "(EVALUATION)"):
+        assert words in out
+    facts = json.loads(run("inspect", file, *root, "--json")[1])
+    assert (facts["verified"], facts["size"], facts["totals"]) == (True, meter.size, {READ_PAGES_METER: 5})
+    assert "NOT VERIFIED" in run("inspect", file)[1]
+
+
 def test_words_for_people(appliance, run):
     site, meter = appliance
     bundle = a_bundle(meter, site)
