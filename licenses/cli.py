@@ -275,8 +275,8 @@ def inspect(
 ) -> None:
     """Show what a licence says, and why it would or would not serve on this host.
 
-    Trust roots, revocations, enrolments, clock resets and acknowledgements are shown too. Exit code 0 whenever the file could be shown;
-    use 'licenses verify' to decide something.
+    Trust roots, revocations, enrolments, clock resets and acknowledgements are shown too. Exit code 0 whenever the
+    file could be shown; use 'licenses verify' to decide something.
     """
     blob = read_small_file(file, doing="read the file", mode="0644", max_bytes=MAX_ACK_BYTES)
     when = at or now()
