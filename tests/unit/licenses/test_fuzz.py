@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from licenses import envelope
+from licenses.ack import open_ack
 from licenses.clock_reset import open_clock_reset
 from licenses.enrolment import open_enrolment
 from licenses.envelope import armour, seal
@@ -30,6 +31,9 @@ from licenses.revocation import is_revocation, open_revocation
 from licenses.strict_json import canonical
 from licenses.verify import open_license
 from tests.fakes.licences import NOW, a_lease, a_license, a_vendor
+from tests.unit.licenses.test_ack import BLOB as ACK_BLOB
+from tests.unit.licenses.test_ack import KEY as ACK_KEY
+from tests.unit.licenses.test_ack import ROOT as ACK_ROOT
 from tests.unit.licenses.test_clock_reset import RESET
 from tests.unit.licenses.test_enrolment import BINDINGS, ENROLMENT
 from tests.unit.licenses.test_enrolment import KEY as DEVICE
@@ -97,6 +101,7 @@ PARSERS = {
         VENDOR.issuing_key,
         seal_revocation(ISSUER, at=NOW),
     ),
+    "ack": Parser(envelope.ACK_TYPE, lambda blob: open_ack(blob, ACK_ROOT), ACK_KEY, ACK_BLOB),
 }
 each_parser = pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
 
