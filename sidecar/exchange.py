@@ -156,6 +156,8 @@ def export_usage(
     found = ledger.sealed_windows(begins)
     if not found:
         raise _nothing(ledger, begins)
+    if since is None:
+        begins = found[0].first_seq  # the same, unless what was acknowledged is no end of a window here any more
     if found[0].first_seq != begins:
         raise NothingToExportError(
             f"no window ends at entry {begins}; one goes from {found[0].first_seq} to {found[0].size}",

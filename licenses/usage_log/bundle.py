@@ -583,7 +583,7 @@ No document, no text of a document, no file name and no client address is in her
 
 To check it, with the vendor's trust root and the device's public key, neither of them taken from here:
 
-  usage-verify {span.file_name} --trust trust-root.json --device-key device.pub
+  usage-verify {span.file_name} --trust-root trust-root.json --device-key device.pub
 
 To see with common tools that each file is the one that the device signed for:
 

@@ -316,6 +316,14 @@ def test_since_and_all(trade: Trade) -> None:
     assert caught.value.next_step == "give --since 0, or --all"
 
 
+def test_acknowledgement_within_a_window_goes_out_from_the_windows_begin(trade: Trade) -> None:
+    trade.window(3)
+    size = trade.export().span.size
+    trade.window(5)
+    trade.site.ledger.note_ack(size + 2, "", {"size": size + 2})
+    assert trade.export().span.since == size
+
+
 def test_more_windows_than_fit_go_out_one_after_the_other(trade: Trade, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange_module, "MAX_WINDOWS", 2)
     for pages in (1, 2, 3):
