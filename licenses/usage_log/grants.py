@@ -53,6 +53,10 @@ class Terms:
                 meters={},
             )
 
+    def leave_out(self) -> None:
+        """Entries are missing: which licence is in force is not known until the next one tells."""
+        self._told = None
+
     def entry(self, entry: Mapping[str, JsonValue], sums: Mapping[str, int], last_ms: int, last_use_ms: int) -> None:
         """A `license` entry.
 

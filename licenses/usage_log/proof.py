@@ -139,8 +139,8 @@ class TreeProof:
                 message = "The header's frontier is not that of the entries before it."
                 self._find(Severity.TAMPERED, "frontier", where, message)
             return
-        if self._frontier is not None and self._last < first_seq:
-            self.damaged.append((self._last, first_seq))
+        if self._frontier is not None and self._last < self._frontier.size:
+            self.damaged.append((self._last, first_seq))  # more lines or fewer than the names tell
         self._frontier = None if told is None else Frontier(first_seq, told)
         if first_seq == 0:
             self._frontier = Frontier()

@@ -4,6 +4,7 @@ Invariants:
 
 * Windows follow each other without a gap, each begins at the moment at which the one before closed; and none is open
   for longer than the meter may leave it, counted on the boot clock from its beginning or from the last start in it.
+* A host that was restarted has a start to tell of it.
 * The time before a start is told, whether the stop was in good order or not; such time is no gap, nothing ran in it.
 """
 
@@ -103,10 +104,15 @@ class Timeline:
             return
         began_ms, began_in = opened.boottime_ms, opened.boot_id
         if self._boots:
-            began_ms, began_in = integer_of(self._boots[-1], "boottime_ms"), str(self._boots[-1].get("boot_id"))
+            last = self._boots[-1]
+            began_ms, began_in = integer_of(last, "boottime_ms"), str(last.get("boot_id", closed.boot_id))
+        if began_in != closed.boot_id:
+            message = f"The host was restarted before {moment_text(closed.effective_ms)}, and no start tells of it."
+            self._find(Severity.GAP, "start_untold", where, message)
+            return
         # Within one boot the boot clock tells the length, whatever was set meanwhile.
         length = closed.boottime_ms - began_ms
-        if length > MAX_WINDOW_MS and began_in == closed.boot_id:
+        if length > MAX_WINDOW_MS:
             since = "since the start in it" if self._boots else "though nothing was restarted"
             message = f"The window was open for {length // 60_000} minutes {since}."
             self._find(Severity.GAP, "long_window", where, message)

@@ -29,6 +29,8 @@ WINDOW_MS = 12 * 60 * 1000
 class FakeMeter:
     """Writes one instance's records below `<output>/computervisionread/<instance>`."""
 
+    license_sequence = 1
+
     def __init__(
         self,
         output: Path,
@@ -112,7 +114,7 @@ class FakeMeter:
         context = {
             "product_version": "0.1.0",
             "license_id": self.license_id,
-            "license_sequence": 1,
+            "license_sequence": self.license_sequence,
             "evaluation": self.evaluation,
         }
         meters = [{"name": READ_PAGES_METER, "quantity": pages}] if pages else []
