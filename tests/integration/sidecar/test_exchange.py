@@ -18,6 +18,7 @@ from licenses.authority import Acknowledged, Authority, Enclosures, KnownAcks
 from licenses.device_key import DeviceKey
 from licenses.errors import ForkError
 from licenses.issue import Issuer
+from licenses.keys import SigningKey
 from licenses.model import READ_PAGES_METER, Reporting, Revoked
 from licenses.strict_json import loads
 from licenses.usage_log.bundle import check_proof, proof_name, unpack_bundle
@@ -412,6 +413,20 @@ def test_acknowledgement_of_another_device_is_refused(trade: Trade, tmp_path: Pa
     with pytest.raises(AckRefusedError, match="not of the device"):
         trade.apply(other.acknowledge(other.export()).blob)
     other.site.ledger.close()
+
+
+def test_evaluation_key_acknowledges_nothing_of_production(trade: Trade) -> None:
+    trade.window(3)
+    keys = trade.site.vendor.keys
+    trial = SigningKey.generate("ack", evaluation=True)
+    root = replace(keys.trust_root, version=2, ack_keys={**keys.trust_root.ack_keys, trial.key_id: trial.verifying})
+    trade.site.settings.trust_root.write_bytes(root.seal(keys.root_keys))
+    vendor = FakeVendor(replace(keys, trust_root=root, ack_key=trial))
+    acked = trade.acknowledge(trade.export(), vendor)
+    assert acked.ack.evaluation
+    with pytest.raises(AckRefusedError, match="evaluation key"):
+        trade.apply(acked.blob)
+    assert trade.site.ledger.acked() is None
 
 
 def test_missing_trust_root_is_named(trade: Trade) -> None:
