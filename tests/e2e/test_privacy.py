@@ -356,9 +356,7 @@ def day() -> Iterator[Day]:
         for path in ("/", "/ready", "/status", "/metrics", "/records/usage-logs/", "/swagger", "/ContainerLiveness"):
             kept.pages[path] = requests.get(site.url + path, timeout=10).content
         kept.results = set().union(*kept.search.found_below(site.folder / "share").values())
-        for words in (["sidecar", "status"], ["sidecar", "diagnose"]):
-            done = command(*words, *site.words)
-            kept.commands[" ".join(words)] = (done.stdout + done.stderr).encode()
+        run_commands(kept)
         assert site.stop() == 0
         kept.look()
         yield kept
@@ -507,6 +505,32 @@ def kill_the_core_in_the_middle(day: Day, client: requests.Session) -> None:
         site.wait_ready()
 
 
+def run_commands(day: Day) -> None:
+    """What operators, vendor and auditors run, and the files that it leaves."""
+    site, out = day.site, day.site.folder / "carried"
+    vendor, key = site.folder / "vendor", site.folder / "state" / "device.pub"
+    out.mkdir()
+
+    def run(*words: str | Path, code: int = 0) -> None:
+        done = command(*words)
+        assert done.returncode == code, done.stdout + done.stderr
+        day.commands[" ".join(map(str, words[:3]))] = (done.stdout + done.stderr).encode()
+
+    for name in ("status", "diagnose"):
+        run("sidecar", name, *site.words)
+    for name in ("status", "check"):
+        run("sidecar", "ledger", name, *site.words)
+    run("sidecar", "usage", "export", "--out", out, *site.words)
+    run("sidecar", "usage", "qr", "--out", out / "statement.svg", *site.words)
+    (bundle,) = out.glob("usage-*.tar.gz")
+    run("licenses", "acknowledge", bundle, "--keys", vendor, "--device-key", key, "--out", out)
+    (ack,) = out.glob("ack-*.dsse.json")
+    run("sidecar", "usage", "import-ack", ack, *site.words)
+    pages = ("--html", out / "report.html", "--csv", out / "totals.csv")
+    for where in (bundle, site.folder / "output"):
+        run("usage-verify", where, "--trust-root", vendor / "trust-root.json", "--device-key", key, *pages)
+
+
 # ---- what is promised -----------------------------------------------------------------------------------------------
 
 
@@ -536,7 +560,7 @@ def test_spool_holds_the_words_of_results_and_nothing_beside_them(day: Day) -> N
     assert left == {}
 
 
-@pytest.mark.parametrize("part", ["state", "output", "license", "tmp"])
+@pytest.mark.parametrize("part", ["state", "output", "license", "tmp", "carried"])
 def test_nothing_is_kept(day: Day, part: str) -> None:
     assert day.search.found_below(day.site.folder / part) == {}
 
@@ -545,10 +569,14 @@ def test_nothing_was_there_even_while_documents_were_read(day: Day) -> None:
     assert day.meanwhile == []
 
 
-def test_ledger_was_among_what_was_searched(day: Day) -> None:
-    assert any((day.site.folder / "state").glob("*.db"))
-    assert any((day.site.folder / "output").rglob("*.jsonl"))
-    assert any((day.site.folder / "output").rglob("checkpoint"))
+def test_ledger_records_and_bundle_were_among_what_was_searched(day: Day) -> None:
+    for name in ("state/ledger.db", "state/meter.json", "carried/statement.svg", "carried/report.html"):
+        assert (day.site.folder / name).stat().st_size, name
+    for pattern in ("output/**/*.jsonl", "output/**/checkpoint", "output/**/acks/*", "carried/usage-*.tar.gz"):
+        assert any(day.site.folder.glob(pattern)), pattern
+    (bundle,) = (day.site.folder / "carried").glob("usage-*.tar.gz")
+    entry = day.site.record_lines()[0]
+    assert Search({"an entry": json.dumps(entry, separators=(",", ":"))}).found_in(bundle.read_bytes()) == {"an entry"}
 
 
 def test_no_process_logs_it_at_the_most_talkative_level(day: Day) -> None:
