@@ -33,7 +33,7 @@ from sidecar.admission import attempts_allowed, license_facts, metering_facts
 from sidecar.clock import Clock, EffectiveTime, instant, month_of
 from sidecar.errors import LedgerUnavailableError, OutputUnwritableError
 from sidecar.gate import WARNING_DAYS, Facts, Verdict, decide
-from sidecar.ledger import Ledger, SealedWindow, damage_path, is_small, look_over
+from sidecar.ledger import Ledger, PendingRecord, SealedWindow, damage_path, is_small, look_over
 from sidecar.ledger_terms import LedgerTerms
 from sidecar.license_mount import LicenseMount, LicenseView
 from sidecar.meter_status import MeterStatus
@@ -148,6 +148,7 @@ class Meter:
         """Close the window and deliver all that is pending; count the failure if that cannot be done."""
         try:
             self._ledger.close_window(reason, self._context())
+            self._seal_pending()
             self._look_at_history()
             self._look_for_losses()
             files = self._deliver()
@@ -370,11 +371,7 @@ class Meter:
 
     def _deliver(self) -> list[Path]:
         """Seal and write every closed window that is not on the output mount yet, oldest first."""
-        pending = self._ledger.pending_records()
-        for record in pending:
-            if record.root is None:
-                self._ledger.seal_window(record, partial(self._sign, str(record.window["origin"])))
-                self._keep_seal()
+        pending = self._seal_pending()
         if not pending:
             return []
         sizes = {record.size for record in pending}
@@ -383,6 +380,15 @@ class Meter:
         files = [self._write(window, newest=last is not None and window.size == last[0]) for window in windows]
         self._keep_seal()
         return files
+
+    def _seal_pending(self) -> list[PendingRecord]:
+        """Seal every closed window, also those that cannot be written now: an export carries them all the same."""
+        pending = self._ledger.pending_records()
+        for record in pending:
+            if record.root is None:
+                self._ledger.seal_window(record, partial(self._sign, str(record.window["origin"])))
+                self._keep_seal()
+        return pending
 
     def _sign(self, origin: str, size: int, root: bytes) -> str:
         return sign_checkpoint(origin, size, root, self._device.signing_key)

@@ -26,7 +26,7 @@ from sqlite_utils.db import Database
 
 from licenses.durable import make_folders, sync_folder
 from licenses.usage_log.entry import leaf_hash
-from licenses.usage_log.merkle import Frontier
+from licenses.usage_log.merkle import HASH_BYTES, Frontier
 from sidecar.clock import month_of
 from sidecar.errors import LedgerUnavailableError
 from sidecar.ledger.database import connect, damage_path, recount_path
@@ -131,6 +131,7 @@ class _Built:
     boottime_ms: int = 0
     failed_cycles: int = 0
     first_seq: int = 0
+    acks: dict[int, tuple[bytes, str, int]] = field(default_factory=dict)
     forms: dict[str, int] = field(default_factory=dict)
     seen: set[tuple[bytes, int]] = field(default_factory=set)
     gap: tuple[int, int] | None = None
@@ -221,6 +222,10 @@ def _follow(built: _Built, entry: Mapping[str, Any]) -> None:
             if built.license_id:
                 sequence = int(entry.get("sequence", 0))
                 built.floors[built.license_id] = max(sequence, built.floors.get(built.license_id, 0))
+        case "ack":
+            root = bytes.fromhex(str(entry.get("root", "")))
+            if len(root) == HASH_BYTES:
+                built.acks[int(entry["size"])] = (root, "", entry["seq"])
         case "fault":
             built.failed_cycles = int(entry.get("failed_cycles", built.failed_cycles))
         case "clock":
@@ -315,7 +320,9 @@ def _write_state(db: sqlite3.Connection, built: _Built, old: Salvage) -> None:
         db.execute("INSERT INTO license_floor VALUES (?, ?)", [license_id, sequence])
     for source, event_id, sha256, seq in old.rows("SELECT source, event_id, body_sha256, seq FROM idem"):
         db.execute("INSERT INTO idem VALUES (?, ?, ?, ?)", [source, event_id, sha256, seq])
-    for size, root, cosigned, seq in old.rows("SELECT size, root, cosigned, seq FROM ack"):
+    # The log tells what was acknowledged; the rows also have the vendor's cosignature.
+    acks = {**built.acks, **{row[0]: row[1:] for row in old.rows("SELECT size, root, cosigned, seq FROM ack")}}
+    for size, (root, cosigned, seq) in acks.items():
         db.execute("INSERT INTO ack VALUES (?, ?, ?, ?)", [size, root, cosigned, seq])
     mark = next(iter(old.rows("SELECT effective_ns, boot_id, boottime_ns, failed_cycles, failure FROM hwm")), None)
     effective_ns = built.effective_ms * 1_000_000

@@ -258,3 +258,30 @@ def test_records_of_another_history_of_this_device_are_never_moved(site: Site, t
     site.meter.watch_output()
     assert "older copy" in MeterStatus.read(site.settings.state_directory).output_problem
     assert {path: path.read_bytes() for path in theirs} == theirs
+
+
+def test_acknowledgements_survive_the_loss_of_their_table(site: Site) -> None:
+    """The log itself tells what was acknowledged, so that no older acknowledgement is believed after a repair."""
+    size, root = site.ledger.last_seal() or (0, b"")
+    assert site.ledger.note_ack(size, "note", {"size": size, "root": root.hex()}, root=root)
+    assert not site.ledger.note_ack(size, "note", {"size": size, "root": root.hex()}, root=root)
+    site.clock.pass_seconds(700)
+    site.meter.cycle()
+    stop(site)
+    for path in site.settings.state_directory.glob("ledger.db*"):
+        path.unlink()
+    site.start()
+    acked = site.ledger.acked()
+    assert acked is not None
+    assert (acked.size, acked.root) == (size, root)
+    require_whole(site, 16)
+
+
+def test_a_window_is_sealed_though_it_cannot_be_written(site: Site) -> None:
+    """An export carries what the mount does not take."""
+    site.settings.output_directory.rename(site.settings.output_directory.with_name("elsewhere"))
+    site.clock.pass_seconds(700)
+    assert site.meter.cycle().failed_cycles == 1
+    snapshot = site.ledger.snapshot(READ_PAGES_METER)
+    assert snapshot.pending_files == 1
+    assert snapshot.sealed_size == snapshot.size - 1  # all but the fault entry
