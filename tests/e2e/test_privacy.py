@@ -599,6 +599,13 @@ def test_commands_do_not_tell_it(day: Day) -> None:
         assert day.search.found_in(printed) == set(), name
 
 
+def test_other_users_of_the_host_can_read_nothing_but_the_public_key(day: Day) -> None:
+    for part in ("state", "output", "share"):
+        for path in (day.site.folder / part).rglob("*"):
+            bits = path.stat().st_mode & 0o007
+            assert bits == (0o004 if path.name == "device.pub" else 0), path
+
+
 def test_every_record_line_has_the_members_that_it_must_and_no_others(day: Day) -> None:
     uses = [line for line in day.site.record_lines() if line["kind"] == "use"]
     assert uses
