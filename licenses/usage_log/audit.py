@@ -95,6 +95,8 @@ class InstanceAudit:
         self._day_ms = range(0)
         self._sums: defaultdict[bytes, int] = defaultdict(int)
         self._sums_at: dict[int, dict[str, int]] = {}
+        self._stops: list[int] = []
+        self._stop_at = -1
         self._periods = Periods(self._sums)
         self._others: Counter[str] = Counter()
         self._incidents = Incidents()
@@ -113,6 +115,8 @@ class InstanceAudit:
         self._collect_claims(key)
         for first, following, path in files:
             self._audit_file(path, first, following)
+        if self._next_seq == self._stop_at:
+            self._stop()
         outcomes = self._proof.close(self._end, self._given.proofs)
         self._audit_acks(outcomes)
         self._note_not_compared(outcomes)
@@ -179,6 +183,8 @@ class InstanceAudit:
             self._claims.append(Claim(ack.size, ack.root, where, Source.ACK))
             self._report.evaluation |= ack.evaluation
         self._proof.claim(self._claims)
+        self._stops = sorted(ack.size for _, ack in self._acks)
+        self._stop_at = self._stops[0] if self._stops else -1
 
     # ---- 2. file by file --------------------------------------------------------------------------------------------
 
@@ -325,6 +331,8 @@ class InstanceAudit:
     def _audit_lines(self, lines: Iterable[bytes], where: str, totals: "_FileTotals") -> None:
         sums, remember, report = self._sums, self._remember, self._report
         for line in lines:
+            if self._next_seq == self._stop_at:
+                self._stop()
             use = read_use(line)
             entry: Mapping[str, JsonValue] = {}
             if use is None:
@@ -357,6 +365,11 @@ class InstanceAudit:
                 self._follow_reset(entry, where)
             if report.entries & _TICK == 0:
                 self._progress(report.entries)
+
+    def _stop(self) -> None:
+        """All entries before an acknowledged size are read: keep their sums."""
+        self._sums_at[self._next_seq] = self._named_sums()
+        self._stop_at = next((size for size in self._stops if size > self._next_seq), -1)
 
     def _audit_other(self, entry: Mapping[str, JsonValue], where: str, totals: "_FileTotals") -> None:
         before_ms = None if self._report.first_ms is None else self._effective_ms

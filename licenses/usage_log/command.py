@@ -64,16 +64,22 @@ class _Parser(argparse.ArgumentParser):
         self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
 
 
-class _Progress:
-    """One line on a terminal that says how far it got, once it takes a while."""
+class ProgressLine:
+    """One line on a terminal that says how far it got, once it takes a while.
 
-    def __init__(self, stream: TextIO) -> None:
+    Args:
+        stream: Where to; nothing is written if that is no terminal.
+        after_seconds: What counts as a while.
+    """
+
+    def __init__(self, stream: TextIO, *, after_seconds: float = _PROGRESS_AFTER_SECONDS) -> None:
         self._stream = stream
         self._is_shown = stream.isatty()
-        self._next = time.monotonic() + _PROGRESS_AFTER_SECONDS
+        self._next = time.monotonic() + after_seconds
         self._length = 0
 
     def __call__(self, entries: int) -> None:
+        """So many entries of the instance at hand are read."""
         if self._is_shown and time.monotonic() >= self._next:
             self._next = time.monotonic() + 0.25
             line = f"{entries:,} entries read"
@@ -105,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    progress = _Progress(sys.stderr)
+    progress = ProgressLine(sys.stderr)
     try:
         trust_root = load_trust_root(arguments.trust_root)
         report = _verify(arguments, trust_root, progress)

@@ -9,24 +9,28 @@ Invariants:
 
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from licenses.ack import Ack, open_ack
 from licenses.device_key import device_id_of
-from licenses.errors import FileAccessError, LicensesError, RecordError
+from licenses.errors import FileAccessError, FormatError, KeyFileError, LicensesError, RecordError
 from licenses.keyring import TrustRoot
-from licenses.keys import VerifyingKey
+from licenses.keys import VerifyingKey, read_small_file
 from licenses.model import License
+from licenses.strict_json import parse_object
 from licenses.usage_log.audit import InstanceAudit, Progress, unreadable
-from licenses.usage_log.bundle import is_bundle, unpack_bundle
+from licenses.usage_log.bundle import TOTALS_NAME, is_bundle, unpack_bundle
 from licenses.usage_log.claims import Given, key_of
-from licenses.usage_log.files import FOLDER
+from licenses.usage_log.files import FOLDER, meters_from
 from licenses.usage_log.note import Checkpoint, open_checkpoint, unverified_checkpoint
 from licenses.usage_log.proof import Consistency
 from licenses.usage_log.report import Finding, InstanceReport, Report, Severity
 from licenses.verify import open_license
+
+_MAX_TOTALS_BYTES = 1024 * 1024
 
 
 def verify_records(
@@ -86,14 +90,33 @@ def _audit_bundle(bundle: Path, folder: Path, given: Given, progress: Progress |
         return _refused(
             bundle, Severity.TAMPERED, "bundle", f"It is no good bundle, and nothing in it was read: {exc}."
         )
-    span = manifest.span
+    span, findings = manifest.span, []
     told = Checkpoint(span.origin, span.size, span.root)
     report = _audit(folder, replace(given, manifest=told, proofs=proofs), progress, called=bundle)
     if any(one.origin != span.origin for one in report.instances):
         message = f"The manifest tells of the log {span.origin}, the records of another."
-        finding = Finding(Severity.TAMPERED, "bundle", str(bundle), message)
-        return replace(report, findings=(*report.findings, finding))
-    return report
+        findings.append(Finding(Severity.TAMPERED, "bundle", str(bundle), message))
+    findings.extend(_compare_totals(folder / TOTALS_NAME, report))
+    return replace(report, findings=(*report.findings, *findings))
+
+
+def _compare_totals(path: Path, report: Report) -> Iterator[Finding]:
+    """What the bundle says that its records sum up to; the site may have read that and nothing else."""
+    try:
+        blob = read_small_file(path, doing="read the totals", mode="0444", max_bytes=_MAX_TOTALS_BYTES)
+        fields = parse_object(blob, what="totals", max_bytes=_MAX_TOTALS_BYTES)
+        told = meters_from(fields.nested_list("meters")) if fields.has("meters") else None
+    except KeyFileError:
+        return
+    except FormatError as exc:
+        yield Finding(Severity.TAMPERED, "bundle_totals", path.name, f"The bundle's totals are malformed: {exc}.")
+        return
+    sums: Counter[str] = Counter()
+    for one in report.instances:
+        sums.update(one.meters)
+    if told is not None and told != dict(sums):
+        message = "The bundle's totals are not what its records sum up to."
+        yield Finding(Severity.TAMPERED, "bundle_totals", path.name, message)
 
 
 def _refused(source: Path, severity: Severity, code: str, message: str) -> Report:

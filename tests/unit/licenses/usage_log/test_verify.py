@@ -1,6 +1,7 @@
 """The auditor's check: what must be caught is done to good records, and caught."""
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -471,6 +472,44 @@ def test_effective_time_that_runs_backwards_is_caught(meter):
     assert _codes(_verify(meter)) == {"time"}
 
 
+# ---- the four holes that home-made chains share ---------------------------------------------------------------------
+
+
+def test_hole_one_a_tail_cut_off_does_not_verify(meter):
+    meter.files[2].unlink()
+    report = _verify(meter)
+    assert _codes(report) == {"cut_tail"}
+    assert report.instances[0].ranges[-1] == EntryRange(11, 17, Coverage.MISSING)
+
+
+def test_hole_two_a_key_that_lies_beside_the_records_is_believed_by_nobody(meter, tmp_path):
+    forger = FakeMeter(tmp_path / "forged")
+    forger.window(uses=1)
+    forger.save_device_key(forger.folder / "device.pub")
+    assert _verify(forger, pinned=False).verdict is Verdict.UNPINNED
+    pinned = verify_records(forger.folder, VENDOR.trust_root, device_keys=[meter.device.verifying])
+    assert pinned.verdict is Verdict.TAMPERED
+
+
+def test_hole_three_a_chain_that_begins_anew_at_a_torn_file_is_caught(meter):
+    _begin_the_chain_anew(meter)
+    assert {"numbering"} <= _codes(_verify(meter))
+
+
+def test_hole_four_what_was_not_covered_stands_in_the_verdict_and_in_the_ranges(meter):
+    meter.prune(1)
+    meter.window(uses=1, seal=False)
+    report = _verify(meter)
+    assert report.verdict is Verdict.UNANCHORED
+    assert report.exit_code(strict=True) == ExitCode.UNANCHORED
+    assert [one.coverage for one in report.instances[0].ranges] == [
+        Coverage.PRUNED, Coverage.SEALED, Coverage.UNSEALED,
+    ]  # fmt: skip
+    text = "\n".join(report.to_lines())
+    assert "[0, 6)  PRUNED" in text
+    assert "[17, 19)  UNSEALED" in text
+
+
 # ---- what an earlier checkpoint proves ------------------------------------------------------------------------------
 
 
@@ -672,6 +711,18 @@ def test_totals_that_the_vendor_accepted_are_compared(meter):
     assert _codes(report) == {"ack_totals"}
     assert f"accepted 6 of {READ_PAGES}" in "\n".join(report.to_lines())
     assert f"sum up to 7 of {READ_PAGES}" in "\n".join(report.to_lines())
+
+
+def test_totals_are_compared_where_no_window_ends_too(meter):
+    root = Frontier()
+    root.extend(map(leaf_hash, meter.lines[:4]))
+    meter.seal(4, root.root())
+    note = meter.checkpoint(4)
+    meter.seal(17, meter.frontier.root())
+    meter.file_ack(VENDOR, meter.ack(VENDOR, note, totals={READ_PAGES: 2}))
+    assert _verify(meter).verdict is Verdict.GOOD
+    meter.file_ack(VENDOR, meter.ack(VENDOR, note, totals={READ_PAGES: 3}))
+    assert _codes(_verify(meter)) == {"ack_totals"}
 
 
 def test_totals_are_not_compared_where_not_all_entries_are_here(meter):
@@ -924,6 +975,39 @@ def test_help_and_version(capsys):
             main([option])
         assert caught.value.code == 0
     assert "exit codes: 0 good, 1 tampered" in " ".join(capsys.readouterr().out.split())
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_one_line_on_a_terminal_and_is_taken_away():
+    terminal, pipe = _Terminal(), io.StringIO()
+    for stream in (terminal, pipe):
+        progress = command.ProgressLine(stream, after_seconds=0)
+        progress(1234567)
+        progress.end()
+    assert terminal.getvalue() == "\r1,234,567 entries read\r" + " " * 22 + "\r"
+    assert pipe.getvalue() == ""
+
+
+def test_nothing_is_said_of_the_progress_of_short_work(meter):
+    terminal = _Terminal()
+    progress = command.ProgressLine(terminal)
+    progress(10)
+    progress.end()
+    assert terminal.getvalue() == ""
+
+
+def test_terminal_shows_what_records_hold_as_text(tmp_path):
+    meter = FakeMeter(tmp_path)
+    meter.entry("license", in_force=True, license_id="\x1b[2J\u202e", sequence=1, evaluation=False)
+    meter.license_id = "x"
+    meter.window()
+    text = "\n".join(_verify(meter).to_lines())
+    assert "\\u{1b}[2J\\u{202e}" in text
+    assert all(line.isprintable() for line in text.split("\n"))
 
 
 def test_fault_of_the_program_does_not_accuse_the_records(meter, files, monkeypatch, capsys):

@@ -6,9 +6,12 @@ import pytest
 
 from licenses import envelope
 from licenses.keyring import SigningKey
+from licenses.model import READ_PAGES_METER
+from licenses.strict_json import canonical
+from licenses.usage_log.bundle import plain_file, write_bundle
 from licenses.usage_log.report import Coverage, EntryRange, ExitCode, Severity, Verdict
 from licenses.usage_log.verify import main, verify_records
-from tests.fakes.bundles import a_bundle, archive_of, members_of, packed
+from tests.fakes.bundles import a_bundle, archive_of, bundle_files, members_of, packed, span_of
 from tests.fakes.licences import a_vendor
 from tests.fakes.records import FakeMeter
 
@@ -100,6 +103,16 @@ def test_file_that_is_not_what_the_manifest_tells_is_caught(meter, tmp_path):
     report = _verify(path, meter)
     assert _codes(report) == {"bundle"}
     assert report.instances == ()
+
+
+@pytest.mark.parametrize(("quantity", "codes"), [(12, set()), (11, {"bundle_totals"})])
+def test_totals_in_the_bundle_are_compared(meter, tmp_path, quantity, codes):
+    totals = canonical({"meters": [{"name": READ_PAGES_METER, "quantity": quantity}]})
+    files = [one for one in bundle_files(meter) if one.name != "totals.json"]
+    span = span_of(meter)
+    with (tmp_path / span.file_name).open("wb") as stream:
+        write_bundle(stream, [*files, plain_file("totals.json", totals)], span, meter.device)
+    assert _codes(_verify(tmp_path / span.file_name, meter)) == codes
 
 
 def test_truncated_bundle_is_caught(meter, tmp_path):
