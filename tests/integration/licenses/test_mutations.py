@@ -5,6 +5,7 @@ caught, is printed per class (`pytest -s`).
 """
 
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -226,6 +227,30 @@ def test_signature_of_a_key_that_nobody_knows_is_passed_over(specimen):
     foreign = sign_checkpoint("other.example/log", 1, bytes(32), specimen.attacker).encode().rpartition(b"\n\n")[2]
     with specimen.mutated(specimen.mutation({name: specimen.pristine[name] + foreign}, "another signature")):
         assert specimen.verify(Defence.KEY).verdict is Verdict.GOOD
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+@pytest.mark.parametrize("which", ["record file", "newest checkpoint", "checkpoint", "acknowledgement"])
+def test_special_file_in_the_place_of_another_is_told_and_blocks_nothing(specimen, make, which):
+    names = {
+        "record file": specimen.records[1],
+        "newest checkpoint": f"{specimen.prefix}checkpoint",
+        "checkpoint": specimen.checkpoint(specimen.sizes[0]),
+        "acknowledgement": f"{specimen.prefix}acks/1.dsse.json",
+    }
+    path = specimen.output / names[which]
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    make(path)
+    assert specimen.verify(Defence.KEY).exit_code() in CAUGHT
+
+
+@pytest.mark.parametrize("folder", ["checkpoints", "acks"])
+def test_pipe_in_the_place_of_a_folder_is_told_and_blocks_nothing(specimen, folder):
+    path = specimen.folder / folder
+    shutil.rmtree(path, ignore_errors=True)
+    os.mkfifo(path)
+    assert specimen.verify(Defence.KEY).exit_code() in CAUGHT
 
 
 # ---- acknowledgements that the vendor never made --------------------------------------------------------------------
