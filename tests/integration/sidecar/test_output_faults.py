@@ -224,11 +224,19 @@ def rehearse() -> None:
         one.drop()
 
 
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that others may enter; pytest's own are closed to them."""
+    with TemporaryDirectory(prefix="site-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @needs_root
 @pytest.mark.parametrize("how", ["root's", "nobody may write", "later"])
-def test_wrong_owner_as_nonroot(tmp_path: Path, vendor: FakeVendor, how: str) -> None:
+def test_wrong_owner_as_nonroot(public_folder: Path, vendor: FakeVendor, how: str) -> None:
     """As in the image: uid 65532. The message names the command, and the command is the repair."""
-    folder = tmp_path / "site"
+    folder = public_folder / "site"
     meter_life.lay_out(folder, vendor)
     (folder / "state").mkdir()
     os.chown(folder / "state", NONROOT, NONROOT)
@@ -236,12 +244,10 @@ def test_wrong_owner_as_nonroot(tmp_path: Path, vendor: FakeVendor, how: str) ->
         (folder / "output").chmod(0o555)
     if how == "later":
         os.chown(folder / "output", NONROOT, NONROOT)
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(0o755)
     with Stage(None, rehearsal=rehearse) as stage:
         played = stage.play(as_nonroot, folder=folder, how=how)
     told = {name: rest for name, *rest in played.told}
-    assert not played.died, "\n".join(map(str, played.all("unnamed")))
+    assert not played.died, "\n".join(map(str, played.told))
     (failure,) = told["failure"]
     for part in (f"chown -R {NONROOT}:{NONROOT} {folder / 'output'}", "EACCES", str(folder / "output")):
         assert part in failure
