@@ -315,7 +315,9 @@ class InstanceAudit:
             return
         bounds = (header.opened, header.closed, header.reason, header.first_seq)
         context_differs = any(window.get(name, one) != one for name, one in _context_of(header).items())
-        if bounds != (opened, closed, reason, first_seq) or context_differs:
+        # A version whose window entries tell the context writes the frontier into every header.
+        lacks_frontier = header.frontier is None and "product_version" in window
+        if bounds != (opened, closed, reason, first_seq) or context_differs or lacks_frontier:
             message = "The header does not tell the window that the sealed entries tell."
             self._find(Severity.TAMPERED, "header", where, message)
         if told != meters:

@@ -596,7 +596,7 @@ def test_pruned_beginning_that_somebody_vouches_for_is_anchored(meter, size, vou
 
 
 def test_pruned_beginning_without_a_frontier_is_a_gap(tmp_path):
-    meter = FakeMeter(tmp_path, with_frontier=False)
+    meter = FakeMeter(tmp_path, with_frontier=False, with_context=False)
     for uses in (3, 4, 5):
         meter.window(uses=uses)
     meter.prune(1)
