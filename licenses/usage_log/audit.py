@@ -231,12 +231,12 @@ class InstanceAudit:
                 message = f"The entries [{first}, {self._next_seq}) are there twice, or the chain begins anew."
             self._find(Severity.TAMPERED, "numbering", where, message)
             self._proof.leave_out()
-            self._terms.leave_out()
+            self._terms.leave_out(self._named_sums(), self._effective_ms, self._last_use_ms)
             self._next_seq = first
 
     def _lose(self, first: int, following: int) -> None:
         self._proof.lose(first, following)
-        self._terms.leave_out()
+        self._terms.leave_out(self._named_sums(), self._effective_ms, self._last_use_ms)
         self._previous_sha256 = None
 
     def _audit_header(self, header: RecordHeader, where: str, first: int) -> None:

@@ -3,7 +3,8 @@
 Invariants:
 
 * Nothing is refused here that the meter may do: a use that was admitted in time may be written down a moment later,
-  and the last document of a quota may have more pages than were left.
+  and the last document of a quota may have more pages than were left. Where only a header tells of a licence, it may
+  have come into force within that window.
 * What is not covered by a licence is a gap, as time without a window is; how much was used beyond a quota is told in
   numbers, for it is the contract that says what follows.
 """
@@ -40,8 +41,8 @@ class Terms:
         return self._told
 
     def begin_file(self, header: RecordHeader, at_ms: int) -> None:
-        """A file begins; where no entry has told of a licence, its header does."""
-        if self._told is None and self._now is None and header.license_id:
+        """A file begins; where entries before it are not here, its header tells of the licence."""
+        if header.first_seq > 0 and self._told is None and self._now is None and header.license_id:
             self._now = LicenseTerm(
                 license_id=header.license_id,
                 sequence=header.license_sequence,
@@ -53,8 +54,9 @@ class Terms:
                 meters={},
             )
 
-    def leave_out(self) -> None:
-        """Entries are missing: which licence is in force is not known until the next one tells."""
+    def leave_out(self, sums: Mapping[str, int], last_ms: int, last_use_ms: int) -> None:
+        """Entries are missing: which licence is in force is not known until a header or an entry tells."""
+        self.close(sums, last_ms, last_use_ms)
         self._told = None
 
     def entry(self, entry: Mapping[str, JsonValue], sums: Mapping[str, int], last_ms: int, last_use_ms: int) -> None:
@@ -138,7 +140,7 @@ def _compare_one(term: LicenseTerm, lic: License, find: Find) -> None:
     if term.evaluation != lic.evaluation or not told_expiry:
         message = f"The records do not tell the licence {_name(term)} as the vendor issued it."
         find(Severity.TAMPERED, "license_differs", "", message)
-    if term.from_ms < not_before:
+    if term.from_ms < not_before - SLACK_MS:
         message = (
             f"The licence {_name(term)} was in force from {moment_text(term.from_ms)}, but is valid from "
             f"{day_text(lic.not_before)} on."

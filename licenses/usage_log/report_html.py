@@ -3,7 +3,8 @@
 Invariants:
 
 * One file, complete in itself: no script, no font, no picture and no address that a browser would fetch.
-* The verdict stands first, in words and by shape; whatever is not covered stands beside what is.
+* The verdict stands on top, in words and by shape, under nothing but the word that it was an evaluation; whatever is
+  not covered stands beside what is.
 * All text is escaped, whatever the records hold, and every list is bounded, with a word on what was left out.
 """
 
@@ -374,6 +375,8 @@ def _gap_table(one: InstanceReport, gaps: Sequence[Stretch]) -> str:
 
 def _stop_table(one: InstanceReport) -> str:
     stops = sorted((start for start in one.starts if start.stopped_ms), key=lambda start: -start.stopped_ms)
+    if not one.starts_in_all:
+        return "<p>No start of the meter is told here.</p>"
     words = f"<p>The meter started {counted(one.starts_in_all, 'time', 'times')}"
     if not stops:
         return f"{words}.</p>"

@@ -97,6 +97,22 @@ def test_licence_in_force_before_it_began_is_a_gap(meter):
     assert _found(_audit(meter, early)) == [("gap", "license_not_in_force")]
 
 
+def test_licence_renewed_within_the_first_window_that_is_here_is_no_gap(meter):
+    meter.wait(5 * 60 * 1000)
+    renewed = datetime.fromtimestamp(meter.now_ms // 1000, UTC)
+    _enter(meter, OTHER_ID)
+    meter.window(uses=1)
+    meter.prune(1)
+    assert _found(_audit(meter, a_license(license_id=OTHER_ID, not_before=renewed))) == [("note", "pruned")]
+
+
+def test_only_entries_tell_of_the_licence_where_all_of_them_are_here(tmp_path):
+    meter = FakeMeter(tmp_path)
+    _enter(meter, OTHER_ID)
+    meter.window(uses=1)
+    assert [term.license_id for term in _audit(meter).terms] == [a_license().license_id, OTHER_ID]
+
+
 @pytest.mark.parametrize(("late_ms", "is_gap"), [(SLACK_MS - 60_000, False), (SLACK_MS + 60_000, True)])
 def test_use_after_the_licence_ended_for_good_is_a_gap(meter, late_ms, is_gap):
     ended = datetime.fromtimestamp((meter.now_ms - late_ms) / 1000, UTC).replace(microsecond=0)
