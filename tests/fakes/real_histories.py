@@ -338,7 +338,7 @@ class RealHistory:
         if self._broken:
             return
         found = sorted(self.output.folder.glob("usage/*/*/*.jsonl"), key=lambda path: int(path.stem.partition("-")[0]))
-        if found:
+        if found and found[-1].stem.endswith(f"-{self.ledger.sealed_windows()[-1].size}"):
             blob = found[-1].read_bytes()
             found[-1].chmod(0o640)
             found[-1].write_bytes(blob[: self.rng.randrange(len(blob))])
