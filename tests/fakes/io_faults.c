@@ -170,8 +170,13 @@ void io_faults_lift(void) {
     pthread_mutex_unlock(&lock);
 }
 
-/* While paused, calls pass through as if nothing were watched: for what others than the process under test do. */
-void io_faults_pause(int whether) { root_length = whether ? 0 : strlen(root); }
+/* While paused, calls pass through as if nothing were watched: for what others than the process under test do.
+   Pauses may lie within one another. */
+void io_faults_pause(int whether) {
+    static int depth;
+    depth += whether ? 1 : -1;
+    root_length = depth ? 0 : strlen(root);
+}
 
 long io_faults_count(void) { return count; }
 long io_faults_hits(void) { return hits; }
