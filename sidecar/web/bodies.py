@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from flask import Request
@@ -26,6 +27,7 @@ _MAX_JSON_BYTES = 64 * 1024
 _DRAIN_SECONDS = 20.0
 _SILENCE_SECONDS = 20.0
 _UPLOAD_SECONDS = 300.0
+_served = threading.local()
 _RAW_TYPES = {"", "application/octet-stream", "application/pdf"}
 
 
@@ -66,9 +68,10 @@ def drain(request: Request, *, max_bytes: int) -> None:
     _bound_silence(request)
     until = time.monotonic() + _DRAIN_SECONDS
     left = max_bytes
+    body = request.environ["wsgi.input"]  # not Werkzeug's, which raises as soon as its own limit is passed
     with contextlib.suppress(Exception):
         while left > 0 and time.monotonic() < until:
-            chunk = request.stream.read(min(_CHUNK_BYTES, left))
+            chunk = body.read(min(_CHUNK_BYTES, left))
             if not chunk:
                 return
             left -= len(chunk)
@@ -76,11 +79,19 @@ def drain(request: Request, *, max_bytes: int) -> None:
 
 
 def stop_listening(request: Request) -> None:
-    """Answer, but read no more: else the server would wait for the rest of the body before the next request."""
+    """Answer, then close the connection: what is left of this body must never be taken for the next request."""
+    message = getattr(_served, "message", None)
+    if message is not None:
+        message.force_close()
     connection = request.environ.get("gunicorn.socket")
     if connection is not None:
         with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_RD)
+            connection.shutdown(socket.SHUT_RD)  # else the close would wait for a client that is slow on purpose
+
+
+def note_message(_worker: object, message: Any) -> None:
+    """Gunicorn's `pre_request`: the message that this thread is about to serve."""
+    _served.message = message
 
 
 def _chunks(stream: IO[bytes], length: int | None = None) -> Iterator[bytes]:

@@ -48,6 +48,7 @@ class WebServer(BaseApplication):  # type: ignore[misc]
             "secure_scheme_headers": {},
             "control_socket_disable": True,
             "proc_name": "sidecar-web",
+            "pre_request": _serving,
             "post_worker_init": _started,
             "worker_exit": _stopped,
         }.items():
@@ -65,6 +66,12 @@ def _services(worker: Any) -> Any:
     """The services behind a worker's application; None when it could not be built."""
     app = worker.app.callable
     return None if app is None else app.extensions["sidecar"]
+
+
+def _serving(worker: Any, message: Any) -> None:
+    from sidecar.web.bodies import note_message
+
+    note_message(worker, message)
 
 
 def _started(worker: Any) -> None:

@@ -223,3 +223,41 @@ def test_synchronous_callers_at_a_full_ledger_get_an_answer() -> None:
         site.crash()
         subprocess.run(["umount", "-l", state], check=False)
         site.remove()
+
+
+@pytest.mark.parametrize("kind", ["multipart", "raw", "chunked"])
+def test_rest_of_a_refused_body_is_never_taken_for_a_request(kind: str) -> None:
+    """What follows the limit in a refused body looks like requests: none of them is served, whatever it says."""
+    with a_site("Sidecar:MaxDocumentBytes=1000000") as site:
+        hidden = (
+            b"POST /vision/v3.2/read/analyze HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(SMALL), SMALL)
+        )
+        for length in (1_100_000, 2_500_000, 5_000_000):
+            body = bytes(length) + hidden * 20
+            head = b"POST /vision/v3.2/read/analyze HTTP/1.1\r\nHost: x\r\n"
+            if kind == "multipart":
+                part = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
+                body = part + body + b"\r\n--b--\r\n"
+                head += b"Content-Type: multipart/form-data; boundary=b\r\n"
+            else:
+                head += b"Content-Type: application/octet-stream\r\n"
+            if kind == "chunked":
+                body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+                head += b"Transfer-Encoding: chunked\r\n\r\n"
+            else:
+                head += b"Content-Length: %d\r\n\r\n" % len(body)
+            answers = b""
+            with socket.create_connection(("127.0.0.1", site.port), timeout=10) as connection:
+                try:
+                    connection.sendall(head + body)
+                    connection.sendall(b"GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    while piece := connection.recv(65536):
+                        answers += piece
+                except OSError:
+                    pass  # refused without a word once the bound is passed
+            statuses = [line.split()[1] for line in answers.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+            assert statuses in ([], [b"400"], [b"400", b"200"]), statuses
+        time.sleep(0.5)
+        assert site.pages() == 0
+        assert site.sync(SMALL).status_code == 200
