@@ -5,6 +5,7 @@ Invariant: nothing is built twice in one process, and nothing is opened before i
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import random
@@ -16,6 +17,7 @@ from pathlib import Path
 import structlog
 
 from licenses.device_key import DeviceKey, instance_id_of, load_device_public
+from licenses.durable import make_folders
 from licenses.errors import LicensesError
 from licenses.keys import VerifyingKey
 from sidecar import __version__
@@ -92,15 +94,7 @@ def migrate(settings: Settings, clock: Clock | None = None) -> None:
     Raises:
         LedgerUnavailableError: The state directory or the ledger cannot be used.
     """
-    try:
-        settings.state_directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        handle = os.open(settings.state_directory / "migrate.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as exc:
-        uid, gid = os.geteuid(), os.getegid()
-        raise LedgerUnavailableError(
-            f"{settings.state_directory}: {exc.strerror or exc}",
-            next_step=f"make that folder (Sidecar:StateDirectory) and run 'chown {uid}:{gid}' on it",
-        ) from exc
+    handle = _open_lock(settings, "migrate.lock")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         key = _device_public(settings)
@@ -227,12 +221,11 @@ class MeterLock:
 
     Raises:
         MeterAlreadyRunningError: Somebody else holds it; the text says who.
+        LedgerUnavailableError: The state directory cannot be used.
     """
 
     def __init__(self, settings: Settings) -> None:
-        settings.state_directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        path = settings.state_directory / LOCK_NAME
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._handle = _open_lock(settings, LOCK_NAME)
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
@@ -242,12 +235,26 @@ class MeterLock:
                 f"another meter works on {settings.state_directory}: {holder}",
                 next_step="stop that one, or give this instance a Sidecar:StateDirectory of its own",
             ) from exc
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # on a full disk the lock still holds, it only does not tell whose it is
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
 
     def release(self) -> None:
         """Let go of it; the kernel does so too when the process ends."""
         os.close(self._handle)
+
+
+def _open_lock(settings: Settings, name: str) -> int:
+    """A lock file in the state directory, which is made durably when it is not there: the ledger will lie in it."""
+    try:
+        make_folders(settings.state_directory, mode=0o750)
+        return os.open(settings.state_directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as exc:
+        uid, gid = os.geteuid(), os.getegid()
+        raise LedgerUnavailableError(
+            f"{settings.state_directory}: {exc.strerror or exc}",
+            next_step=f"make that folder (Sidecar:StateDirectory) and run 'chown {uid}:{gid}' on it",
+        ) from exc
 
 
 def _device_public(settings: Settings) -> VerifyingKey | None:

@@ -124,7 +124,7 @@ class Meter:
         crashed = self._ledger.has_open_window()
         self._license = self._serving_license()
         if crashed:
-            self._ledger.close_window("recovery", self._context())
+            self._ledger.close_window("recovery", self._context_before())
         reading = self._clock.read()
         self._ledger.append("boot", {"boot_id": reading.boot_id, "product_version": __version__})
         self._note_license()
@@ -479,6 +479,15 @@ class Meter:
             "origin": f"{self._licenses.vendor}/{self._device.device_id}",
         }
 
+    def _context_before(self) -> dict[str, Any]:
+        """Of a window that a crash left open: it was worked in under the licence that the log names last."""
+        noted = self._ledger.noted_license()
+        return self._context() | {
+            "license_id": noted.get("license_id", ""),
+            "license_sequence": noted.get("sequence", 0),
+            "evaluation": noted.get("evaluation", False),
+        }
+
     def _failed(self, exc: OutputUnwritableError | LedgerUnavailableError) -> CycleOutcome:
         cause = f"{exc}. {exc.next_step}"
         try:
@@ -534,8 +543,12 @@ class Meter:
             ) from exc
 
     def _revoke(self) -> None:
-        self._licenses.lease_path.unlink(missing_ok=True)
         self._minted = None
+        try:
+            self._licenses.lease_path.unlink(missing_ok=True)
+        except OSError as exc:
+            # It ends by itself with its window, and every look tries again; nothing else may stop for it.
+            _log.error("the lease cannot be taken back", cause=f"{self._licenses.lease_path}: {exc.strerror or exc}")
 
 
 def _identity(lic: License | None) -> tuple[str, int] | None:

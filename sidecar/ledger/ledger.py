@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from sqlite_utils.db import Database
 
+from licenses.durable import make_folders
 from licenses.usage_log.entry import encode_entry, leaf_hash, parse_entry, read_use
 from sidecar.clock import Clock, EffectiveTime, effective_time, month_of
 from sidecar.errors import LedgerConflictError, LedgerUnavailableError
@@ -54,7 +55,7 @@ def prepare(path: Path) -> None:
         LedgerUnavailableError: The file cannot be created, opened or migrated.
     """
     try:
-        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        make_folders(path.parent, mode=0o750)
         connection = connect(path)
         try:
             connection.execute("PRAGMA journal_mode=WAL")

@@ -108,6 +108,12 @@ class LedgerReader:
         with self._reading() as db:
             return _license_floors(db)
 
+    def noted_license(self) -> Mapping[str, Any]:
+        """What the newest `license` entry says; empty when there is none."""
+        with self._reading() as db:
+            row = db.execute("SELECT body FROM line_entry WHERE kind = 'license' ORDER BY seq DESC LIMIT 1").fetchone()
+        return {} if row is None else dict(json.loads(row[0]))
+
     # ---- sums -------------------------------------------------------------------------------------------------------
 
     def totals(self, month: str | None = None) -> list[tuple[str, int]]:
