@@ -25,7 +25,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from licenses.device_key import load_device_public
@@ -143,6 +143,10 @@ class Tally:
         self.kills += other.kills
         self.facts += other.facts
         self.wrong += other.wrong
+
+    def to_json(self) -> dict[str, object]:
+        """For another process."""
+        return {"kills": dict(self.kills), "facts": dict(self.facts), "wrong": self.wrong}
 
 
 def _drawn(rng: random.Random, weighted: Iterable[tuple[str, int]]) -> str:
@@ -519,7 +523,7 @@ def run_lanes(kills: int, seed: str, lanes: int = 2) -> Tally:
             lane.wait()
             if book.exists():
                 found = json.loads(book.read_text())
-                total.add(Tally(Counter(found["kills"]), Counter(found["facts"]), found["wrong"]))
+                total.add(Tally(Counter(found["kills"]), Counter(found["facts"]), list(found["wrong"])))
             else:
                 total.wrong.append(f"lane {seed}-{number} ended with {lane.returncode}")
     return total
@@ -528,7 +532,7 @@ def run_lanes(kills: int, seed: str, lanes: int = 2) -> Tally:
 if __name__ == "__main__":
     outcome = run_lane(int(sys.argv[1]), sys.argv[2])
     if len(sys.argv) > 3:
-        Path(sys.argv[3]).write_text(json.dumps(asdict(outcome)))
+        Path(sys.argv[3]).write_text(json.dumps(outcome.to_json()))
     else:
         _say(text_of(outcome))
     sys.exit(bool(outcome.wrong))
