@@ -185,10 +185,10 @@ class RealHistory:
         identity = self.license.license_id if self.license else "none"
         return UseEvent(operation_id=operation, page=page, meter=READ_PAGES_METER, license_id=identity)
 
-    def _crash(self, *, exchanges_license: bool = False) -> None:
-        """As after kill -9; perhaps the host went down as well."""
+    def _crash(self) -> None:
+        """As after kill -9; perhaps the host went down as well, perhaps somebody exchanges the licence meanwhile."""
         self.ledger.close()
-        self._away(exchanges_license=exchanges_license)
+        self._away()
         self._start()
 
     def _crash_inside(self) -> None:
@@ -200,9 +200,9 @@ class RealHistory:
         self._crash()
 
     def _restart(self) -> None:
-        """Stopped in order; perhaps somebody exchanges the licence meanwhile."""
+        """Stopped in order."""
         self.meter.close()
-        self._crash(exchanges_license=True)
+        self._crash()
 
     def _upgrade(self) -> None:
         self._patch.stop()
@@ -211,15 +211,15 @@ class RealHistory:
         self._patch.start()
         self.rng.choice((self._restart, self._crash))()
 
-    def _away(self, *, exchanges_license: bool) -> None:
-        """Seconds to days without a meter."""
+    def _away(self) -> None:
+        """Seconds to days without a meter, in which the licence may be exchanged."""
         gone = self.rng.choice((1, 60, 3 * HOUR, 3 * DAY, 13 * DAY))
         if self.rng.random() < 0.5:
             self.clock.pass_seconds(gone)
         else:
             self.clock.wall_ns += gone * NS
             self.clock.boottime_ns, self.clock.boot_id = 5 * NS, self._guid()
-        if exchanges_license and self.rng.random() < 0.4:
+        if self.rng.random() < 0.3:
             self._put_another_license()
 
     def _step(self) -> None:
