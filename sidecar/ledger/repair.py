@@ -11,6 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import uuid
@@ -109,6 +110,8 @@ def repair(path: Path, evidence: Evidence, cause: str) -> Repair:
         for old_place, new_place in moved:
             if not old_place.exists():
                 new_place.replace(old_place)
+        with contextlib.suppress(OSError):
+            aside.rmdir()  # empty again; a service that is started every few seconds leaves no heap of them
         raise
     return Repair(cause=cause, aside=aside, entries=built.next_seq, again=again, gap=built.gap)
 
@@ -263,7 +266,7 @@ def _close(
             json.dumps(cumulative),
             root if signed else None,
             signed[1] if signed else None,
-            file if signed else None,
+            file or None if signed else None,  # none, not an empty name: it is still to be written
             sha256 if signed else None,
             b"".join(built.frontier.hashes),
         ],

@@ -58,7 +58,7 @@ def start_ledger(path: Path, *, records: Path, key: VerifyingKey | None, clock: 
         )
     try:
         done = repair(path, evidence, cause)
-    except OSError as exc:
+    except (OSError, sqlite3.Error) as exc:
         raise unavailable(exc, path) from exc
     finally:
         os.close(alone)
