@@ -21,7 +21,6 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from licenses.ack import Ack
@@ -44,7 +43,7 @@ from licenses.usage_log.files import (
 )
 from licenses.usage_log.grants import Terms, compare, listed
 from licenses.usage_log.incidents import Incidents
-from licenses.usage_log.periods import Periods
+from licenses.usage_log.periods import BEYOND, DAY_MS, Periods, day_name
 from licenses.usage_log.proof import Claim, Outcome, Source, TreeProof
 from licenses.usage_log.report import (
     Finding,
@@ -71,6 +70,7 @@ class InstanceAudit:
 
     def __init__(self, folder: Path, given: Given, progress: Progress | None = None) -> None:
         self._folder = folder
+        self._prefix = os.path.join(folder, "")
         self._given = given
         self._progress = progress or (lambda _entries: None)
         self._report = InstanceReport(instance=folder.resolve().name, evaluation=given.trust_root.evaluation)
@@ -197,7 +197,7 @@ class InstanceAudit:
         try:
             with RecordReader(path) as reader:
                 self._audit_header(reader.header, where, first)
-                self._require_folder(path, reader.header, where)
+                self._require_folder(reader.header, where)
                 told = reader.header.frontier if reader.header.first_seq == first else None
                 self._proof.begin(first, told, where)
                 self._audit_lines(self._proof.through(reader), where, totals)
@@ -265,13 +265,12 @@ class InstanceAudit:
         self._report.evaluation |= header.evaluation
         self._terms.begin_file(header, header.opened.effective_ms)
 
-    def _require_folder(self, path: Path, header: RecordHeader, where: str) -> None:
+    def _require_folder(self, header: RecordHeader, where: str) -> None:
         """A file lies in the folder of the month in which its window closed; whoever looks there must find it."""
-        with suppress(OverflowError):
-            closed = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=header.closed.effective_ms)
-            folder = f"{FOLDER}/{closed:%Y/%m}"
-            if path.parent != self._folder / folder:
-                self._find(Severity.TAMPERED, "other_folder", where, f"The file belongs into {folder}.")
+        month = day_name(header.closed.effective_ms // DAY_MS)[:7].replace("-", "/")
+        if month != BEYOND and where.rpartition("/")[0] != f"{FOLDER}/{month}":
+            message = f"The file belongs into {FOLDER}/{month}."
+            self._find(Severity.TAMPERED, "other_folder", where, message)
 
     def _audit_end(
         self, header: RecordHeader, trailer: RecordTrailer, where: str, following: int, totals: "_FileTotals"
@@ -528,7 +527,7 @@ class InstanceAudit:
         return {meter.decode("utf-8"): quantity for meter, quantity in self._sums.items() if quantity}
 
     def _where(self, path: Path) -> str:
-        return str(path.relative_to(self._folder)) if path.is_relative_to(self._folder) else str(path)
+        return os.fspath(path).removeprefix(self._prefix)
 
 
 class _FileTotals:

@@ -86,6 +86,7 @@ class SignedFiles:
 
     def __init__(self, folder: Path, find: Find) -> None:
         self._folder = folder
+        self._prefix = os.path.join(folder, "")
         self._find = find
         self.checkpoints = list(self._read_checkpoints())
 
@@ -212,4 +213,4 @@ class SignedFiles:
             return []
 
     def _where(self, path: Path) -> str:
-        return str(path.relative_to(self._folder))
+        return os.fspath(path).removeprefix(self._prefix)

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, NoReturn
 
 from licenses.errors import FormatError, RecordError
-from licenses.strict_json import JsonValue, canonical, loads
+from licenses.strict_json import MAX_DEPTH, JsonValue, canonical, loads
 
 KINDS = frozenset({"use", "window", "boot", "license", "clock", "gap", "fault", "ack", "key", "quarantine"})
 MAX_LINE_BYTES = 16 * 1024
@@ -68,11 +68,13 @@ def encode_entry(entry: Mapping[str, object]) -> bytes:
     return line
 
 
-def parse_entry(line: bytes) -> dict[str, JsonValue]:
-    """Read one line, without line end.
+def parse_line(line: bytes) -> dict[str, JsonValue]:
+    """Read an object that has exactly one spelling: compact, members sorted, ASCII, integers only.
+
+    Several times faster than `strict_json`, which is asked where a line holds what only it can judge.
 
     Raises:
-        RecordError: It is not exactly what `encode_entry` writes.
+        RecordError: It is not exactly what `strict_json.canonical` writes.
     """
     if len(line) > MAX_LINE_BYTES:
         raise RecordError(f"an entry of {len(line)} bytes is too long, the limit is {MAX_LINE_BYTES}")
@@ -80,7 +82,7 @@ def parse_entry(line: bytes) -> dict[str, JsonValue]:
         text = line.decode("ascii")
         value, end = _DECODER.raw_decode(text)
         spelled = _ENCODER.encode(value)
-        if _LONG_NUMBER.search(text) is not None:
+        if "\\u" in text or text.count("{") + text.count("[") > MAX_DEPTH or _LONG_NUMBER.search(text) is not None:
             loads(line, max_bytes=MAX_LINE_BYTES)
     except (FormatError, ValueError, RecursionError, OverflowError) as exc:
         raise RecordError(f"an entry is not JSON: {exc}") from exc
@@ -88,7 +90,16 @@ def parse_entry(line: bytes) -> dict[str, JsonValue]:
         raise RecordError("an entry is not spelled as the meter spells it (spaces, order, escapes or repeated members)")
     if not isinstance(value, dict):
         raise RecordError("an entry is not an object")
-    entry: dict[str, JsonValue] = value
+    return value
+
+
+def parse_entry(line: bytes) -> dict[str, JsonValue]:
+    """Read one line, without line end.
+
+    Raises:
+        RecordError: It is not exactly what `encode_entry` writes.
+    """
+    entry = parse_line(line)
     for name in INTEGER_MEMBERS:
         member = entry.get(name)
         if type(member) is not int or member < 0:

@@ -30,8 +30,8 @@ from typing import Self
 from licenses import durable
 from licenses.errors import FormatError, RecordError
 from licenses.model import PRODUCT
-from licenses.strict_json import Fields, canonical, parse_object
-from licenses.usage_log.entry import KINDS, MAX_LINE_BYTES, read_use
+from licenses.strict_json import Fields, JsonValue, canonical
+from licenses.usage_log.entry import KINDS, MAX_LINE_BYTES, parse_line, read_use
 
 SCHEMA = 1
 FILE_MODE = 0o440
@@ -365,8 +365,9 @@ def parse_record_file(path: Path) -> RecordFile:
 
 
 def _header_from(line: bytes) -> RecordHeader:
-    fields = parse_object(line, what="header", max_bytes=MAX_LINE_BYTES)
-    _require_mark(fields, line, "header")
+    members = _members_of(line, "header")
+    tells_frontier, hashes = "frontier" in members, members.pop("frontier", None)
+    fields = _marked(members, "header")
     if fields.text("product") != PRODUCT:
         raise FormatError("the header is of another product")
     first_seq = fields.integer("first_seq")
@@ -382,22 +383,22 @@ def _header_from(line: bytes) -> RecordHeader:
         closed=Moment.from_fields(fields.nested("closed")),
         first_seq=first_seq,
         previous_file_sha256=_text_or_empty(fields, "previous_file_sha256", _SHA256),
-        frontier=_frontier_from(fields, first_seq) if fields.has("frontier") else None,
+        frontier=_frontier_from(hashes, first_seq) if tells_frontier else None,
     )
     fields.end()
     return header
 
 
-def _frontier_from(fields: Fields, size: int) -> tuple[bytes, ...]:
-    hashes = fields.texts("frontier", max_length=64)
-    if len(hashes) != size.bit_count() or any(_SHA256.fullmatch(one) is None for one in hashes):
+def _frontier_from(hashes: JsonValue, size: int) -> tuple[bytes, ...]:
+    if not isinstance(hashes, list) or len(hashes) != size.bit_count():
         raise FormatError(f"the header's frontier is not that of {size} entries")
-    return tuple(map(bytes.fromhex, hashes))
+    if not all(isinstance(one, str) and _SHA256.fullmatch(one) for one in hashes):
+        raise FormatError("the header's frontier holds something else than hashes")
+    return tuple(bytes.fromhex(one) for one in hashes if isinstance(one, str))
 
 
 def _trailer_from(line: bytes) -> RecordTrailer:
-    fields = parse_object(line, what="trailer", max_bytes=MAX_LINE_BYTES)
-    _require_mark(fields, line, "trailer")
+    fields = _marked(_members_of(line, "trailer"), "trailer")
     counted = fields.nested("counts")
     counts = {kind: counted.integer(kind, minimum=1) for kind in sorted(KINDS) if counted.has(kind)}
     counted.end()
@@ -432,12 +433,20 @@ def _require_regular(descriptor: int, name: str) -> None:
         raise RecordError(f"{name} is not a regular file")
 
 
-def _require_mark(fields: Fields, line: bytes, mark: str) -> None:
+def _members_of(line: bytes, mark: str) -> dict[str, JsonValue]:
+    try:
+        return parse_line(line)
+    except RecordError as exc:
+        raise FormatError(f"the {mark} is not spelled as the meter spells it: {exc}") from exc
+
+
+def _marked(members: Mapping[str, JsonValue], mark: str) -> Fields:
+    """The members of a header or trailer, but for those that say which of the two it is."""
+    fields = Fields(members, mark)
     if fields.text("record") != mark:
         raise FormatError(f"this is not a {mark}")
     fields.integer("schema", minimum=SCHEMA, maximum=SCHEMA)
-    if canonical(json.loads(line)) != line:
-        raise FormatError(f"the {mark} is not spelled as the meter spells it")
+    return fields
 
 
 def _text_or_empty(fields: Fields, name: str, pattern: re.Pattern[str] | None = None) -> str:

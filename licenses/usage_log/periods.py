@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from licenses.usage_log.report import Coverage, EntryRange
 
@@ -91,6 +92,7 @@ class Periods:
         return named
 
 
+@lru_cache(maxsize=1024)
 def day_name(day: int) -> str:
     """A day by its number since 1970: "YYYY-MM-DD"; "beyond" after the year 9999."""
     try:

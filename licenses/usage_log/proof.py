@@ -98,6 +98,7 @@ class TreeProof:
     Attributes:
         proven: The entries that claimed roots bear out, as intervals in the order read.
         damaged: The entries that a claimed root contradicts, or that could not be read, likewise.
+        sealed_size: The largest size claimed.
     """
 
     def __init__(self, find: Find) -> None:
@@ -110,11 +111,7 @@ class TreeProof:
         self._last = 0
         self.proven: list[Interval] = []
         self.damaged: list[Interval] = []
-
-    @property
-    def sealed_size(self) -> int:
-        """The largest size claimed."""
-        return max(self._claims, default=0)
+        self.sealed_size = 0
 
     def claim(self, claims: Iterable[Claim]) -> None:
         """Set what the entries are to be compared with; before the first file."""
@@ -124,6 +121,7 @@ class TreeProof:
                 self._require_one_state(claim, at_size)
             at_size.append(claim)
         self._sizes = sorted(self._claims)
+        self.sealed_size = self._sizes[-1] if self._sizes else 0
         self._meet_claims()
 
     def begin(self, first_seq: int, told: tuple[bytes, ...] | None, where: str) -> None:

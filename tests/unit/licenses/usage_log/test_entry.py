@@ -106,6 +106,8 @@ BAD_LINES = {
     "minus_zero": LINE.replace(b'"page":2', b'"page":-0'),
     "list": b"[]",
     "nested": b"[" * 10_000,
+    "half_a_surrogate_pair": LINE.replace(b"ComputerVision.", b"\\ud800", 1),
+    "deep": LINE.replace(b'"page":2', b'"page":' + b"[" * 9 + b"]" * 9),
     "cut": LINE[:-1],
     "too_long": b'"' + b"x" * MAX_LINE_BYTES + b'"',
 }

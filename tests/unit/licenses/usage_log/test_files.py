@@ -157,7 +157,9 @@ def test_frontier_is_told_and_read(meter, spelling):
     assert parse_record_file(path).header.frontier == hashes
 
 
-@pytest.mark.parametrize("hashes", [["0" * 64] * 2, ["0" * 64], ["0" * 64, "g" * 64], ["0" * 64, "1" * 63], []])
+@pytest.mark.parametrize(
+    "hashes", [["0" * 64] * 3, ["0" * 64], ["0" * 64, 5], ["0" * 64, "g" * 64], ["0" * 64, "1" * 63], []]
+)
 def test_frontier_of_another_size_or_form_is_refused(meter, hashes):
     with pytest.raises(RecordError):
         header_line({**_header(meter), "first_seq": 5, "frontier": hashes})
