@@ -75,10 +75,11 @@ class KillSite(Site):
         if pid in self._zygote.ended():
             self.keep()
             pid = self.pids[part]
-        with contextlib.suppress(ProcessLookupError):  # it may just have ended by itself
-            if manner == "worker" and (workers := _children(pid)):
+        if manner == "worker" and (workers := _children(pid)):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(rng.choice(workers), signal.SIGKILL)
-                return  # the master starts another
+            return  # the master starts another
+        with contextlib.suppress(ProcessLookupError):  # it may just have ended by itself
             if manner == "stopping":
                 os.kill(pid, signal.SIGTERM)
                 time.sleep(rng.random() * rng.choice([0.003, 0.03, 0.2]))
