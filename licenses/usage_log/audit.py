@@ -306,7 +306,7 @@ class InstanceAudit:
             return
         fields = Fields(window, "window")
         try:
-            opened, closed = (Moment.from_fields(fields.nested(name)) for name in ("opened", "closed"))
+            opened, closed = (Moment.from_value(window.get(name), name) for name in ("opened", "closed"))
             told = meters_from(fields.nested_list("meters"))
             reason, first_seq = fields.text("reason"), fields.integer("first_seq")
         except FormatError as exc:

@@ -20,7 +20,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ from typing import Self
 from licenses import durable
 from licenses.errors import FormatError, RecordError
 from licenses.model import PRODUCT
-from licenses.strict_json import Fields, JsonValue, canonical
+from licenses.strict_json import MAX_INTEGER, Fields, JsonValue, canonical
 from licenses.usage_log.entry import KINDS, MAX_LINE_BYTES, parse_line, read_use
 
 SCHEMA = 1
@@ -42,6 +42,18 @@ CHECKPOINTS_FOLDER = "checkpoints"
 _FILE_NAME = re.compile(r"(0|[1-9][0-9]{0,15})-([1-9][0-9]{0,15})\.jsonl")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY_NAME = ".incoming"
+_NUMBER = "(0|[1-9][0-9]{0,14})"
+_MOMENT = (
+    rf'\{{"boot_id":"([ !#-\[\]-~]{{1,64}})","boottime_ms":{_NUMBER},"effective_ms":{_NUMBER},"wall_ms":{_NUMBER}\}}'
+)
+_PLAIN_HEADER = re.compile(
+    rf'\{{"closed":{_MOMENT},"evaluation":(true|false),"first_seq":{_NUMBER},'
+    r'"frontier":\[((?:"[0-9a-f]{64}",)*(?:"[0-9a-f]{64}")?)\],'
+    rf'"instance":"([ !#-\[\]-~]{{1,64}})","license_id":"([ !#-\[\]-~]{{0,256}})","license_sequence":{_NUMBER},'
+    rf'"opened":{_MOMENT},"origin":"([ !#-\[\]-~]{{1,256}})","previous_file_sha256":"((?:[0-9a-f]{{64}})?)",'
+    rf'"product":"{PRODUCT}","product_version":"([ !#-\[\]-~]{{1,64}})","reason":"([ !#-\[\]-~]{{1,64}})",'
+    rf'"record":"header","schema":{SCHEMA}\}}'
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +71,27 @@ class Moment:
     effective_ms: int
     boottime_ms: int
     boot_id: str
+
+    @classmethod
+    def from_value(cls, value: JsonValue, what: str) -> Self:
+        """Read a moment as it is usually written fast, and any other one as `from_fields` does.
+
+        Raises:
+            FormatError: It is no moment.
+        """
+        if isinstance(value, dict) and len(value) == 4:
+            boot_id, *numbers = map(value.get, ("boot_id", "wall_ms", "effective_ms", "boottime_ms"))
+            wall_ms, effective_ms, boottime_ms = numbers
+            if (
+                type(boot_id) is str
+                and 1 <= len(boot_id) <= 64
+                and boot_id.isprintable()
+                and type(wall_ms) is type(effective_ms) is type(boottime_ms) is int
+                and min(wall_ms, effective_ms, boottime_ms) >= 0
+                and max(wall_ms, effective_ms, boottime_ms) <= MAX_INTEGER
+            ):
+                return cls(wall_ms=wall_ms, effective_ms=effective_ms, boottime_ms=boottime_ms, boot_id=boot_id)
+        return cls.from_fields(Fields({"moment": value}, what).nested("moment"))
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Self:
@@ -307,7 +340,7 @@ class RecordReader:
         self.sha256 = ""
         self._digest = hashlib.sha256()
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-        self._stream = open(descriptor, "rb", buffering=1024 * 1024)  # noqa: SIM115  closed by __exit__
+        self._stream = open(descriptor, "rb", buffering=64 * 1024)  # noqa: SIM115  closed by __exit__
         try:
             _require_regular(descriptor, path.name)
             self.header = _header_from(self._line())
@@ -365,6 +398,44 @@ def parse_record_file(path: Path) -> RecordFile:
 
 
 def _header_from(line: bytes) -> RecordHeader:
+    return _plain_header(line) or _any_header(line)
+
+
+def _plain_header(line: bytes) -> RecordHeader | None:
+    """Read a header as it is usually written, several times faster than `_any_header`.
+
+    Returns:
+        None for every other line: ask `_any_header` then. Whatever this accepts, that accepts with the same meaning.
+    """
+    found = _PLAIN_HEADER.fullmatch(line.decode("latin-1"))
+    if found is None or len(line) > MAX_LINE_BYTES:
+        return None
+    told = found.groups()
+    first_seq, hashes = int(told[5]), tuple(bytes.fromhex(one) for one in _SHA256.findall(told[6]))
+    if len(hashes) != first_seq.bit_count() or told[6].endswith(","):
+        return None
+    return RecordHeader(
+        instance=told[7],
+        origin=told[14],
+        product_version=told[16],
+        license_id=told[8],
+        license_sequence=int(told[9]),
+        evaluation=told[4] == "true",
+        reason=told[17],
+        opened=_plain_moment(told[10:14]),
+        closed=_plain_moment(told[0:4]),
+        first_seq=first_seq,
+        previous_file_sha256=told[15],
+        frontier=hashes,
+    )
+
+
+def _plain_moment(told: Sequence[str]) -> Moment:
+    boot_id, boottime_ms, effective_ms, wall_ms = told
+    return Moment(wall_ms=int(wall_ms), effective_ms=int(effective_ms), boottime_ms=int(boottime_ms), boot_id=boot_id)
+
+
+def _any_header(line: bytes) -> RecordHeader:
     members = _members_of(line, "header")
     tells_frontier, hashes = "frontier" in members, members.pop("frontier", None)
     fields = _marked(members, "header")

@@ -107,6 +107,7 @@ class TreeProof:
         self._sizes: list[int] = []
         self._outcomes: dict[Claim, Outcome] = {}
         self._frontier: Frontier | None = Frontier()
+        self._newest_root: tuple[tuple[bytes, ...], bytes] = ((), EMPTY_ROOT)
         self._is_told = False
         self._last = 0
         self.proven: list[Interval] = []
@@ -159,7 +160,7 @@ class TreeProof:
 
     def has_root(self, root: bytes) -> bool:
         """Whether the entries so far give that root; where nothing can be computed, nothing is held against it."""
-        return self._frontier is None or self._frontier.root() == root
+        return self._frontier is None or self._root(self._frontier) == root
 
     def lose(self, first: int, end: int) -> None:
         """The entries [first, end) could not be read: what follows needs a new foothold."""
@@ -212,7 +213,7 @@ class TreeProof:
         claims = None if frontier is None else self._claims.get(frontier.size)
         if frontier is None or claims is None:
             return
-        root, first, size = frontier.root(), self._last, frontier.size
+        root, first, size = self._root(frontier), self._last, frontier.size
         for claim in claims:
             self._outcomes[claim] = Outcome.MET if claim.root == root else Outcome.NOT_MET
             if claim.root != root:
@@ -225,6 +226,12 @@ class TreeProof:
             if first < size:
                 self.damaged.append((first, size))
             self._frontier = None
+
+    def _root(self, frontier: Frontier) -> bytes:
+        """The root of the tree as it is; it is asked for twice at each file's end."""
+        if self._newest_root[0] != frontier.hashes:
+            self._newest_root = frontier.hashes, frontier.root()
+        return self._newest_root[1]
 
     def _mismatch(self, claim: Claim, first: int) -> tuple[str, str, str]:
         if claim.source is Source.ACK:

@@ -4,13 +4,19 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import stat
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from licenses.errors import RecordError
+from licenses.errors import FormatError, RecordError
+from licenses.strict_json import Fields
+from licenses.usage_log import files
 from licenses.usage_log.files import (
+    Moment,
     RecordReader,
     header_line,
     parse_record_file,
@@ -168,6 +174,85 @@ def test_frontier_of_another_size_or_form_is_refused(meter, hashes):
 def test_header_without_a_frontier_is_read(meter):
     line = header_line({**_header(meter), "frontier": None})
     assert "frontier" not in json.loads(line)
+
+
+# ---- read fast, and read as it must be ------------------------------------------------------------------------------
+
+numbers = st.integers(0, 2**53 - 1)
+printable = st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=12)
+moments = st.fixed_dictionaries(
+    {"wall_ms": numbers, "effective_ms": numbers, "boottime_ms": numbers, "boot_id": printable}
+)
+
+
+@st.composite
+def headers(draw) -> dict[str, object]:
+    first_seq = draw(st.integers(0, 2**20))
+    return {
+        "instance": draw(printable), "origin": draw(printable), "product_version": draw(printable),
+        "license_id": draw(printable | st.just("")), "license_sequence": draw(numbers),
+        "evaluation": draw(st.booleans()), "reason": draw(printable), "opened": draw(moments),
+        "closed": draw(moments), "first_seq": first_seq,
+        "previous_file_sha256": draw(st.sampled_from(["", "ab" * 32])),
+        "frontier": [draw(st.binary(min_size=32, max_size=32)) for _ in range(first_seq.bit_count())],
+    }  # fmt: skip
+
+
+def _read(parse, line: bytes):
+    try:
+        return parse(line)
+    except FormatError:
+        return None
+
+
+@given(headers(), st.data())
+@settings(deadline=None)
+def test_header_read_fast_is_read_the_same(members, data):
+    line = header_line(members)
+    fast, slow = files._plain_header(line), files._any_header(line)
+    assert fast in (None, slow)
+    assert fast is not None or b"\\" in line or re.search(rb"[0-9]{16}", line)
+    position = data.draw(st.integers(0, len(line)))
+    spoilt = line[:position] + data.draw(st.binary(max_size=2)) + line[position + data.draw(st.integers(0, 2)) :]
+    assert files._plain_header(spoilt) in (None, _read(files._any_header, spoilt))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (b'"frontier":[]', b'"frontier":[,]'),
+        (b'"frontier":[]', b'"frontier":null'),
+        (b'"frontier":[]', b'"frontier":["' + b"0" * 64 + b'"]'),
+        (b'"license_sequence":1', b'"license_sequence":01'),
+        (b'"license_sequence":1', b'"license_sequence":true'),
+        (b'"evaluation":false', b'"evaluation":0'),
+        (b'"schema":1', b'"schema":2'),
+        (b'"reason":"interval"', b'"reason":""'),
+    ],
+)
+def test_header_that_is_not_so_is_refused_by_both_readers(meter, changes):
+    line = meter.files[0].read_bytes().split(b"\n")[0]
+    spoilt = line.replace(*changes)
+    assert spoilt != line
+    assert files._plain_header(spoilt) is None
+    assert _read(files._any_header, spoilt) is None
+
+
+moment_values = st.fixed_dictionaries(
+    {},
+    optional={
+        **{name: st.integers(-1, 2) | st.sampled_from([2**53, True, "1", None]) for name in
+           ("wall_ms", "effective_ms", "boottime_ms")},
+        "boot_id": st.sampled_from(["b", "", "b" * 64, "b" * 65, "\x1b", 5]),
+        "more": st.just(1),
+    },
+)  # fmt: skip
+
+
+@given(moment_values | st.sampled_from([None, [], "x"]))
+def test_moment_read_fast_is_read_the_same(value):
+    slow = _read(lambda one: Moment.from_fields(Fields({"moment": one}, "w").nested("moment")), value)
+    assert _read(lambda one: Moment.from_value(one, "w"), value) == slow
 
 
 def test_header_may_tell_of_no_licence_and_no_file_before(meter):
