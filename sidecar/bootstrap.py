@@ -112,7 +112,7 @@ def migrate(settings: Settings, clock: Clock | None = None) -> None:
                 cause=started.repair.cause,
                 aside=str(started.repair.aside),
                 entries=started.repair.entries,
-                entered_again=len(started.repair.again),
+                entered_again=started.repair.entered_again,
             )
     finally:
         os.close(handle)

@@ -19,6 +19,16 @@ from sidecar.errors import LedgerUnavailableError
 DAMAGED_SUFFIX = ".damaged"
 USERS_SUFFIX = ".lock"
 _BUSY_SECONDS = 10.0
+_PASSING = {
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -58,6 +68,12 @@ def is_damage(exc: Exception) -> bool:
     """Whether SQLite says that the file's content is broken."""
     code = getattr(exc, "sqlite_errorcode", None)
     return isinstance(exc, sqlite3.Error) and code is not None and (code & 0xFF) in _DAMAGE
+
+
+def is_passing(exc: sqlite3.Error) -> bool:
+    """Whether the disk or another process is at fault, and not the content."""
+    code = getattr(exc, "sqlite_errorcode", None)
+    return code is not None and (code & 0xFF) in _PASSING
 
 
 def is_full(exc: Exception) -> bool:

@@ -11,7 +11,6 @@ Invariants:
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sqlite3
 import uuid
@@ -26,7 +25,7 @@ from typing import Any
 from sqlite_utils.db import Database
 
 from licenses.durable import make_folders, sync_folder
-from licenses.usage_log.entry import leaf_hash
+from licenses.usage_log.entry import encode_entry, leaf_hash, parse_entry
 from licenses.usage_log.merkle import HASH_BYTES, Frontier
 from sidecar.clock import month_of
 from sidecar.errors import LedgerUnavailableError
@@ -35,7 +34,6 @@ from sidecar.ledger.kept import KeptSeal
 from sidecar.ledger.migrations import LEDGER_MIGRATIONS
 from sidecar.ledger.salvage import Evidence, RecordLines, Salvage, Sources
 from sidecar.ledger.use_form import UseForm, form_of, use_line
-from sidecar.ledger.values import UseEvent
 
 ASIDE_FOLDER = "aside"
 
@@ -47,15 +45,15 @@ class Repair:
     Attributes:
         cause: Why.
         aside: Folder that now holds the old files.
-        entries: Entries of the new ledger.
-        again: Uses from behind a hole, to be entered again under new numbers.
+        entries: Entries that kept their numbers.
+        entered_again: Uses from behind a hole, which were entered again under new numbers.
         gap: Numbers of the first entry lost and of the first one after it; None when none is lost.
     """
 
     cause: str
     aside: Path
     entries: int
-    again: tuple[UseEvent, ...]
+    entered_again: int
     gap: tuple[int, int] | None
 
 
@@ -73,7 +71,9 @@ def behind(path: Path, evidence: Evidence) -> str:
 
 
 def repair(path: Path, evidence: Evidence, cause: str) -> Repair:
-    """Move the ledger aside and build it anew. Nobody else may have it open.
+    """Build the ledger anew beside the old one, then exchange them. Nobody else may have it open.
+
+    A crash at any point leaves either the old ledger, or a rebuilt one that `finish_repair` puts in its place.
 
     Args:
         path: The database.
@@ -81,39 +81,53 @@ def repair(path: Path, evidence: Evidence, cause: str) -> Repair:
         cause: Why, for the entry that tells of it.
 
     Raises:
-        LedgerUnavailableError: Entries that were sealed can be found nowhere; everything is back in its place.
-        OSError: The state directory cannot be written.
+        LedgerUnavailableError: Entries that were sealed can be found nowhere; nothing was moved.
+        OSError: The state directory cannot be written, or a source not read.
+        sqlite3.Error: Likewise.
     """
-    aside = _make_aside(path)
-    moved = _move(path, aside)
     fresh = path.with_name(f".{path.name}.new")
-    try:
-        for suffix in ("", "-wal", "-shm"):
-            fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
-        built = None
-        with Salvage(aside / path.name) as old:
-            evidence = evidence.complete(old.notes())
-            if evidence.forked_at is not None:
-                raise _two_histories(path, evidence)
-            for files_first in (False, True):
-                built = _build(fresh, old, evidence, files_first=files_first)
-                if built is not None:
-                    break
-            if built is None:
-                raise _beyond_repair(path, evidence)
-            again = tuple(old.uses_from(built.next_seq, set(built.seen)))
-        recount_path(path).touch(mode=0o640)
-        fresh.replace(path)
-        damage_path(path).unlink(missing_ok=True)
-        sync_folder(path.parent)
-    except BaseException:
-        for old_place, new_place in moved:
-            if not old_place.exists():
-                new_place.replace(old_place)
-        with contextlib.suppress(OSError):
-            aside.rmdir()  # empty again; a service that is started every few seconds leaves no heap of them
-        raise
-    return Repair(cause=cause, aside=aside, entries=built.next_seq, again=again, gap=built.gap)
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+    with Salvage(path) as old:
+        evidence = evidence.complete(old.notes())
+        if evidence.forked_at is not None:
+            raise _two_histories(path, evidence)
+        built = _build(fresh, old, evidence, files_first=False) or _build(fresh, old, evidence, files_first=True)
+    if built is None:
+        raise _beyond_repair(path, evidence)
+    recount_path(path).touch(mode=0o640)
+    fresh.replace(_rebuilt_path(path))
+    sync_folder(path.parent)
+    aside = finish_repair(path)
+    return Repair(
+        cause=cause, aside=aside, entries=built.kept, entered_again=built.next_seq - built.kept, gap=built.gap
+    )
+
+
+def finish_repair(path: Path) -> Path:
+    """Move the old files aside and give the rebuilt ledger its name.
+
+    Returns:
+        The folder that holds the old files; one that is not there, when there was no rebuilt ledger.
+
+    Raises:
+        OSError: The state directory cannot be written; calling this again goes on.
+    """
+    rebuilt = _rebuilt_path(path)
+    aside = _free_aside(path)
+    if not rebuilt.exists():
+        return aside
+    old = [one for suffix in ("-shm", "-wal", "-journal", "") if (one := path.with_name(path.name + suffix)).exists()]
+    if old:
+        make_folders(aside, mode=0o750)
+    for one in old:
+        one.replace(aside / one.name)
+    if old:
+        sync_folder(aside)
+    rebuilt.replace(path)
+    damage_path(path).unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return aside
 
 
 # ---- building --------------------------------------------------------------------------------------------------------
@@ -124,6 +138,7 @@ class _Built:
     """The new ledger's running state."""
 
     next_seq: int = 0
+    kept: int = 0
     frontier: Frontier = field(default_factory=Frontier)
     totals: Counter[tuple[str, str]] = field(default_factory=Counter)
     license_totals: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -161,6 +176,8 @@ def _build(fresh: Path, old: Salvage, evidence: Evidence, *, files_first: bool) 
             reached = _fill(connection, built, sources, evidence)
         if not reached or built.next_seq < evidence.sealed_size:
             return None
+        built.kept = built.next_seq
+        _enter_again(connection, built, old)
         _write_state(connection, built, old)
         connection.execute("COMMIT")
         connection.execute("PRAGMA journal_mode=WAL")
@@ -178,6 +195,20 @@ def _fill(db: sqlite3.Connection, built: _Built, sources: Sources, evidence: Evi
         if entry["kind"] == "window" and not _close(db, built, entry, sources, evidence):
             return False
     return True
+
+
+def _enter_again(db: sqlite3.Connection, built: _Built, old: Salvage) -> None:
+    """Uses from behind a hole: nothing has sealed their numbers, so they get new ones."""
+    for license_id, entry in old.uses_from(built.next_seq):
+        if (uuid.UUID(entry["id"]).bytes, entry["page"]) in built.seen:
+            continue
+        effective_ms = max(entry["effective_ms"], built.effective_ms)
+        line = encode_entry({**entry, "seq": built.next_seq, "effective_ms": effective_ms})
+        built.license_id = license_id or built.license_id
+        moved = parse_entry(line)
+        _store(db, built, moved, line, leaf_hash(line))
+        built.next_seq += 1
+        _follow(built, moved)
 
 
 def _store(db: sqlite3.Connection, built: _Built, entry: Mapping[str, Any], line: bytes, leaf: bytes) -> None:
@@ -344,25 +375,18 @@ def _higher(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def _make_aside(path: Path) -> Path:
+def _rebuilt_path(path: Path) -> Path:
+    """A ledger that is whole, and waits for its name."""
+    return path.with_name(f"{path.name}.rebuilt")
+
+
+def _free_aside(path: Path) -> Path:
     stem = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-ledger"
-    for number in range(1, 1000):
-        aside = path.parent / ASIDE_FOLDER / (stem if number == 1 else f"{stem}-{number}")
-        if not aside.exists():
-            make_folders(aside, mode=0o750)
-            return aside
+    names = (stem, *(f"{stem}-{number}" for number in range(2, 1000)))
+    free = (path.parent / ASIDE_FOLDER / name for name in names if not (path.parent / ASIDE_FOLDER / name).exists())
+    for aside in free:
+        return aside
     raise LedgerUnavailableError(f"{path.parent / ASIDE_FOLDER}: no free name")
-
-
-def _move(path: Path, aside: Path) -> list[tuple[Path, Path]]:
-    moved = []
-    for suffix in ("-shm", "-wal", "", "-journal"):
-        one = path.with_name(path.name + suffix)
-        if one.exists():
-            one.replace(aside / one.name)
-            moved.append((one, aside / one.name))
-    sync_folder(aside)
-    return moved
 
 
 def _two_histories(path: Path, evidence: Evidence) -> LedgerUnavailableError:

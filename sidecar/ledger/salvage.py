@@ -20,10 +20,9 @@ from licenses.keys import VerifyingKey
 from licenses.usage_log.entry import leaf_hash, parse_entry
 from licenses.usage_log.files import CHECKPOINT_NAME, CHECKPOINTS_FOLDER, FOLDER, RecordReader, sequence_range
 from licenses.usage_log.note import MAX_NOTE_BYTES, Checkpoint, open_checkpoint, unverified_checkpoint
-from sidecar.ledger.database import connect
+from sidecar.ledger.database import connect, is_passing
 from sidecar.ledger.kept import KeptSeal
 from sidecar.ledger.use_form import use_line
-from sidecar.ledger.values import UseEvent
 
 HEADER_FACTS = ("product_version", "license_id", "license_sequence", "evaluation")
 _CHUNK = 2000
@@ -90,9 +89,14 @@ class Salvage:
     def __init__(self, path: Path) -> None:
         self._db: sqlite3.Connection | None = None
         self._forms: dict[int, str] = {}
-        with suppress(sqlite3.Error):
-            self._db = connect(path)
-            self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        try:
+            if path.exists():
+                self._db = connect(path)
+                self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.Error as exc:
+            if is_passing(exc):
+                self.__exit__()
+                raise
         self._forms = {row[0]: row[1] for row in self.rows("SELECT id, text FROM use_form")}
         sizes = [
             row[0]
@@ -109,12 +113,18 @@ class Salvage:
             self._db.close()
 
     def rows(self, statement: str, arguments: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """Rows of a statement; none when they cannot be read."""
+        """Rows of a statement; none when they are damaged.
+
+        Raises:
+            sqlite3.Error: The disk, not the data, is at fault: another try may find them.
+        """
         if self._db is None:
             return []
         try:
             return self._db.execute(statement, arguments).fetchall()
-        except sqlite3.Error:
+        except sqlite3.Error as exc:
+            if is_passing(exc):
+                raise
             return []
 
     def notes(self) -> list[str]:
@@ -136,22 +146,15 @@ class Salvage:
             misses = 0 if found else misses + _CHUNK
             at += _CHUNK
 
-    def uses_from(self, start: int, seen: set[tuple[bytes, int]]) -> Iterator[UseEvent]:
-        """Uses from `start` on that are not among those seen."""
+    def uses_from(self, start: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Uses from `start` on, each with the licence that the entries before it name; empty when none does."""
         license_id = ""
         for _, line in self.lines(start):
-            entry: Mapping[str, Any] = parse_entry(line)
+            entry: dict[str, Any] = dict(parse_entry(line))
             if entry["kind"] == "license":
                 license_id = str(entry.get("license_id", ""))
-            if entry["kind"] == "use" and (uuid.UUID(entry["id"]).bytes, entry["page"]) not in seen:
-                meter = entry["meter"]
-                yield UseEvent(
-                    operation_id=entry["id"],
-                    page=entry["page"],
-                    meter=meter["name"],
-                    quantity=meter["quantity"],
-                    license_id=license_id,
-                )
+            if entry["kind"] == "use":
+                yield license_id, entry
 
     def _chunk(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
         for seq, line, leaf in self.rows(
@@ -198,7 +201,8 @@ class RecordLines:
             end, path = self._files[first]
             if end <= start:
                 continue
-            with suppress(OSError, LicensesError), RecordReader(path) as reader:
+            # A file that is gone or damaged is no source; one that the disk does not give is a reason to try again.
+            with suppress(FileNotFoundError, LicensesError), RecordReader(path) as reader:
                 yield from ((seq, line) for seq, line in zip(range(first, end), reader, strict=False) if seq >= start)
 
     def header(self, size: int) -> Mapping[str, Any] | None:

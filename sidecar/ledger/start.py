@@ -18,7 +18,7 @@ from sidecar.errors import LedgerUnavailableError
 from sidecar.ledger.check import start_problem
 from sidecar.ledger.database import hold, is_damage, unavailable
 from sidecar.ledger.ledger import Ledger, prepare
-from sidecar.ledger.repair import Repair, behind, repair
+from sidecar.ledger.repair import Repair, behind, finish_repair, repair
 from sidecar.ledger.salvage import Evidence, gather_evidence
 
 
@@ -46,6 +46,10 @@ def start_ledger(path: Path, *, records: Path, key: VerifyingKey | None, clock: 
     Raises:
         LedgerUnavailableError: It cannot be used, and cannot be mended now.
     """
+    try:
+        finish_repair(path)  # one that a crash interrupted
+    except OSError as exc:
+        raise unavailable(exc, path) from exc
     evidence = gather_evidence(path.parent, records, key)
     cause = _problem(path, evidence)
     if not cause:
@@ -79,7 +83,7 @@ def _problem(path: Path, evidence: Evidence) -> str:
 
 
 def _tell(path: Path, done: Repair, *, key: VerifyingKey | None, clock: Clock, version: str) -> None:
-    """Enter the repair into the log, and the uses that lost their numbers."""
+    """Enter the repair into the log."""
     ledger = Ledger(path, clock=clock, instance=instance_id_of(key.raw) if key else "unknown", version=version)
     try:
         ledger.append(
@@ -89,12 +93,10 @@ def _tell(path: Path, done: Repair, *, key: VerifyingKey | None, clock: Clock, v
                 "cause": done.cause[:200].encode("ascii", "replace").decode("ascii"),
                 "aside": f"{done.aside.parent.name}/{done.aside.name}",
                 "entries": done.entries,
-                "entered_again": len(done.again),
+                "entered_again": done.entered_again,
             },
         )
         if done.gap is not None:
             ledger.append("gap", {"first_seq": done.gap[0], "next_seq": done.gap[1], "cause": "ledger lost"})
-        for start in range(0, len(done.again), 1000):
-            ledger.record_use(done.again[start : start + 1000])
     finally:
         ledger.close()
