@@ -37,6 +37,7 @@ from sidecar.clock import instant
 from sidecar.errors import LedgerConflictError, SidecarError
 from sidecar.exchange import Exchange, export_usage
 from sidecar.ledger import Ledger, UseEvent
+from sidecar.ledger.database import note_damage
 from sidecar.license_mount import LicenseMount
 from sidecar.metering import Meter
 from sidecar.settings import Settings
@@ -305,6 +306,52 @@ def live(
         tell("wrong", f"the fault is lifted, and the next cycle fails: {one.meter and one.meter._ledger.problem}")
 
 
+def live_to_damage(tell: Tell, folder: Path) -> None:
+    """A life that ends with pages that no record holds yet, and with word of damage in the ledger."""
+    one = Appliance(folder, tell, FakeClock())
+    one.start()
+    one.use(3)
+    one.cycle()
+    one.use(4)
+    note_damage(ledger_path(one.settings), "told by a test")
+    # Nothing is closed: as after kill -9 the newest pages lie in the write-ahead log.
+
+
+def mend(
+    tell: Tell,
+    folder: Path,
+    *,
+    at: tuple[int, int],
+    fault: Fault | None = None,
+    calls: Path | None = None,
+    reads: bool = False,
+) -> None:
+    """A start that mends the ledger, while one thing goes wrong; then it is lifted, and the next start works.
+
+    Args:
+        tell: Where it is told.
+        folder: As `live_to_damage` left it.
+        at: Wall clock and boot clock, nanoseconds.
+        fault: What goes wrong; None for nothing.
+        calls: Where the counted calls are listed.
+        reads: Count reads and nothing else; otherwise everything else.
+    """
+    disk = Disk(folder, Kind.READ if reads else ~Kind.READ)
+    disk.leave_out_syncs()
+    if calls is not None:
+        disk.log_calls(calls)
+    if fault is not None:
+        disk.arm(fault)
+    one = Appliance(folder, tell, a_clock(at))
+    one.start()
+    disk.lift()
+    tell("hit", disk.first_hit, disk.hits, disk.count)
+    tell("clock", one.clock.wall_ns, one.clock.boottime_ns)
+    if one.meter is None and not one.start():
+        tell("wrong", "the fault is lifted, and the process does not start")
+    one.drop()
+
+
 def _grow_up_fast(one: Appliance) -> None:
     one.start()
     one.use(3)
@@ -423,6 +470,7 @@ def _wander(one: Appliance, random: Random, steps: int) -> None:
         lambda: (one.take_licenses_away(), one.watch()): 1,
         lambda: (one.close(), one.start()): 1,
         lambda: (one.drop(), one.start()): 1,
+        lambda: (one.drop(), note_damage(ledger_path(one.settings), "told by a test"), one.start()): 1,
         lambda: one.pass_seconds(random.randint(1, 100)): 2,
         lambda: one.clock.step_wall(random.choice([-7200, 7200])): 1,
         lambda: one.meter and one.attempt("accept", lambda: one.meter and _accept(one)): 1,

@@ -2,8 +2,8 @@
 
 Lives drawn by lot are traced call by call. At points drawn by lot the disk is rebuilt as a power cut might have left it
 (`tests.fakes.power_cuts` says how strictly), the real code starts on it, and everything is compared: with the clients'
-lists, with checkpoints that an auditor took away, ledger with records. Some disks lose power a second time while the
-service comes back.
+lists, with checkpoints that an auditor took away, ledger with records. Some ledgers are rebuilt at that start, and some
+disks lose power a second time while the service comes back.
 
 Short form: some 25 cuts. `FAULTS=full`: more than 1000. `POWER_CUTS_SEED` repeats a run.
 """
@@ -151,6 +151,10 @@ class Life:
         site = self._folder / "site"
         place += f", {disk.write_remains(site, self._random)}"
         self._audit_remains(site, past, place)
+        if (site / "state" / "ledger.db").exists() and self._random.random() < 0.25:
+            # Whether there is any damage or not: the ledger is rebuilt, also from its write-ahead log.
+            (site / "state" / "ledger.db.damaged").write_text("told by a test")
+            place += ", rebuilt"
         if again:
             start, inodes = read_tree(site)
             events = self._live(site, self._seed + 1, steps=2, past=past, boots=boots)
