@@ -70,9 +70,10 @@ class Services:
     def _recount(self) -> None:
         """After a repair of the ledger: results that clients may have seen are counted again where they are missing."""
         try:
-            pages = self.reader.recount()
+            since = recount_path(self.ledger.path).read_text(encoding="ascii") or "0"
+            pages = self.reader.recount(since_ns=int(since) * 1_000_000)
             recount_path(self.ledger.path).unlink(missing_ok=True)
-        except (SidecarError, OSError) as exc:
+        except (SidecarError, OSError, ValueError) as exc:
             _log.warning("results could not be counted again; the next start tries it once more", cause=str(exc))
         else:
             _log.info("results in the spool were offered to the ledger again", pages=pages)

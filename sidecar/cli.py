@@ -312,6 +312,10 @@ def main(argv: list[str] | None = None) -> None:
     except (SidecarError, LicensesError) as exc:
         _say(exc)
         sys.exit(EXIT_UNAVAILABLE)
+    except PermissionError as exc:
+        click.echo(f"sidecar: {exc.filename or ''}: {exc.strerror}", err=True)
+        click.echo("Next step: run this as the service's user, or as root", err=True)
+        sys.exit(EXIT_PERMISSION)
 
 
 def _say(exc: SidecarError | LicensesError) -> None:

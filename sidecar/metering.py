@@ -27,7 +27,7 @@ from licenses.errors import LicensesError
 from licenses.lease import Lease, seal_lease
 from licenses.model import READ_PAGES_METER, License
 from licenses.usage_log.files import FOLDER, record_name
-from licenses.usage_log.note import open_checkpoint, sign_checkpoint, unverified_checkpoint
+from licenses.usage_log.note import Checkpoint, open_checkpoint, sign_checkpoint, unverified_checkpoint
 from sidecar import __version__
 from sidecar.admission import attempts_allowed, license_facts, metering_facts
 from sidecar.clock import Clock, EffectiveTime, instant, month_of
@@ -47,7 +47,7 @@ from sidecar.settings import (
 LEASE_SLACK_SECONDS = 60
 KEEP_RECORDS = timedelta(days=400)
 _REWRITTEN_AT_ONCE = 200
-_SHUTDOWN_LIMIT_SECONDS = 5.0
+_SHUTDOWN_LIMIT_SECONDS = 2.0
 _log = structlog.get_logger("Tollgate.Meter")
 
 
@@ -104,6 +104,7 @@ class Meter:
         self._output_problem = ""
         self._seen_note = ""
         self._unpersisted_failures = 0
+        self._failed_cycles = 0
         self._quarantined = False
         self._warned: tuple[str, int, int] | None = None
 
@@ -122,6 +123,7 @@ class Meter:
     def open(self) -> None:
         """Begin: note the boot, close what a crash left open, look at the output, mint the first lease."""
         crashed = self._ledger.has_open_window()
+        self._failed_cycles = self._ledger.snapshot(READ_PAGES_METER).failed_cycles
         self._license = self._serving_license()
         if crashed:
             self._ledger.close_window("recovery", self._context_before())
@@ -155,10 +157,10 @@ class Meter:
             self._ledger.cycle_succeeded()
         except (OutputUnwritableError, LedgerUnavailableError) as exc:
             return self._failed(exc)
-        except (LicensesError, OSError) as exc:  # a fault of ours is a failed cycle like any other
+        except Exception as exc:  # noqa: BLE001 - a fault of ours is a failed cycle like any other
             return self._failed(OutputUnwritableError(f"{type(exc).__name__}: {exc}", next_step="call the vendor"))
         self._output_problem = ""
-        self._unpersisted_failures = 0
+        self._failed_cycles = self._unpersisted_failures = 0
         _log.info("usage record written", file=files[-1].name if files else "", files=len(files))
         self.plan()
         self.mint()
@@ -409,7 +411,8 @@ class Meter:
 
     def _make_room(self, name: str, window: SealedWindow) -> None:
         """Move a damaged file aside; but one that this device sealed otherwise is evidence of two histories."""
-        if self._output.sealed_root(window.size) not in (None, window.root):
+        told = self._believe(self._output.checkpoint_at(window.size))
+        if told is not None and (told.size, told.root) != (window.size, window.root):
             raise self._two_histories(window.size)
         self._set_aside(f"{FOLDER}/{name}")
 
@@ -427,13 +430,19 @@ class Meter:
         note = self._output.checkpoint()
         if note == self._seen_note:
             return
-        with suppress(LicensesError):
-            key = {unverified_checkpoint(note).origin: self._device.verifying_key}
-            told = open_checkpoint(note, key)
+        told = self._believe(note)
+        if told is not None:
             size = self._ledger.snapshot(READ_PAGES_METER).size
-            if told.size > size or self._ledger.root_at(told.size) != told.root:
+            root = self._ledger.known_root_at(told.size) if told.size <= size else b""
+            if root not in (None, told.root):
                 raise self._two_histories(told.size)
         self._seen_note = note
+
+    def _believe(self, note: str) -> Checkpoint | None:
+        """A checkpoint, if this device signed it."""
+        with suppress(LicensesError):
+            return open_checkpoint(note, {unverified_checkpoint(note).origin: self._device.verifying_key})
+        return None
 
     def _two_histories(self, size: int) -> OutputUnwritableError:
         return OutputUnwritableError(
@@ -494,7 +503,9 @@ class Meter:
             count = self._ledger.cycle_failed(cause, {"code": exc.code})
         except LedgerUnavailableError:
             self._unpersisted_failures += 1
-            count = self._unpersisted_failures
+            count = self._failed_cycles + self._unpersisted_failures
+        else:
+            self._failed_cycles, self._unpersisted_failures = count, 0
         self._output_problem = ""
         limit = attempts_allowed(self._settings, self._license)
         log = _log.error if count >= limit or count in (1, 5, 8) else _log.warning

@@ -280,13 +280,16 @@ class Reader:
             self._store.discard(operation_id)
         return operation
 
-    def recount(self) -> int:
+    def recount(self, *, since_ns: int = 0) -> int:
         """Offer every result that is still there to the ledger again, as after a repair; most are counted already.
+
+        Args:
+            since_ns: Only results finished after this effective time, nanoseconds since the epoch.
 
         Returns:
             Pages that were not.
         """
-        return sum(self._count(request) for request in self._store.succeeded())
+        return sum(self._count(request) for request in self._store.succeeded(since_ns=since_ns))
 
     def find(self, operation_id: str) -> Operation:
         """Look an operation up.

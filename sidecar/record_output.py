@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +18,9 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from licenses.durable import make_folders, sync_folder, write_file
-from licenses.errors import LicensesError
 from licenses.usage_log.files import (
     CHECKPOINT_NAME,
     CHECKPOINTS_FOLDER,
@@ -30,7 +30,7 @@ from licenses.usage_log.files import (
     tally_trailer_line,
     write_once,
 )
-from licenses.usage_log.note import MAX_NOTE_BYTES, unverified_checkpoint
+from licenses.usage_log.note import MAX_NOTE_BYTES
 from sidecar.errors import OutputUnwritableError, unwritable
 from sidecar.ledger import LedgerReader, SealedWindow
 
@@ -184,11 +184,11 @@ class RecordOutput:
         def work() -> bool:
             digest = hashlib.sha256()
             try:
-                with (self.folder / file).open("rb") as stream:
+                with _open_regular(self.folder / file) as stream:
                     while piece := stream.read(1024 * 1024):
                         self._alive = time.monotonic()
                         digest.update(piece)
-            except FileNotFoundError:
+            except (FileNotFoundError, _NotRegularError):
                 return False
             return digest.digest() == sha256
 
@@ -232,22 +232,17 @@ class RecordOutput:
         """
 
         def work() -> str:
-            with suppress(FileNotFoundError, UnicodeDecodeError), (self.folder / CHECKPOINT_NAME).open("rb") as stream:
-                return stream.read(MAX_NOTE_BYTES).decode("utf-8")
-            return ""
+            return self._note(CHECKPOINT_NAME)
 
         return self._bounded(work)
 
-    def sealed_root(self, size: int) -> bytes | None:
-        """The root that a checkpoint on the mount tells at `size`, unverified; None when there is none."""
+    def checkpoint_at(self, size: int) -> str:
+        """The checkpoint on the mount at `size` entries, unverified; empty when there is none.
 
-        def work() -> bytes | None:
-            path = self.folder / CHECKPOINTS_FOLDER / str(size)
-            with suppress(FileNotFoundError, ValueError, LicensesError), path.open("rb") as stream:
-                return unverified_checkpoint(stream.read(MAX_NOTE_BYTES).decode("utf-8")).root
-            return None
-
-        return self._bounded(work)
+        Raises:
+            OutputUnwritableError: The mount cannot be read.
+        """
+        return self._bounded(lambda: self._note(f"{CHECKPOINTS_FOLDER}/{size}"))
 
     def keep_ack(self, name: str, blob: bytes) -> Path:
         """Put an acknowledgement beside the records, where auditors find it.
@@ -284,7 +279,9 @@ class RecordOutput:
             try:
                 return future.result(timeout=_POLL_SECONDS)
             except OSError as exc:
-                if isinstance(exc, FutureTimeoutError) and not future.done():
+                if isinstance(exc, FutureTimeoutError) and not (future.done() and future.exception() is exc):
+                    if future.done():
+                        continue  # it ended while this one stopped waiting
                     if time.monotonic() - self._alive > self.limit_seconds:
                         self._stuck = (future, begun)  # type: ignore[assignment]
                         raise self._silent(time.monotonic() - begun) from None
@@ -307,6 +304,14 @@ class RecordOutput:
             f"'findmnt -T {self._root}'; the records wait in the ledger",
         )
 
+    def _note(self, name: str) -> str:
+        with (
+            suppress(FileNotFoundError, UnicodeDecodeError, _NotRegularError),
+            _open_regular(self.folder / name) as stream,
+        ):
+            return stream.read(MAX_NOTE_BYTES).decode("utf-8")
+        return ""
+
     def _names(self, folder: Path) -> set[str]:
         try:
             return set(os.listdir(folder))
@@ -320,3 +325,16 @@ class RecordOutput:
             kind = FileNotFoundError if missing else NotADirectoryError
             raise kind(2 if missing else 20, "no such folder" if missing else "not a folder", str(self._root))
         make_folders(folder, mode=0o750)
+
+
+class _NotRegularError(Exception):
+    """Something that is no file lies where a file should."""
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading, but nothing that could keep the reader waiting."""
+    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise _NotRegularError(path)
+    return stream

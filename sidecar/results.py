@@ -197,11 +197,13 @@ class OperationStore:
                     found.append(request)
         yield from sorted(found, key=lambda request: request.created_ns)
 
-    def succeeded(self) -> Iterator[ReadRequest]:
-        """Operations whose result can be fetched, in no order."""
+    def succeeded(self, *, since_ns: int = 0) -> Iterator[ReadRequest]:
+        """Operations whose result can be fetched and that finished after `since_ns` (effective time), in no order."""
         for folder in self._folders():
             outcome = self._outcome(folder)
-            request = None if outcome is None or outcome.errors else self._request(folder)
+            if outcome is None or outcome.errors or outcome.finished_ns <= since_ns:
+                continue
+            request = self._request(folder)
             if request is not None:
                 yield request
 

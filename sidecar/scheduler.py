@@ -151,6 +151,10 @@ def _guarded(name: str, job: Callable[[], object]) -> Callable[[], None]:
             if str(exc) != told:
                 _log.error("job failed", job=name, code=exc.code, cause=str(exc), next_step=exc.next_step)
             told = str(exc)
+        except Exception as exc:  # noqa: BLE001 - one job's fault must not end the meter, nor pass unseen
+            if repr(exc) != told:
+                _log.error("job failed unexpectedly", job=name, error=repr(exc), exc_info=exc)
+            told = repr(exc)
         else:
             told = ""
 

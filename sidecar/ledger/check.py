@@ -79,6 +79,7 @@ def start_problem(path: Path) -> str:
         return ""
     try:
         with closing(connect(path, query_only=True)) as db:
+            db.execute("BEGIN")  # one state of the log: a meter may seal meanwhile
             return next(_start_findings(db, path), LedgerFinding("", "")).message
     except sqlite3.DatabaseError as exc:
         if not is_damage(exc):

@@ -27,12 +27,12 @@ from licenses.durable import make_folders
 from licenses.usage_log.entry import encode_entry, leaf_hash, parse_entry, read_use
 from sidecar.clock import Clock, EffectiveTime, effective_time, month_of
 from sidecar.errors import LedgerConflictError, LedgerUnavailableError
-from sidecar.ledger.database import connect, hold, is_full, unavailable
+from sidecar.ledger.database import connect, hold, is_full, note_damage, unavailable
 from sidecar.ledger.migrations import LEDGER_MIGRATIONS
 from sidecar.ledger.queries import SIZE_SQL, LedgerReader, high_water
 from sidecar.ledger.reserve import DiskReserve
 from sidecar.ledger.use_form import UseForm, use_line
-from sidecar.ledger.values import PendingRecord, UseEvent, content_sha256
+from sidecar.ledger.values import PendingRecord, UseEvent, content_sha256, nested_sums
 
 # What the header of a record file and the entry that closes its window both tell.
 _SEALED_CONTEXT = ("product_version", "license_id", "license_sequence", "evaluation")
@@ -94,6 +94,7 @@ class Ledger(LedgerReader):
         self._reserve = DiskReserve(path.parent)
         try:
             self._writer = Database(connect(path), execute_plugins=False)
+            self._place = _identity(path)
         except sqlite3.Error as exc:
             super().close()
             raise unavailable(exc, path) from exc
@@ -491,17 +492,27 @@ class Ledger(LedgerReader):
             },
         )
         self._writer.execute(
-            "INSERT INTO seal(size, first_seq, window, cumulative) VALUES (?, ?, ?, ?)",
+            "UPDATE seal SET sums = NULL WHERE sums IS NOT NULL AND root IS NOT NULL AND size < ?", [first_seq]
+        )
+        self._writer.execute(
+            "INSERT INTO seal(size, first_seq, window, cumulative, sums) VALUES (?, ?, ?, ?, ?)",
             [
                 seq + 1,
                 first_seq,
                 # The log's name never changes, whatever trust root is found later.
                 json.dumps({**context, **bounds, "reason": reason, "origin": origin}),
                 json.dumps(cumulative),
+                json.dumps(self._sums()),
             ],
         )
         self._keep_time(now)
         return seq + 1
+
+    def _sums(self) -> dict[str, dict[str, dict[str, int]]]:
+        """All sums as they are at the end of a window, for the seal that is kept beside the ledger."""
+        totals = self._writer.execute("SELECT meter, month, qty FROM total").fetchall()
+        license_totals = self._writer.execute("SELECT license_id, meter, qty FROM license_total").fetchall()
+        return {"totals": nested_sums(totals), "license_totals": nested_sums(license_totals)}
 
     def _insert(self, kind: str, now: EffectiveTime, fields: Mapping[str, Any]) -> int:
         seq = self._next_seq()
@@ -549,6 +560,7 @@ class Ledger(LedgerReader):
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Take SQLite's write lock before the first read, so that check-then-record cannot interleave."""
+        self._require_place()
         try:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
@@ -563,12 +575,36 @@ class Ledger(LedgerReader):
             raise failure from exc
         self._problem = ""
 
+    def _require_place(self) -> None:
+        """See that the open file still is the one that others find: what goes into a deleted file is lost.
+
+        Raises:
+            LedgerUnavailableError: It was removed or replaced under this process.
+        """
+        if _identity(self._path) == self._place:
+            return
+        note_damage(self._path, "the file was removed or replaced at work")
+        failure = LedgerUnavailableError(
+            f"{self._path} was removed or replaced while it was in use",
+            next_step="restart the whole service: the ledger is rebuilt then; delete nothing there",
+        )
+        self._problem = str(failure)
+        raise failure
+
     def _full(self) -> LedgerUnavailableError:
         folder = self._path.parent
         return LedgerUnavailableError(
             f"{folder}: the disk is full; nothing new is taken in before there is room again",
             next_step=f"free space on the file system that holds {folder}; nothing there has to be deleted",
         )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _times(now: EffectiveTime) -> dict[str, int]:

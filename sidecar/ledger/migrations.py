@@ -106,6 +106,7 @@ def m003_compact_uses(db: Database) -> None:
              UNIQUE (operation, page)
            ) STRICT""",
         "ALTER TABLE seal ADD COLUMN frontier BLOB",
+        "ALTER TABLE seal ADD COLUMN sums TEXT",
         """CREATE TABLE ack(
              size INTEGER PRIMARY KEY,
              root BLOB NOT NULL CHECK (length(root) = 32),

@@ -266,6 +266,23 @@ class LedgerReader:
             ).fetchone()
         return self.frontier_at(size).root() if row is None else bytes(row[0])
 
+    def known_root_at(self, size: int) -> bytes | None:
+        """As `root_at`; None where the ledger was begun anew behind that size, and nothing tells the root."""
+        with self._reading() as db:
+            row = db.execute(
+                "SELECT root FROM seal WHERE size = ?1 AND root IS NOT NULL UNION SELECT root FROM ack WHERE size = ?1",
+                [size],
+            ).fetchone()
+            base = self._base(db)
+        if row is not None:
+            return bytes(row[0])
+        return self.root_at(size) if size >= base else None
+
+    def base(self) -> int:
+        """The first entry that the ledger holds: 0, unless it was begun anew from a kept seal."""
+        with self._reading() as db:
+            return self._base(db)
+
     def acked(self) -> Acked | None:
         """The newest acknowledgement; None before the first."""
         with self._reading() as db:
@@ -276,15 +293,14 @@ class LedgerReader:
         """The newest seal as it is kept beside the ledger; None before the first."""
         with self._reading() as db:
             row = db.execute(
-                """SELECT size, first_seq, window, note, frontier, file, file_sha256
+                """SELECT size, first_seq, window, note, frontier, file, file_sha256, sums
                    FROM seal WHERE root IS NOT NULL ORDER BY size DESC LIMIT 1"""
             ).fetchone()
             if row is None:
                 return None
-            totals = db.execute("SELECT meter, month, qty FROM total").fetchall()
-            license_totals = db.execute("SELECT license_id, meter, qty FROM license_total").fetchall()
             failed = db.execute("SELECT failed_cycles FROM hwm").fetchone()
             floors = _license_floors(db)
+        sums = json.loads(row[7] or "{}")
         return KeptSeal(
             size=row[0],
             first_seq=row[1],
@@ -293,8 +309,8 @@ class LedgerReader:
             frontier=[one.hex() for one in _hashes(row[4])],
             file=row[5] or "",
             file_sha256=row[6].hex() if row[6] else "",
-            totals=_nested(totals),
-            license_totals=_nested(license_totals),
+            totals=sums.get("totals", {}),
+            license_totals=sums.get("license_totals", {}),
             license_floors=floors,
             failed_cycles=failed[0] if failed else 0,
         )
@@ -362,13 +378,6 @@ class LedgerReader:
 def high_water(row: Sequence[Any] | None) -> HighWater | None:
     """The high water of a row (effective_ns, boot_id, boottime_ns, …)."""
     return None if row is None else HighWater(effective_ns=row[0], boot_id=row[1], boottime_ns=row[2])
-
-
-def _nested(rows: Sequence[tuple[str, str, int]]) -> dict[str, dict[str, int]]:
-    nested: dict[str, dict[str, int]] = {}
-    for outer, inner, quantity in rows:
-        nested.setdefault(outer, {})[inner] = quantity
-    return nested
 
 
 def _license_floors(db: Database) -> Mapping[str, int]:

@@ -24,7 +24,7 @@ from typing import Any
 
 from sqlite_utils.db import Database
 
-from licenses.durable import make_folders, sync_folder
+from licenses.durable import make_folders, sync_folder, write_file
 from licenses.usage_log.entry import encode_entry, leaf_hash, parse_entry
 from licenses.usage_log.merkle import HASH_BYTES, Frontier
 from sidecar.clock import month_of
@@ -34,8 +34,11 @@ from sidecar.ledger.kept import KeptSeal
 from sidecar.ledger.migrations import LEDGER_MIGRATIONS
 from sidecar.ledger.salvage import Evidence, RecordLines, Salvage, Sources
 from sidecar.ledger.use_form import UseForm, form_of, use_line
+from sidecar.ledger.values import content_sha256, nested_sums
 
 ASIDE_FOLDER = "aside"
+_LIKELY_MS = 24 * 3600 * 1000
+_LIKELY_CYCLES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +98,9 @@ def repair(path: Path, evidence: Evidence, cause: str) -> Repair:
         built = _build(fresh, old, evidence, files_first=False) or _build(fresh, old, evidence, files_first=True)
     if built is None:
         raise _beyond_repair(path, evidence)
-    recount_path(path).touch(mode=0o640)
+    # What was counted before a kept seal is not there to be recognised: only later results are offered again.
+    since_ms = evidence.kept.window["closed"]["effective_ms"] if built.gap and evidence.kept else 0
+    write_file(recount_path(path), [b"%d" % since_ms], mode=0o640, overwrite=True)
     fresh.replace(_rebuilt_path(path))
     sync_folder(path.parent)
     aside = finish_repair(path)
@@ -149,7 +154,8 @@ class _Built:
     boottime_ms: int = 0
     failed_cycles: int = 0
     first_seq: int = 0
-    acks: dict[int, tuple[bytes, str, int]] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
+    acks: dict[int, tuple[bytes, int]] = field(default_factory=dict)
     forms: dict[str, int] = field(default_factory=dict)
     seen: set[tuple[bytes, int]] = field(default_factory=set)
     gap: tuple[int, int] | None = None
@@ -259,11 +265,13 @@ def _follow(built: _Built, entry: Mapping[str, Any]) -> None:
         case "ack":
             root = bytes.fromhex(str(entry.get("root", "")))
             if len(root) == HASH_BYTES:
-                built.acks[int(entry["size"])] = (root, "", entry["seq"])
+                built.acks[int(entry["size"])] = (root, entry["seq"])
         case "fault":
             built.failed_cycles = int(entry.get("failed_cycles", built.failed_cycles))
         case "clock":
             built.effective_ms = int(entry.get("to_effective_ms", built.effective_ms))
+            if token_id := str(entry.get("token_id", "")):
+                built.tokens[token_id] = entry["seq"]
         case _:
             pass
 
@@ -288,8 +296,8 @@ def _close(
     for (meter, _), quantity in built.totals.items():
         cumulative[meter] += quantity
     db.execute(
-        """INSERT INTO seal(size, first_seq, window, cumulative, root, note, file, file_sha256, frontier)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        """INSERT INTO seal(size, first_seq, window, cumulative, root, note, file, file_sha256, frontier, sums)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         [
             size,
             built.first_seq,
@@ -300,6 +308,7 @@ def _close(
             file or None if signed else None,  # none, not an empty name: it is still to be written
             sha256 if signed else None,
             b"".join(built.frontier.hashes),
+            json.dumps(_sums(built)),
         ],
     )
     if signed:
@@ -328,8 +337,8 @@ def _begin_at(db: sqlite3.Connection, built: _Built, kept: KeptSeal) -> None:
     built.boot_id, built.effective_ms = closed["boot_id"], closed["effective_ms"]
     built.boottime_ms = closed["boottime_ms"]
     db.execute(
-        """INSERT INTO seal(size, first_seq, window, cumulative, root, note, file, file_sha256, frontier)
-           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+        """INSERT INTO seal(size, first_seq, window, cumulative, root, note, file, file_sha256, frontier, sums)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         [
             kept.size,
             kept.first_seq,
@@ -340,9 +349,16 @@ def _begin_at(db: sqlite3.Connection, built: _Built, kept: KeptSeal) -> None:
             kept.file or "lost",
             bytes.fromhex(kept.file_sha256) if kept.file_sha256 else None,
             b"".join(kept.hashes),
+            json.dumps(_sums(built)),
         ],
     )
     db.executemany("INSERT INTO frontier VALUES (?, ?)", enumerate(kept.hashes))
+
+
+def _sums(built: _Built) -> dict[str, dict[str, dict[str, int]]]:
+    totals = [(meter, month, quantity) for (meter, month), quantity in built.totals.items()]
+    license_totals = [(lic, meter, quantity) for (lic, meter), quantity in built.license_totals.items()]
+    return {"totals": nested_sums(totals), "license_totals": nested_sums(license_totals)}
 
 
 def _write_state(db: sqlite3.Connection, built: _Built, old: Salvage) -> None:
@@ -350,26 +366,37 @@ def _write_state(db: sqlite3.Connection, built: _Built, old: Salvage) -> None:
         db.execute("INSERT INTO total VALUES (?, ?, ?)", [meter, month, quantity])
     for (license_id, meter), quantity in built.license_totals.items():
         db.execute("INSERT INTO license_total VALUES (?, ?, ?)", [license_id, meter, quantity])
-    for license_id, sequence in {**built.floors, **_higher(old.floors(), built.floors)}.items():
+    for license_id, sequence in built.floors.items():
         db.execute("INSERT INTO license_floor VALUES (?, ?)", [license_id, sequence])
-    for source, event_id, sha256, seq in old.rows("SELECT source, event_id, body_sha256, seq FROM idem"):
-        db.execute("INSERT INTO idem VALUES (?, ?, ?, ?)", [source, event_id, sha256, seq])
+    for token_id, seq in built.tokens.items():
+        values = ["clock-reset", token_id, content_sha256(token_id), seq]
+        db.execute("INSERT INTO idem VALUES (?, ?, ?, ?)", values)
     # The log tells what was acknowledged; the rows also have the vendor's cosignature.
-    acks = {**built.acks, **{row[0]: row[1:] for row in old.rows("SELECT size, root, cosigned, seq FROM ack")}}
-    for size, (root, cosigned, seq) in acks.items():
-        db.execute("INSERT INTO ack VALUES (?, ?, ?, ?)", [size, root, cosigned, seq])
-    mark = next(iter(old.rows("SELECT effective_ns, boot_id, boottime_ns, failed_cycles, failure FROM hwm")), None)
-    effective_ns = built.effective_ms * 1_000_000
-    if mark is not None and mark[0] >= effective_ns:
-        db.execute("INSERT INTO hwm VALUES (1, ?, ?, ?, ?, ?)", list(mark))
-    elif built.next_seq:
+    cosigned = dict(old.rows("SELECT size, cosigned FROM ack"))
+    for size, (root, seq) in built.acks.items():
+        db.execute("INSERT INTO ack VALUES (?, ?, ?, ?)", [size, root, str(cosigned.get(size, "")), seq])
+    if not built.next_seq:
+        return
+    marks = old.rows("SELECT effective_ns, boot_id, boottime_ns, failed_cycles, failure FROM hwm")
+    mark = next((mark for mark in marks if _is_likely(mark, built)), None)
+    if mark is None:
         failure = "" if built.failed_cycles == 0 else "a metering cycle failed before the ledger was rebuilt"
-        values = [effective_ns, built.boot_id, built.boottime_ms * 1_000_000, built.failed_cycles, failure]
-        db.execute("INSERT INTO hwm VALUES (1, ?, ?, ?, ?, ?)", values)
+        mark = (
+            built.effective_ms * 1_000_000,
+            built.boot_id,
+            built.boottime_ms * 1_000_000,
+            built.failed_cycles,
+            failure,
+        )
+    db.execute("INSERT INTO hwm VALUES (1, ?, ?, ?, ?, ?)", list(mark))
 
 
-def _higher(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    return {name: value for name, value in one.items() if value > other.get(name, 0)}
+def _is_likely(mark: tuple[Any, ...], built: _Built) -> bool:
+    """Whether a high water is what the meter may have kept since the last entry, and not a flipped bit."""
+    if [type(one) for one in mark] != [int, str, int, int, str]:
+        return False
+    ahead_ms = mark[0] // 1_000_000 - built.effective_ms
+    return bool(0 <= ahead_ms <= _LIKELY_MS and 0 <= mark[2] < 2**62 and 0 <= mark[3] <= _LIKELY_CYCLES)
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def gather_evidence(state: Path, records: Path, key: VerifyingKey | None) -> Evi
     note = _read_note(records / CHECKPOINT_NAME)
     newest = None if key is None else _believe(note, key)
     found = {} if newest is None else {newest.size: (newest, note)}
-    return Evidence(records=records, key=key, kept=KeptSeal.read(state), checkpoints=found)
+    return Evidence(records=records, key=key, kept=_signed(KeptSeal.read(state), key), checkpoints=found)
 
 
 class Salvage:
@@ -93,17 +93,17 @@ class Salvage:
             if path.exists():
                 self._db = connect(path)
                 self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.Error as exc:
-            if is_passing(exc):
+        except (sqlite3.Error, UnicodeDecodeError) as exc:
+            if isinstance(exc, sqlite3.Error) and is_passing(exc):
                 self.__exit__()
                 raise
-        self._forms = {row[0]: row[1] for row in self.rows("SELECT id, text FROM use_form")}
+        self._forms = {row[0]: str(row[1]) for row in self.rows("SELECT id, text FROM use_form")}
         sizes = [
             row[0]
             for statement in ("SELECT max(seq) + 1 FROM line_entry", "SELECT max(seq) + 1 FROM use_entry")
             for row in self.rows(statement)
         ]
-        self._size = max((size for size in sizes if size is not None), default=0)
+        self._size = max((size for size in sizes if isinstance(size, int)), default=0)
 
     def __enter__(self) -> Salvage:
         return self
@@ -122,18 +122,14 @@ class Salvage:
             return []
         try:
             return self._db.execute(statement, arguments).fetchall()
-        except sqlite3.Error as exc:
-            if is_passing(exc):
+        except (sqlite3.Error, UnicodeDecodeError) as exc:
+            if isinstance(exc, sqlite3.Error) and is_passing(exc):
                 raise
             return []
 
     def notes(self) -> list[str]:
         """Checkpoints that were stored; whether they are good is for the key to say."""
-        return [row[0] for row in self.rows("SELECT note FROM seal WHERE note IS NOT NULL")]
-
-    def floors(self) -> dict[str, int]:
-        """Highest sequences of licences."""
-        return dict(self.rows("SELECT license_id, sequence FROM license_floor"))
+        return [str(row[0]) for row in self.rows("SELECT note FROM seal WHERE note IS NOT NULL")]
 
     def lines(self, start: int) -> Iterator[tuple[int, bytes]]:
         """Lines from `start` on, with their numbers; those that cannot be believed are left out."""
@@ -160,7 +156,7 @@ class Salvage:
         for seq, line, leaf in self.rows(
             "SELECT seq, body, leaf FROM line_entry WHERE seq >= ? AND seq < ?", [start, end]
         ):
-            if leaf_hash(line) == leaf:
+            if isinstance(line, bytes) and leaf_hash(line) == leaf:
                 yield seq, line
         for seq, form, operation, page, quantity, wall_ms, effective_ms, boottime_ms, leaf in self.rows(
             """SELECT seq, form, operation, page, quantity, wall_ms, effective_ms, boottime_ms, leaf
@@ -290,6 +286,16 @@ class _Stream:
         while self._next is not None and self._next[0] < seq:
             self._next = next(self._lines, None)
         return self._next[1] if self._next is not None and self._next[0] == seq else None
+
+
+def _signed(kept: KeptSeal | None, key: VerifyingKey | None) -> KeptSeal | None:
+    """A kept seal whose size and root this device has signed; any other is none."""
+    signed = None if kept is None or key is None else _believe(kept.note, key)
+    return (
+        kept
+        if signed is not None and kept is not None and (signed.size, signed.root) == (kept.size, kept.root)
+        else None
+    )
 
 
 def _read_note(path: Path) -> str:

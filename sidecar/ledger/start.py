@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from licenses.device_key import instance_id_of
+from licenses.errors import LicensesError
 from licenses.keys import VerifyingKey
 from sidecar.clock import Clock
 from sidecar.errors import LedgerUnavailableError
 from sidecar.ledger.check import start_problem
-from sidecar.ledger.database import hold, is_damage, unavailable
+from sidecar.ledger.database import hold, is_passing, unavailable
 from sidecar.ledger.ledger import Ledger, prepare
 from sidecar.ledger.repair import Repair, behind, finish_repair, repair
 from sidecar.ledger.salvage import Evidence, gather_evidence
@@ -61,6 +62,11 @@ def start_ledger(path: Path, *, records: Path, key: VerifyingKey | None, clock: 
             next_step="stop the whole service and start it again: the ledger is moved aside and rebuilt then",
         )
     try:
+        # Looked at once more now that nobody works on it: what was being written is no damage.
+        evidence = gather_evidence(path.parent, records, key)
+        cause = _problem(path, evidence)
+        if not cause:
+            return Started(repair=None)
         done = repair(path, evidence, cause)
     except (OSError, sqlite3.Error) as exc:
         raise unavailable(exc, path) from exc
@@ -75,11 +81,15 @@ def _problem(path: Path, evidence: Evidence) -> str:
         prepare(path)
         return start_problem(path) or behind(path, evidence)
     except LedgerUnavailableError as exc:
-        if exc.__cause__ is None or not is_damage(exc.__cause__):  # type: ignore[arg-type]
+        if not isinstance(exc.__cause__, sqlite3.Error) or is_passing(exc.__cause__):
             raise
         return str(exc.__cause__)
     except sqlite3.Error as exc:
-        raise unavailable(exc, path) from exc
+        if is_passing(exc):
+            raise unavailable(exc, path) from exc
+        return str(exc)
+    except (ValueError, TypeError, LookupError, LicensesError) as exc:
+        return f"it cannot be understood: {exc!r}"  # nobody but us writes it, so it is damaged
 
 
 def _tell(path: Path, done: Repair, *, key: VerifyingKey | None, clock: Clock, version: str) -> None:

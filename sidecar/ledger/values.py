@@ -6,7 +6,7 @@ Invariant: nothing here touches the database.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,3 +124,11 @@ class Acked:
 def content_sha256(text: str) -> bytes:
     """Digest that an idempotency key is stored with."""
     return hashlib.sha256(text.encode("utf-8")).digest()
+
+
+def nested_sums(rows: Sequence[tuple[str, str, int]]) -> dict[str, dict[str, int]]:
+    """Rows (outer, inner, quantity) as quantities by outer and inner name."""
+    nested: dict[str, dict[str, int]] = {}
+    for outer, inner, quantity in rows:
+        nested.setdefault(outer, {})[inner] = quantity
+    return nested
