@@ -1,6 +1,6 @@
 """`sidecar ledger`: how the ledger stands, and whether all of it is sound.
 
-Invariant: nothing here writes; both commands work while the service runs, and when it is stopped.
+Invariant: nothing here writes to the ledger; both commands work while the service runs, and when it is stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _QUIET_SECONDS = 1.0
 
 @click.group(name="ledger")
 def ledger_group() -> None:
-    """Look at the ledger: what it holds, and whether it is sound. Changes nothing."""
+    """Look at the ledger: what it holds, and whether it is sound."""
 
 
 @ledger_group.command(name="status")
@@ -60,11 +60,14 @@ def ledger_status(words: tuple[str, ...], config: Path | None, as_json: bool) ->
 @WORDS
 @CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print facts for machines.")
-def ledger_check(words: tuple[str, ...], config: Path | None, as_json: bool) -> None:
+@click.option(
+    "--repair", is_flag=True, help="When something is wrong, have the service's next start rebuild the ledger."
+)
+def ledger_check(words: tuple[str, ...], config: Path | None, as_json: bool, repair: bool) -> None:
     """Read every entry: SQLite's structure, leaves, roots, signatures, sums. Exit 1 when something is wrong."""
     from licenses.device_key import load_device_public
     from sidecar.bootstrap import ledger_path
-    from sidecar.ledger import check_ledger
+    from sidecar.ledger import check_ledger, damage_path, note_damage
 
     settings = settings_of(words, config, process="ledger")
     require_ledger(settings)
@@ -73,7 +76,10 @@ def ledger_check(words: tuple[str, ...], config: Path | None, as_json: bool) -> 
     except LicensesError:
         key = None
     started = time.monotonic()
-    report = check_ledger(ledger_path(settings), origin_key=key, progress=_Progress())
+    path = ledger_path(settings)
+    report = check_ledger(path, origin_key=key, progress=_Progress())
+    if report.findings and repair:
+        note_damage(path, report.findings[0].message)
     if as_json:
         members = {
             "sound": not report.findings,
@@ -91,7 +97,11 @@ def ledger_check(words: tuple[str, ...], config: Path | None, as_json: bool) -> 
         read = f"{report.size:,} entries in {report.windows:,} sealed windows, read in {seconds:.1f} s"
         if report.findings:
             click.echo(f"{read}.")
-            click.echo("Next step: restart the service; a damaged ledger is moved aside and rebuilt. Delete nothing.")
+            click.echo(
+                "Next step: restart the service, which moves the ledger aside and rebuilds it. Delete nothing."
+                if damage_path(path).exists()
+                else "Next step: run this again with --repair, then restart the service; it rebuilds the ledger then."
+            )
         else:
             signed = "every seal signed by this device" if key else "no device key here, so no signature was checked"
             click.echo(f"{click.style('SOUND', fg='green')}  {read}; {signed}.")

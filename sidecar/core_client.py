@@ -197,6 +197,8 @@ class CoreClient:
             connection.request(method, path, json.dumps(body).encode() if body is not None else None, headers)
             response = connection.getresponse()
             answer = response.read(_MAX_ANSWER_BYTES)
+            if response.length:  # `read` with a bound does not tell a body that was cut off from one that ended
+                raise http.client.IncompleteRead(answer, response.length)
         except TimeoutError as exc:
             raise CoreTimeoutError(f"the core did not answer {path} within {seconds:g} s") from exc
         except (OSError, http.client.HTTPException) as exc:

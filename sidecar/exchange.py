@@ -153,6 +153,7 @@ def export_usage(
     """
     acked = ledger.acked()
     begins = since if since is not None else acked.size if acked is not None else 0
+    begins = max(begins, ledger.base())  # what a rebuilt ledger does not hold any more, it cannot carry
     found = ledger.sealed_windows(begins)
     if not found:
         raise _nothing(ledger, begins)

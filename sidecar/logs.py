@@ -46,6 +46,8 @@ def configure_logs(level: str, *, process: str) -> None:
         logger_factory=_NamedLoggerFactory(),
         cache_logger_on_first_use=False,
     )
+    # It tells of every job that waits while the output mount hangs, many times a second; the meter tells it once.
+    logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="warn: %(name)s[0]\n      %(message)s")
 
 

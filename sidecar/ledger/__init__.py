@@ -5,7 +5,7 @@ or removed; their sequence numbers have no holes.
 """
 
 from sidecar.ledger.check import LedgerFinding, LedgerReport, check_ledger, is_small, look_over
-from sidecar.ledger.database import damage_path, recount_path
+from sidecar.ledger.database import damage_path, note_damage, recount_path
 from sidecar.ledger.kept import KEPT_NAME, KeptSeal
 from sidecar.ledger.ledger import Ledger, prepare
 from sidecar.ledger.queries import LedgerReader
@@ -34,6 +34,7 @@ __all__ = [
     "damage_path",
     "is_small",
     "look_over",
+    "note_damage",
     "prepare",
     "recount_path",
     "start_ledger",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import sqlite3
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +19,10 @@ from licenses.usage_log.entry import parse_entry
 from licenses.usage_log.report import Verdict
 from licenses.usage_log.verify import verify_records
 from sidecar.bootstrap import ledger_path
-from sidecar.errors import LedgerUnavailableError
+from sidecar.errors import LedgerConflictError, LedgerUnavailableError
+from sidecar.exchange import export_usage
 from sidecar.ledger import KEPT_NAME, check_ledger, damage_path
+from sidecar.ledger.check import start_problem
 from sidecar.meter_status import MeterStatus
 from tests.integration.sidecar.test_metering import Site
 
@@ -285,3 +290,141 @@ def test_a_window_is_sealed_though_it_cannot_be_written(site: Site) -> None:
     snapshot = site.ledger.snapshot(READ_PAGES_METER)
     assert snapshot.pending_files == 1
     assert snapshot.sealed_size == snapshot.size - 1  # all but the fault entry
+
+
+def lose_everything_but_the_kept_seal(site: Site, *, records: bool) -> None:
+    stop(site)
+    if not records:
+        site.output.folder.rename(site.settings.output_directory.with_name("elsewhere"))
+    for path in site.settings.state_directory.glob("ledger.db*"):
+        path.unlink()
+
+
+def test_goes_on_from_the_kept_seal_though_older_records_are_there(site: Site) -> None:
+    """One window was sealed and not written; then the ledger was lost. Restart after restart must work."""
+    site.settings.output_directory.rename(site.settings.output_directory.with_name("elsewhere"))
+    site.clock.pass_seconds(700)
+    assert site.meter.cycle().failed_cycles == 1
+    site.settings.output_directory.with_name("elsewhere").rename(site.settings.output_directory)
+    lose_everything_but_the_kept_seal(site, records=True)
+    for pages in (18, 20, 22):
+        site.start()
+        site.use(2)
+        site.clock.pass_seconds(700)
+        assert site.meter.cycle().failed_cycles == 0
+        assert site.ledger.totals() == [(READ_PAGES_METER, pages)]
+        site.ledger.close()
+    site.start()
+
+
+def test_export_after_a_loss_begins_where_the_ledger_begins(site: Site, tmp_path: Path) -> None:
+    lose_everything_but_the_kept_seal(site, records=False)
+    site.start()
+    site.use(1)
+    site.clock.pass_seconds(700)
+    site.meter.cycle()
+    for since in (None, 0):
+        done = export_usage(
+            site.ledger, site.device, tmp_path / "stick", state_directory=site.settings.state_directory, since=since
+        )
+        assert done.span.since == site.ledger.base() > 0
+
+
+def test_kept_seal_that_this_device_did_not_sign_so_is_none(site: Site) -> None:
+    stop(site)
+    path = site.settings.state_directory / KEPT_NAME
+    kept = json.loads(path.read_bytes())
+    size = kept["size"]
+    kept["size"] = size * 4  # as many bits, so the frontier still is one
+    path.write_text(json.dumps(kept))
+    site.start()
+    assert quarantines(site) == []
+    require_whole(site, 16)
+
+
+def test_kept_seal_has_the_sums_of_its_moment(site: Site) -> None:
+    """Pages counted between a window's end and its seal belong to the next window."""
+    site.ledger.close_window("interval", site.meter._context())
+    site.use(3)
+    (pending,) = site.ledger.pending_records()
+    site.ledger.seal_window(pending, lambda size, root: site.meter._sign(str(pending.window["origin"]), size, root))
+    kept = site.ledger.kept_seal()
+    assert kept is not None
+    assert kept.size == pending.size
+    assert [sum(months.values()) for months in kept.totals.values()] == [16]
+    assert sum(quantity for meters in kept.license_totals.values() for quantity in meters.values()) == 16
+
+
+def test_clock_reset_token_stays_used(site: Site) -> None:
+    token = "0d7e1b0c-3f0e-4a33-9d8b-6c8f6f2f1a11"
+    site.ledger.adopt_time(site.clock.wall_ns + 10**9, {"action": "reset", "token_id": token}, token_id=token)
+    site.clock.pass_seconds(700)
+    site.meter.cycle()
+    lose_everything_but_the_kept_seal(site, records=True)
+    site.start()
+    with pytest.raises(LedgerConflictError, match="used before"):
+        site.ledger.adopt_time(site.clock.wall_ns + 10**12, {"action": "reset", "token_id": token}, token_id=token)
+
+
+def test_ledger_removed_at_work_takes_nothing_more(site: Site) -> None:
+    for path in site.settings.state_directory.glob("ledger.db*"):
+        path.unlink()
+    with pytest.raises(LedgerUnavailableError, match="removed or replaced"):
+        site.use(1)
+    assert "removed" in site.ledger.problem
+    assert damage_path(ledger_path(site.settings)).exists()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE sqlite_master SET sql = replace(sql, 'u.operation', 'u.oparation') WHERE name = 'entry'",
+        "DROP VIEW entry",
+        "DROP TABLE use_entry",
+        "DROP TABLE hwm",
+        "ALTER TABLE seal RENAME COLUMN frontier TO front",
+        "DROP TABLE _sqlite_migrations",
+    ],
+)
+def test_schema_that_is_not_ours_is_damage(site: Site, statement: str) -> None:
+    stop(site)
+    db = sqlite3.connect(ledger_path(site.settings), isolation_level=None)
+    db.execute("PRAGMA writable_schema=ON")
+    db.execute(statement)
+    db.close()
+    site.start()
+    assert quarantines(site)
+    require_whole(site, dict(site.ledger.totals())[READ_PAGES_METER])
+    assert dict(site.ledger.totals())[READ_PAGES_METER] in (12, 16)
+
+
+def test_a_start_beside_a_working_meter_never_cries_wolf(site: Site) -> None:
+    """Seals come and go while another process looks: what it sees is one state."""
+    stopping = threading.Event()
+    problems: list[str] = []
+
+    def look() -> None:
+        while not stopping.is_set():
+            problems.append(start_problem(ledger_path(site.settings)))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for _ in range(150):
+        site.use(1)
+        site.ledger.close_window("interval", site.meter._context())
+        site.meter._seal_pending()
+    stopping.set()
+    thread.join()
+    assert len(problems) > 20
+    assert set(problems) == {""}
+
+
+def test_pipe_in_place_of_a_checkpoint_keeps_nobody_waiting(site: Site) -> None:
+    checkpoint = site.output.folder / "checkpoint"
+    checkpoint.unlink()
+    os.mkfifo(checkpoint)
+    site.clock.pass_seconds(700)
+    started = time.monotonic()
+    assert site.meter.cycle().failed_cycles == 0
+    assert time.monotonic() - started < 10
+    assert checkpoint.is_file()
