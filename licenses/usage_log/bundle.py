@@ -319,25 +319,43 @@ def unpack_bundle(
         FileAccessError: It cannot be read, or the folder cannot be written.
     """
     with _opened(path) as packed:
-        stream = _Inflated(packed, path.name, max_bytes)
-        digests: dict[str, str] = {}
-        last = ""
-        while (member := _member(stream)) is not None:
-            name, size = member
-            if name <= last or len(digests) == MAX_MEMBERS:
-                stream.refuse("its members are too many, or not in the order of their names")
-            last = name
-            digests[name] = _unpack_member(stream, into / name, size)
-        stream.require_end()
-    if MANIFEST_NAME not in digests:
-        raise RecordError(f"{path.name} holds no manifest", next_step=_AGAIN)
-    with _opened(into / MANIFEST_NAME) as file:
-        manifest = open_manifest(file.read(MAX_MANIFEST_BYTES + 1), device_keys)
-    del digests[MANIFEST_NAME]
-    _compare(path.name, digests, manifest.files)
-    for name in digests:
-        _require_name(name, manifest.span.instance)
+        # Read once without writing a byte: what is not whole, or not the pinned device's, costs no disk.
+        kept: list[bytes] = []
+        digests = _read_members(_Inflated(packed, path.name, max_bytes), _only(MANIFEST_NAME, kept))
+        if not kept:
+            raise RecordError(f"{path.name} holds no manifest", next_step=_AGAIN)
+        manifest = open_manifest(b"".join(kept), device_keys)
+        del digests[MANIFEST_NAME]
+        _compare(path.name, digests, manifest.files)
+        for name in digests:
+            _require_name(name, manifest.span.instance)
+        packed.seek(0)
+        written = _read_members(_Inflated(packed, path.name, max_bytes), lambda name: into / name)
+    del written[MANIFEST_NAME]
+    _compare(path.name, written, manifest.files)
     return manifest
+
+
+def _only(wanted: str, kept: list[bytes]) -> "Callable[[str], list[bytes] | Path | None]":
+    return lambda name: kept if name == wanted else None
+
+
+def _read_members(stream: "_Inflated", keep: Callable[[str], "list[bytes] | Path | None"]) -> dict[str, str]:
+    """All members in order, and their SHA-256; each kept in a list or a file, or nowhere."""
+    digests: dict[str, str] = {}
+    last = ""
+    while (member := _member(stream)) is not None:
+        name, size = member
+        if name <= last or len(digests) == MAX_MEMBERS:
+            stream.refuse("its members are too many, or not in the order of their names")
+        last = name
+        place = keep(name)
+        if isinstance(place, Path):
+            digests[name] = _unpack_member(stream, place, size)
+        else:
+            digests[name] = _digest_member(stream, size, place)
+    stream.require_end()
+    return digests
 
 
 def open_manifest(blob: bytes, device_keys: Sequence[VerifyingKey]) -> Manifest:
@@ -507,6 +525,21 @@ def _member(stream: _Inflated) -> tuple[str, int] | None:
     return name, size
 
 
+def _digest_member(stream: _Inflated, size: int, kept: list[bytes] | None) -> str:
+    digest = hashlib.sha256()
+    for piece in stream.pieces(size):
+        digest.update(piece)
+        if kept is not None:
+            kept.append(piece)
+    _require_padding(stream, size, "a member")
+    return digest.hexdigest()
+
+
+def _require_padding(stream: _Inflated, size: int, name: str) -> None:
+    if any(stream.read(-size % _BLOCK)):
+        stream.refuse(f"there is something between {name} and the next member")
+
+
 def _unpack_member(stream: _Inflated, path: Path, size: int) -> str:
     digest = hashlib.sha256()
     try:
@@ -518,8 +551,7 @@ def _unpack_member(stream: _Inflated, path: Path, size: int) -> str:
                 file.write(piece)
     except OSError as exc:
         raise FileAccessError.from_os_error(exc, path, doing="unpack the bundle", mode="u+rwx") from exc
-    if any(stream.read(-size % _BLOCK)):
-        stream.refuse(f"there is something between {path.name} and the next member")
+    _require_padding(stream, size, path.name)
     return digest.hexdigest()
 
 

@@ -145,7 +145,11 @@ def _verdict(report: Report, how: Circumstances) -> str:
 
 def _grand_totals(report: Report) -> Iterator[str]:
     sums: dict[str, int] = {}
+    counted: set[str] = set()
     for one in report.instances:
+        if one.origin in counted:
+            continue  # a second copy of the same log
+        counted.add(one.origin)
         for meter, quantity in one.meters.items():
             sums[meter] = sums.get(meter, 0) + quantity
     doubted = report.verdict not in (Verdict.GOOD, Verdict.UNANCHORED)

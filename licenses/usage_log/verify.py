@@ -142,7 +142,9 @@ def _audit(directory: Path, given: Given, progress: Progress | None, *, called: 
 
 
 def _not_found(given: Given, reports: Sequence[InstanceReport], where: str) -> Iterator[Finding]:
-    """What the auditor gave, and of which there are no records."""
+    """What the auditor gave, and of which there are no records. Where there are none at all, that is the finding."""
+    if not reports:
+        return
     origins = {report.origin for report in reports}
     if given.kept is not None and given.kept.origin not in origins:
         message = f"The kept checkpoint is of {given.kept.origin}, of which there are no records."

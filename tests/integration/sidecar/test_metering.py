@@ -21,7 +21,7 @@ from licenses.usage_log.report import Verdict
 from licenses.usage_log.verify import verify_records
 from licenses.verify import Standing
 from sidecar.bootstrap import ledger_path, migrate
-from sidecar.errors import LedgerConflictError, LedgerUnavailableError
+from sidecar.errors import LedgerConflictError
 from sidecar.ledger import Ledger, UseEvent
 from sidecar.license_mount import LicenseMount
 from sidecar.meter_status import MeterStatus
