@@ -8,9 +8,12 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+
+_TEMPORARY = re.compile(r"\..+\.([1-9][0-9]{0,9})-[0-9]+\.tmp")
 
 
 def write_file(
@@ -55,6 +58,33 @@ def write_file(
             temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
     return digest.hexdigest()
+
+
+def sweep(folder: Path) -> int:
+    """Remove the temporary files that killed processes left in a folder.
+
+    Returns:
+        How many there were.
+    """
+    swept = 0
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            found = _TEMPORARY.fullmatch(path.name)
+            if found is not None and not _is_alive(int(found[1])):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                    swept += 1
+    return swept
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def sync_folder(folder: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import structlog
 
 from licenses.device_key import DeviceKey
-from licenses.durable import write_file
+from licenses.durable import sweep, write_file
 from licenses.errors import LicensesError
 from licenses.lease import Lease, seal_lease
 from licenses.model import READ_PAGES_METER, License
@@ -122,6 +122,7 @@ class Meter:
 
     def open(self) -> None:
         """Begin: note the boot, close what a crash left open, look at the output, mint the first lease."""
+        sweep(self._settings.state_directory)
         crashed = self._ledger.has_open_window()
         self._failed_cycles = self._ledger.snapshot(READ_PAGES_METER).failed_cycles
         self._license = self._serving_license()

@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from licenses.durable import make_folders, sync_folder, write_file
+from licenses.durable import make_folders, sweep, sync_folder, write_file
 from licenses.usage_log.files import (
     CHECKPOINT_NAME,
     CHECKPOINTS_FOLDER,
@@ -97,13 +97,17 @@ class RecordOutput:
         """Write and remove a file, as a record file would be written.
 
         Args:
-            durable: Whether to wait for the disk, as a record file does; a look every few seconds need not.
+            durable: Whether to wait for the disk, as a record file does, and to sweep up what killed writers left; a
+                look every few seconds need not.
 
         Raises:
             OutputUnwritableError: It cannot be done; the text says what to do.
         """
 
         def work() -> None:
+            if durable:
+                for folder in (self.folder, self.folder / CHECKPOINTS_FOLDER):
+                    sweep(folder)
             probe = self.folder / ".probe"
             self._make_folder(self.folder)
             with probe.open("wb") as out:

@@ -1,11 +1,12 @@
 """Files are whole or absent."""
 
 import hashlib
+import os
 import stat
 
 import pytest
 
-from licenses.durable import make_folders, write_file
+from licenses.durable import make_folders, sweep, write_file
 
 
 def test_content_mode_and_digest(tmp_path):
@@ -61,3 +62,16 @@ def test_folders_are_made_once(tmp_path):
     make_folders(tmp_path / "a" / "b", mode=0o700)
     make_folders(tmp_path / "a" / "b", mode=0o755)
     assert stat.S_IMODE((tmp_path / "a" / "b").stat().st_mode) == 0o700
+
+
+def test_sweep_takes_what_the_dead_left_and_nothing_else(tmp_path):
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    for name in (f".checkpoint.{child}-77.tmp", f".checkpoint.{os.getpid()}-77.tmp", "a.tmp", ".hidden", ".a.b-c.tmp"):
+        (tmp_path / name).touch()
+    assert sweep(tmp_path) == 1
+    assert not (tmp_path / f".checkpoint.{child}-77.tmp").exists()
+    assert len(list(tmp_path.iterdir())) == 4
+    assert sweep(tmp_path / "missing") == 0
