@@ -44,7 +44,7 @@ from tests.fakes.io_faults import (
 from tests.fakes.licences import FakeVendor, a_vendor
 
 FULL = os.environ.get("FAULTS") == "full"
-STAGES = 2
+STAGES = max(2, os.cpu_count() or 2)
 READING = Kind.OPEN_TO_READ | Kind.READ
 
 pytestmark = pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler (make test installs one)")

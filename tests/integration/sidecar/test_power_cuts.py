@@ -36,7 +36,7 @@ from tests.fakes.power_cuts import Disk, Event, read_trace, read_tree, told_in
 FULL = os.environ.get("FAULTS") == "full"
 SEED = int(os.environ.get("POWER_CUTS_SEED") or (secrets.randbelow(10**9) if FULL else 20270115))
 LIVES, CUTS, STEPS = (60, 25, 40) if FULL else (3, 8, 25)
-STAGES = 2
+STAGES = max(2, os.cpu_count() or 2)
 
 pytestmark = pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler (make test installs one)")
 
