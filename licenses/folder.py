@@ -233,7 +233,7 @@ _TELLING = (
 )
 
 
-def _rank(lic: License, judgement: Judgement, name: str) -> tuple[bool, bool, int, float, int, str, str]:
+def _rank(lic: License, judgement: Judgement, name: str) -> tuple[bool, bool, int, float, int, float, str, str]:
     """The smallest is the best."""
     return (
         not judgement.serves,
@@ -241,6 +241,7 @@ def _rank(lic: License, judgement: Judgement, name: str) -> tuple[bool, bool, in
         _TELLING.index(judgement.standing),
         -lic.expires_at.timestamp(),
         -lic.sequence,
+        -lic.issued_at.timestamp(),  # the vendor's newer word, not the accident of an id
         lic.license_id,
         name,
     )

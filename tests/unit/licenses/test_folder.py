@@ -158,6 +158,18 @@ def test_choice_between_two(winner, loser, names):
     assert choose(files, VENDOR.trust_root, at=NOW).best_name == "w"
 
 
+@pytest.mark.parametrize("ids", [("0", "f"), ("f", "0")])
+def test_of_two_that_end_alike_the_one_issued_later_wins(ids):
+    """Never the accident of an id: a licence put in another's place with other terms is the vendor's newer word."""
+    first, second = (digit * 8 + "-0d2b-4d8e-9a57-3f1f6d1f2b10" for digit in ids)
+    issued = a_license().issued_at
+    files = [
+        _file("a.dat", license_id=first, issued_at=issued),
+        _file("b.dat", license_id=second, issued_at=issued + timedelta(seconds=1)),
+    ]
+    assert choose(files, VENDOR.trust_root, at=NOW).best_name == "b.dat"
+
+
 def test_older_sequence_is_told_what_replaced_it():
     verdict = choose([_file("a"), _file("b", sequence=2)], VENDOR.trust_root, at=NOW).verdicts[0]
     assert verdict.standing_or_problem == Standing.SUPERSEDED
