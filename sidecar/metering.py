@@ -402,7 +402,13 @@ class Meter:
             path, digest = self._write_once(name, window, newest=newest)
         except FileExistsError:
             self._make_room(name, window)
-            path, digest = self._write_once(name, window, newest=newest)
+            try:
+                path, digest = self._write_once(name, window, newest=newest)
+            except FileExistsError as exc:
+                raise OutputUnwritableError(
+                    f"{self._output.folder / FOLDER / name} came back with other content while it was being replaced",
+                    next_step="find out what else writes there; nothing but this service may",
+                ) from exc
         self._ledger.mark_written(window.size, str(path.relative_to(self._output.folder)), digest)
         return path
 
