@@ -257,26 +257,25 @@ class LedgerReader:
         return frontier
 
     def root_at(self, size: int) -> bytes:
-        """Merkle root over the first `size` entries."""
+        """Merkle root over the first `size` entries.
+
+        Raises:
+            LedgerUnavailableError: The ledger was begun anew behind that size, and nothing tells the root.
+        """
+        return self._told_root(size) or self.frontier_at(size).root()
+
+    def known_root_at(self, size: int) -> bytes | None:
+        """As `root_at`; None where the ledger was begun anew behind that size, and nothing tells the root."""
+        return self._told_root(size) or (self.frontier_at(size).root() if size >= self.base() else None)
+
+    def _told_root(self, size: int) -> bytes | None:
         with self._reading() as db:
             row = db.execute(
                 """SELECT root FROM seal WHERE size = ?1 AND root IS NOT NULL
                    UNION ALL SELECT root FROM ack WHERE size = ?1 LIMIT 1""",
                 [size],
             ).fetchone()
-        return self.frontier_at(size).root() if row is None else bytes(row[0])
-
-    def known_root_at(self, size: int) -> bytes | None:
-        """As `root_at`; None where the ledger was begun anew behind that size, and nothing tells the root."""
-        with self._reading() as db:
-            row = db.execute(
-                "SELECT root FROM seal WHERE size = ?1 AND root IS NOT NULL UNION SELECT root FROM ack WHERE size = ?1",
-                [size],
-            ).fetchone()
-            base = self._base(db)
-        if row is not None:
-            return bytes(row[0])
-        return self.root_at(size) if size >= base else None
+        return None if row is None else bytes(row[0])
 
     def base(self) -> int:
         """The first entry that the ledger holds: 0, unless it was begun anew from a kept seal."""
