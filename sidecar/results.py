@@ -60,6 +60,21 @@ class ReadRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """An outcome as it lies in the spool, to be known again without reading it: an outcome never changes.
+
+    Attributes:
+        operation_id: GUID, lower case.
+        expires_ns: Effective time after which it is not found any more, nanoseconds since the epoch.
+        mark: Inode and time of change of the outcome's file.
+    """
+
+    operation_id: str
+    expires_ns: int
+    mark: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """An operation as a poll sees it.
 
@@ -70,6 +85,7 @@ class Operation:
         updated_ns: When it last changed.
         pages: The pages read; empty unless succeeded.
         errors: `(code, message)` pairs; empty unless failed.
+        ending: How it ended, to be known again; None until it has.
     """
 
     operation_id: str
@@ -78,6 +94,7 @@ class Operation:
     updated_ns: int
     pages: tuple[PageText, ...] = ()
     errors: tuple[tuple[str, str], ...] = ()
+    ending: Ending | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +288,7 @@ class OperationStore:
             SpoolUnavailableError: The spool cannot be read.
         """
         folder = self._folder(operation_id.lower())
+        mark = self._mark(folder.name)
         outcome = self._outcome(folder)
         request = self._request(folder)
         if request is None:
@@ -286,7 +304,8 @@ class OperationStore:
                 created_ns=request.created_ns,
                 updated_ns=max(request.created_ns, updated_ns),
             )
-        if now_ns > outcome.finished_ns + self._result_ns:
+        expires_ns = outcome.finished_ns + self._result_ns
+        if now_ns > expires_ns:
             raise OperationNotFoundError(f"operation {folder.name} has expired")
         return Operation(
             operation_id=folder.name,
@@ -295,7 +314,20 @@ class OperationStore:
             updated_ns=max(request.created_ns, outcome.finished_ns),
             pages=() if outcome.errors else self._result(folder),
             errors=outcome.errors,
+            ending=None if mark is None else Ending(operation_id=folder.name, expires_ns=expires_ns, mark=mark),
         )
+
+    def holds(self, ending: Ending, *, now_ns: int) -> bool:
+        """Whether `get` would find the same outcome again; a look at one file's name, whichever process removes it.
+
+        Args:
+            ending: From an operation that `get` has found.
+            now_ns: Effective time, nanoseconds since the epoch.
+
+        Raises:
+            SpoolUnavailableError: The spool cannot be read.
+        """
+        return now_ns <= ending.expires_ns and self._mark(ending.operation_id) == ending.mark
 
     def expire(self, *, now_ns: int) -> int:
         """Remove outcomes past their lifetime, uploads that never became operations, and what nobody understands.
@@ -365,6 +397,15 @@ class OperationStore:
             )
         except (KeyError, TypeError, ValueError):
             return None
+
+    def _mark(self, operation_id: str) -> tuple[int, int] | None:
+        try:
+            found = os.stat(f"{self._root}/{operation_id}/outcome.json")  # noqa: PTH116 - on every poll's way
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as exc:
+            raise _unavailable(exc, self._root) from exc
+        return found.st_ino, found.st_mtime_ns
 
     def _read(self, path: Path) -> Any:
         try:

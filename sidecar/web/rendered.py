@@ -1,0 +1,100 @@
+"""Answers to polls: an operation is rendered once for each version that asks, and then again only if memory was short.
+
+Invariant: an operation that has ended never changes, so its bytes may be kept; but whether it is still there is asked
+at every poll. Nothing is kept of an operation that has not ended, and never more than `KEPT_BYTES` in one process.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from flask import Response, current_app
+
+from sidecar.results import Ending, Operation
+from sidecar.web.responses import JSON
+from sidecar.web.services import services
+
+EXTENSION = "sidecar.rendered"
+KEPT_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    ending: Ending
+    body: bytes
+
+
+class RenderedAnswers:
+    """The bytes of answers, those asked for last; one per process, for all threads.
+
+    Args:
+        kept_bytes: How much is kept at most; one answer of more than an eighth of it is not.
+    """
+
+    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
+        self._limit = kept_bytes
+        self._size = 0
+        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, operation_id: str, version: str) -> _Kept | None:
+        """What is kept of an operation in the words of a version; whether it still holds is not said."""
+        with self._lock:
+            found = self._kept.get((operation_id, version))
+            if found is not None:
+                self._kept.move_to_end((operation_id, version))
+            return found
+
+    def put(self, version: str, ending: Ending, body: bytes) -> None:
+        """Keep an answer, and let those go that were not asked for the longest."""
+        if len(body) > self._limit // 8:
+            return
+        key = (ending.operation_id, version)
+        with self._lock:
+            self._remove(key)
+            self._kept[key] = _Kept(ending, body)
+            self._size += len(body)
+            while self._size > self._limit:
+                self._remove(next(iter(self._kept)))
+
+    def drop(self, operation_id: str, version: str) -> None:
+        """Let go of an answer whose operation is gone."""
+        with self._lock:
+            self._remove((operation_id, version))
+
+    def _remove(self, key: tuple[str, str]) -> None:
+        gone = self._kept.pop(key, None)
+        if gone is not None:
+            self._size -= len(gone.body)
+
+
+def rendered(operation_id: str, version: str, render: Callable[[Operation], Any]) -> Response:
+    """The answer to a poll: how an operation stands, in the words of one version.
+
+    Args:
+        operation_id: As the client sent it.
+        version: Names all that the rendering depends on besides the operation.
+        render: From an operation to the version's model; pure.
+
+    Raises:
+        OperationNotFoundError: Unknown, expired or deleted, as of this moment.
+        SpoolUnavailableError: The spool cannot be read.
+    """
+    reader = services(current_app).reader
+    answers: RenderedAnswers = current_app.extensions[EXTENSION]
+    operation_id = operation_id.lower()
+    kept = answers.get(operation_id, version)
+    if kept is not None:
+        if reader.holds(kept.ending):
+            return Response(kept.body, content_type=JSON)
+        answers.drop(operation_id, version)
+    operation = reader.find(operation_id)
+    body = msgspec.json.encode(render(operation))
+    if operation.ending is not None:
+        answers.put(version, operation.ending, body)
+    return Response(body, content_type=JSON)
