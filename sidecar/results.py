@@ -400,7 +400,7 @@ class OperationStore:
 
     def _mark(self, operation_id: str) -> tuple[int, int] | None:
         try:
-            found = os.stat(f"{self._root}/{operation_id}/outcome.json")  # noqa: PTH116 - on every poll's way
+            found = os.stat(f"{self._root}/{operation_id}/outcome.json")  # no Path: it is on every poll's way
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:
