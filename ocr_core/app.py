@@ -50,11 +50,17 @@ class InspectRequest(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         document: GUID of the operation whose document it is.
         formats: Formats that the caller takes.
+        min_side: Shortest side of a picture that the caller takes, pixels.
+        max_side: Longest side, pixels.
+        max_pages: Most pages.
         language: BCP-47 code that its pages will be read with; checked here, so that it is refused at once.
     """
 
     document: _DocumentId
     formats: tuple[str, ...] = tuple(str(kind) for kind in documents.DocumentFormat)
+    min_side: Annotated[int, msgspec.Meta(ge=documents.MIN_SIDE)] = documents.MIN_SIDE
+    max_side: Annotated[int, msgspec.Meta(le=documents.MAX_SIDE)] = documents.MAX_SIDE
+    max_pages: Annotated[int, msgspec.Meta(ge=1, le=documents.MAX_PAGES)] = documents.MAX_PAGES
     language: str | None = None
 
 
@@ -170,7 +176,15 @@ class _Core:
         if request.language is not None:
             languages.models_for(request.language, self._installed)
         with open_document(self._services.shared_directory, request.document) as file:
-            found = documents.inspect(file, request.formats)
+            found = documents.inspect(
+                file,
+                documents.Rules(
+                    formats=request.formats,
+                    min_side=request.min_side,
+                    max_side=request.max_side,
+                    max_pages=request.max_pages,
+                ),
+            )
         return msgspec.json.encode({"format": str(found.format), "pages": found.pages})
 
     def page(self, environ: Environ) -> bytes:

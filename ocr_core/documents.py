@@ -63,6 +63,51 @@ class DocumentFormat(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What a caller takes, inside what is read at all.
+
+    Attributes:
+        formats: Formats.
+        min_side: Shortest side of a picture, pixels.
+        max_side: Longest side of a picture, pixels.
+        max_pages: Most pages of a document.
+    """
+
+    formats: Collection[str] = tuple(DocumentFormat)
+    min_side: int = MIN_SIDE
+    max_side: int = MAX_SIDE
+    max_pages: int = MAX_PAGES
+
+    def require_sides(self, size: tuple[int, int]) -> None:
+        """Refuse a picture that is too small or too large.
+
+        Raises:
+            InvalidImageDimensionError: It is.
+        """
+        low, high = self.min_side, self.max_side
+        if not all(low <= side <= high for side in size):
+            raise InvalidImageDimensionError(
+                f"The image must be from {low} x {low} to {high} x {high} pixels. This one is {size[0]} x {size[1]}."
+            )
+
+    def require_page_count(self, pages: int) -> None:
+        """Refuse a document of too many pages, or none.
+
+        Raises:
+            InvalidPageRangeError: Too many.
+            InvalidImageError: None.
+        """
+        if pages > self.max_pages:
+            raise InvalidPageRangeError(f"The document has more than {self.max_pages} pages.")
+        if pages < 1:
+            raise InvalidImageError("The document has no pages.")
+
+
+READABLE = Rules()
+"""The widest rules: what is read at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
     """What a document is.
 
@@ -117,25 +162,25 @@ def sniff(head: bytes) -> DocumentFormat:
     raise InvalidImageError("The bytes are not an image. Send JPEG, PNG, BMP, TIFF or PDF.")
 
 
-def inspect(file: BinaryIO, formats: Collection[str] = tuple(DocumentFormat)) -> Inspection:
+def inspect(file: BinaryIO, rules: Rules = READABLE) -> Inspection:
     """Check a whole document's structure, cheaply: no large picture is decoded.
 
     Args:
         file: A real file, opened for reading.
-        formats: The formats that the caller takes.
+        rules: What the caller takes.
 
     Raises:
         CoreError: One of the document codes.
     """
     size = _size(file)
     with _decoding(), _mapped(file) as data:
-        kind = _taken(data, formats)
+        kind = _taken(data, rules.formats)
         if kind is DocumentFormat.PDF:
-            pages = _inspect_pdf(file)
+            pages = _inspect_pdf(file, rules)
         elif kind is DocumentFormat.TIFF:
-            pages = _inspect_tiff(file, data)
+            pages = _inspect_tiff(file, data, rules)
         else:
-            with _open_image(file, kind) as image:
+            with _open_image(file, kind, rules) as image:
                 if kind is DocumentFormat.PNG:
                     _walk_png(data)
                 elif kind is DocumentFormat.JPEG:
@@ -164,16 +209,16 @@ def load_page(file: BinaryIO, page: int, *, max_pixels: int) -> PageImage:
         with _mapped(file) as data:
             kind = sniff(data[:_PDF_HEADER_WITHIN])
             if kind is DocumentFormat.TIFF:
-                directories = _tiff_directories(data)
+                directories = _tiff_directories(data, READABLE)
                 _require_page(page, len(directories))
             elif kind is not DocumentFormat.PDF:
                 _require_page(page, 1)
         if kind is DocumentFormat.PDF:
             return _load_pdf_page(file, page, max_pixels)
-        with _open_image(file, kind) as image:
+        with _open_image(file, kind, READABLE) as image:
             if kind is DocumentFormat.TIFF:
                 image.seek(page - 1)
-                _require_sides(image.size)
+                READABLE.require_sides(image.size)
             return _page_image(image, page, max_pixels)
 
 
@@ -194,7 +239,7 @@ def _decoding() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
-        raise InvalidImageDimensionError(_SIDES) from exc
+        raise InvalidImageDimensionError(f"The image has more than {Image.MAX_IMAGE_PIXELS} pixels.") from exc
     except pypdfium2.PdfiumError as exc:
         raise InvalidImageError("The PDF is damaged.") from exc
     except MemoryError as exc:
@@ -244,8 +289,6 @@ _PLUGINS = {
     DocumentFormat.TIFF: TiffImagePlugin.TiffImageFile.format,
 }
 
-_SIDES = f"The image must be from {MIN_SIDE} x {MIN_SIDE} to {MAX_SIDE} x {MAX_SIDE} pixels."
-
 
 def _taken(data: mmap.mmap, formats: Collection[str]) -> DocumentFormat:
     kind = sniff(data[:_PDF_HEADER_WITHIN])
@@ -268,29 +311,17 @@ def _mapped(file: BinaryIO) -> Iterator[mmap.mmap]:
         yield data
 
 
-def _open_image(file: BinaryIO, kind: DocumentFormat) -> Image.Image:
+def _open_image(file: BinaryIO, kind: DocumentFormat, rules: Rules) -> Image.Image:
     """Read the header, and judge the sides before anything else."""
     file.seek(0)
     image = Image.open(file, formats=[_PLUGINS[kind] or ""])
-    _require_sides(image.size)
+    rules.require_sides(image.size)
     return image
-
-
-def _require_sides(size: tuple[int, int]) -> None:
-    if not all(MIN_SIDE <= side <= MAX_SIDE for side in size):
-        raise InvalidImageDimensionError(f"{_SIDES} This one is {size[0]} x {size[1]}.")
 
 
 def _require_page(page: int, pages: int) -> None:
     if not 1 <= page <= pages:
         raise InvalidPageRangeError(f"The document has {pages} pages; there is no page {page}.")
-
-
-def _require_page_count(pages: int) -> None:
-    if pages > MAX_PAGES:
-        raise InvalidPageRangeError(f"The document has more than {MAX_PAGES} pages.")
-    if pages < 1:
-        raise InvalidImageError("The document has no pages.")
 
 
 # ---- structure ------------------------------------------------------------------------------------------------------
@@ -358,9 +389,9 @@ _WIDTH, _HEIGHT = 256, 257
 _EXTENTS = ((273, 279), (324, 325))
 
 
-def _inspect_tiff(file: BinaryIO, data: mmap.mmap) -> int:
-    directories = _tiff_directories(data)
-    with _open_image(file, DocumentFormat.TIFF) as image:
+def _inspect_tiff(file: BinaryIO, data: mmap.mmap, rules: Rules) -> int:
+    directories = _tiff_directories(data, rules)
+    with _open_image(file, DocumentFormat.TIFF, rules) as image:
         budget = _DECODED_AT_INSPECTION_PIXELS
         for number, directory in enumerate(directories):
             budget -= directory.width * directory.height
@@ -371,7 +402,7 @@ def _inspect_tiff(file: BinaryIO, data: mmap.mmap) -> int:
     return len(directories)
 
 
-def _tiff_directories(data: mmap.mmap) -> list[_TiffDirectory]:
+def _tiff_directories(data: mmap.mmap, rules: Rules) -> list[_TiffDirectory]:
     """Walk the chain of directories: no loop, sides in bounds, every strip or tile inside the file."""
     order = "<" if data[:2] == b"II" else ">"
     big = struct.unpack_from(order + "H", data, 2)[0] == 43
@@ -384,16 +415,16 @@ def _tiff_directories(data: mmap.mmap) -> list[_TiffDirectory]:
         if offset in seen:
             raise InvalidImageError("The TIFF is damaged: its directories form a loop.")
         seen.add(offset)
-        _require_page_count(len(seen))
+        rules.require_page_count(len(seen))
         tags, tag_bytes, offset = _tiff_directory(data, offset, order=order, big=big, tag_bytes=tag_bytes)
         width, height = (next(iter(tags.get(tag, ())), 0) for tag in (_WIDTH, _HEIGHT))
-        _require_sides((width, height))
+        rules.require_sides((width, height))
         for starts, counts in _EXTENTS:
             for start, count in zip(tags.get(starts, ()), tags.get(counts, ()), strict=False):
                 if start + count > len(data):
                     raise InvalidImageError("The TIFF is cut off.")
         found.append(_TiffDirectory(width, height))
-    _require_page_count(len(found))
+    rules.require_page_count(len(found))
     return found
 
 
@@ -544,7 +575,7 @@ def _scaled(image: Image.Image) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _open_pdf(file: BinaryIO) -> Iterator[pypdfium2.PdfDocument]:
+def _open_pdf(file: BinaryIO, rules: Rules) -> Iterator[pypdfium2.PdfDocument]:
     """Open through the descriptor, so that what is read is what was opened."""
     handle = pdfium.FPDF_LoadDocument(f"/proc/self/fd/{file.fileno()}".encode("ascii") + b"\0", None)
     if not handle:
@@ -555,20 +586,20 @@ def _open_pdf(file: BinaryIO) -> Iterator[pypdfium2.PdfDocument]:
     try:
         with contextlib.suppress(pypdfium2.PdfiumError):
             pdf.init_forms()  # what was typed into a form is drawn, where the form is sound
-        _require_page_count(len(pdf))
+        rules.require_page_count(len(pdf))
         yield pdf
     finally:
         pdf.close()
 
 
-def _inspect_pdf(file: BinaryIO) -> int:
-    with _open_pdf(file) as pdf:
+def _inspect_pdf(file: BinaryIO, rules: Rules) -> int:
+    with _open_pdf(file, rules) as pdf:
         pdf[0].close()
         return len(pdf)
 
 
 def _load_pdf_page(file: BinaryIO, page: int, max_pixels: int) -> PageImage:
-    with _open_pdf(file) as pdf:
+    with _open_pdf(file, READABLE) as pdf:
         _require_page(page, len(pdf))
         sheet = pdf[page - 1]
         try:

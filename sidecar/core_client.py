@@ -39,6 +39,25 @@ _EXCHANGE_SECONDS = {"LicenseRefused": 1.0, "LeaseRefused": 3.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentRules:
+    """What one API version takes (contract E.1.5, E.4, E.5, E.6).
+
+    Attributes:
+        formats: `jpeg`, `png`, `bmp`, `tiff`, `pdf`, ….
+        max_bytes: Largest document, bytes.
+        min_side: Shortest side of a picture, pixels.
+        max_side: Longest side of a picture, pixels.
+        max_pages: Most pages of a document.
+    """
+
+    formats: tuple[str, ...]
+    max_bytes: int
+    min_side: int = 50
+    max_side: int = 10_000
+    max_pages: int = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """What the core found when it looked at a document's structure.
 
@@ -118,15 +137,22 @@ class CoreClient:
         except (KeyError, TypeError, ValueError) as exc:
             raise CoreUnavailableError(f"the core's health answer is malformed: {exc!r}") from exc
 
-    def inspect(self, operation_id: str, formats: tuple[str, ...], language: str | None) -> Document:
-        """Have the core look at a document's structure.
+    def inspect(self, operation_id: str, rules: DocumentRules, language: str | None) -> Document:
+        """Have the core look at a document's structure, and refuse what the rules do not take.
 
         Raises:
             DocumentRefusedError: The document is at fault.
             CoreRefusedError: The core will not work.
             CoreUnavailableError: The core died, twice.
         """
-        body = {"document": operation_id, "formats": list(formats), "language": language}
+        body = {
+            "document": operation_id,
+            "formats": list(rules.formats),
+            "min_side": rules.min_side,
+            "max_side": rules.max_side,
+            "max_pages": rules.max_pages,
+            "language": language,
+        }
         try:
             answer = _json(*self._twice("/inspect", body, _INSPECT_SECONDS))
         except CoreTimeoutError as exc:

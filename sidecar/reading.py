@@ -22,7 +22,7 @@ from licenses.model import READ_PAGES_METER
 from ocr_core.page_text import PageText
 from sidecar.admission import Admission, NotServingError, Standing
 from sidecar.clock import Clock
-from sidecar.core_client import CoreClient, Document
+from sidecar.core_client import CoreClient, Document, DocumentRules
 from sidecar.errors import (
     CoreDownError,
     CoreRefusedError,
@@ -37,9 +37,10 @@ from sidecar.errors import (
 )
 from sidecar.gate import State, Verdict
 from sidecar.ledger import Ledger, UseEvent
-from sidecar.results import Operation, OperationStore, ReadRequest
+from sidecar.results import Ending, Operation, OperationStore, ReadRequest
 
-READ_FORMATS = ("jpeg", "png", "bmp", "tiff", "pdf")
+READ_RULES = DocumentRules(formats=("jpeg", "png", "bmp", "tiff", "pdf"), max_bytes=536_870_912)
+"""What Read 3.2 takes; the setting `Sidecar:MaxDocumentBytes` bounds every version."""
 _PAGED_FORMATS = {"tiff", "pdf"}
 _PAGES_ITEM = re.compile(r"(\d{1,9})|(\d{1,9})-(\d{1,9})|(\d{1,9})-|-(\d{1,9})", re.ASCII)
 _SCAN_SECONDS = 5.0
@@ -64,11 +65,13 @@ class ReadParameters:
         pages: The `pages` expression, empty for all.
         language: BCP-47 code; None to let the core choose.
         reading_order: `basic` or `natural`.
+        rules: What the version takes.
     """
 
     pages: str = ""
     language: str | None = None
     reading_order: str = "basic"
+    rules: DocumentRules = READ_RULES
 
 
 def require_pages_expression(expression: str) -> None:
@@ -196,13 +199,14 @@ class Reader:
             if len(self._jobs) >= self._max_queued:
                 raise QueueFullError(f"{len(self._jobs)} operations are waiting", next_step="try again later")
         operation_id = str(uuid.uuid4())
-        size = self._store.receive(operation_id, chunks, max_bytes=self._max_document_bytes)
+        max_bytes = min(self._max_document_bytes, parameters.rules.max_bytes)
+        size = self._store.receive(operation_id, chunks, max_bytes=max_bytes)
         claim: int | None = None
         try:
             if size == 0:
                 raise DocumentRefusedError("BadArgument", "The request body is empty.")
             require_pages_expression(parameters.pages)
-            document = self._inspect(operation_id, parameters.language)
+            document = self._inspect(operation_id, parameters)
             paged = document.format in _PAGED_FORMATS
             request = ReadRequest(
                 operation_id=operation_id,
@@ -249,10 +253,10 @@ class Reader:
                 )
             )
 
-    def _inspect(self, operation_id: str, language: str | None) -> Document:
+    def _inspect(self, operation_id: str, parameters: ReadParameters) -> Document:
         """Have the core look at the document; when it refuses to, say why in the words of the gate."""
         try:
-            return self._core.inspect(operation_id, READ_FORMATS, language)
+            return self._core.inspect(operation_id, parameters.rules, parameters.language)
         except CoreRefusedError as exc:
             verdict = self._admission.refresh().verdict
             if not verdict.serves:
@@ -298,6 +302,14 @@ class Reader:
             OperationNotFoundError: Unknown, expired or deleted.
         """
         return self._store.get(operation_id, now_ns=self._now_ns())
+
+    def holds(self, ending: Ending) -> bool:
+        """Whether `find` would still find an operation that has ended as it did before; cheap.
+
+        Raises:
+            SpoolUnavailableError: The spool cannot be read.
+        """
+        return self._store.holds(ending, now_ns=self._now_ns())
 
     @property
     def waiting_operations(self) -> int:

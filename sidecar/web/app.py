@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response
 
-from sidecar.web import errors, openapi, read_v3_2, service_pages
+from sidecar.web import errors, openapi, read_v3, rendered, service_pages
 from sidecar.web.services import EXTENSION, Services
 
 
@@ -12,11 +12,17 @@ def create_app(services: Services) -> Flask:
     """Build the application around services already built; opens nothing, starts nothing."""
     app = Flask("sidecar.web")
     app.extensions[EXTENSION] = services
+    app.extensions[rendered.EXTENSION] = rendered.RenderedAnswers()
     app.url_map.merge_slashes = False
-    app.register_blueprint(read_v3_2.bp)
+    dialects: dict[str, errors.Dialect] = {}
+    observed = services.settings.error_compat == "observed"
+    for version in read_v3.VERSIONS:
+        bp = read_v3.blueprint(version)
+        app.register_blueprint(bp)
+        dialects[bp.name] = errors.OBSERVED if observed else errors.DOCUMENTED
     app.register_blueprint(service_pages.bp)
     app.register_blueprint(openapi.bp)
-    errors.register(app, wrapped=services.settings.error_compat == "observed")
+    errors.register(app, dialects)
     app.after_request(_harden)
     return app
 

@@ -1,4 +1,4 @@
-"""Errors on the wire: the family mapped to status and code in one place.
+"""Errors on the wire: the family mapped to status and code in one place, then said in the dialect of the version.
 
 Invariant: nothing but JSON (or, for unrouted paths and wrong methods, nothing at all) leaves a route as an error; no
 traceback does. (What is no HTTP at all reaches no route; the server answers that itself.)
@@ -7,12 +7,14 @@ traceback does. (What is no HTTP at all reaches no route; the server answers tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 import msgspec
 import structlog
-from flask import Flask, Response, request
+from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from sidecar.admission import NotServingError
@@ -47,6 +49,7 @@ NOT_FOUND_TEXT = (
     "Operation ID is invalid, expired or the results matching this operationId have been deleted."  # contract E.1.2
 )
 _RETRY_SECONDS = 5
+_DIALECTS = "sidecar.dialects"
 _log = structlog.get_logger("Tollgate.Web")
 
 
@@ -61,6 +64,61 @@ class ErrorBody(msgspec.Struct, frozen=True):
     """The wrapped form, which the original service was seen to answer."""
 
     error: ErrorDetail
+
+
+class FlatError(msgspec.Struct, frozen=True, rename="camel"):
+    """The flat form, which the original service documents."""
+
+    code: str
+    message: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """What is to be said, in no version's words.
+
+    Attributes:
+        status: HTTP status.
+        code: Code of contract E.1.4 or C.3.
+        message: For people.
+    """
+
+    status: HTTPStatus
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """How one API version says an error.
+
+    Attributes:
+        body: The model of the body.
+        codes: What the version calls a code; those not named keep their name.
+        code_header: Header that repeats the code; empty for none.
+    """
+
+    body: Callable[[Refusal], msgspec.Struct]
+    codes: Mapping[str, str] = field(default_factory=dict)
+    code_header: str = ""
+
+
+def wrapped_body(refusal: Refusal) -> ErrorBody:
+    """`{"error": {"code", "message"}}`."""
+    return ErrorBody(ErrorDetail(refusal.code, refusal.message))
+
+
+def flat_body(refusal: Refusal) -> FlatError:
+    """`{"code", "message", "requestId"}`."""
+    return FlatError(refusal.code, refusal.message, str(uuid.uuid4()))
+
+
+OBSERVED = Dialect(body=wrapped_body)
+"""What Read 3.2 was seen to answer, and everything that belongs to no version."""
+
+DOCUMENTED = Dialect(body=flat_body)
+"""What Read 3.2 documents, chosen by `ErrorCompat=documented`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,13 +214,14 @@ def wire_error(exc: SidecarError) -> WireError:
     return known
 
 
-def register(app: Flask, *, wrapped: bool) -> None:
-    """Answer every error in the shape chosen by `ErrorCompat`.
+def register(app: Flask, dialects: Mapping[str, Dialect]) -> None:
+    """Answer every error in the dialect of the version that was asked.
 
     Args:
         app: The application.
-        wrapped: `observed` bodies; else the flat, `documented` ones.
+        dialects: By the name of the blueprint that serves the version; what has none speaks `OBSERVED`.
     """
+    app.extensions[_DIALECTS] = dialects
 
     def ours(exc: SidecarError) -> Response:
         wire = wire_error(exc)
@@ -172,7 +231,7 @@ def register(app: Flask, *, wrapped: bool) -> None:
         quotes = isinstance(exc, DocumentRefusedError | UnsupportedMediaTypeError)
         cause = {} if quotes else {"cause": str(exc)}
         log("request refused", route=_route(), status=int(wire.status), code=wire.code, **cause)
-        return error_response(wire.status, wire.code, message, wrapped=wrapped, retry=wire.retry)
+        return error_response(wire.status, wire.code, message, retry=wire.retry)
 
     def foreign(exc: HTTPException) -> Response:
         if isinstance(exc, MethodNotAllowed):
@@ -180,11 +239,9 @@ def register(app: Flask, *, wrapped: bool) -> None:
         if exc.code == HTTPStatus.NOT_FOUND:
             return empty_response(HTTPStatus.NOT_FOUND)
         if exc.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            return error_response(
-                HTTPStatus.BAD_REQUEST, "InvalidImageSize", "Input image is too large.", wrapped=wrapped
-            )
+            return error_response(HTTPStatus.BAD_REQUEST, "InvalidImageSize", "Input image is too large.")
         status = HTTPStatus(exc.code or 500)
-        return error_response(status, "BadArgument", exc.description or status.phrase, wrapped=wrapped)
+        return error_response(status, "BadArgument", exc.description or status.phrase)
 
     def unexpected(exc: Exception) -> Response:
         _log.error("request failed unexpectedly", route=_route(), error=repr(exc), exc_info=exc)
@@ -192,7 +249,6 @@ def register(app: Flask, *, wrapped: bool) -> None:
             HTTPStatus.INTERNAL_SERVER_ERROR,
             "InternalServerError",
             "The request could not be processed.",
-            wrapped=wrapped,
         )
 
     app.register_error_handler(SidecarError, ours)
@@ -200,10 +256,13 @@ def register(app: Flask, *, wrapped: bool) -> None:
     app.register_error_handler(Exception, unexpected)
 
 
-def error_response(status: HTTPStatus, code: str, message: str, *, wrapped: bool, retry: bool = False) -> Response:
-    """One error body with its headers."""
-    detail = ErrorDetail(code, message)
-    response = json_response(ErrorBody(detail) if wrapped else detail, status)
+def error_response(status: HTTPStatus, code: str, message: str, *, retry: bool = False) -> Response:
+    """One error body with its headers, in the dialect of the version that was asked."""
+    dialect: Dialect = current_app.extensions[_DIALECTS].get(request.blueprint, OBSERVED)
+    code = dialect.codes.get(code, code)
+    response = json_response(dialect.body(Refusal(status=status, code=code, message=message)), status)
+    if dialect.code_header:
+        response.headers[dialect.code_header] = code
     if retry:
         response.headers["Retry-After"] = str(_RETRY_SECONDS)
     return response

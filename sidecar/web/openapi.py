@@ -14,7 +14,7 @@ from swagger_ui_bundle import swagger_ui_path
 from werkzeug.wrappers import Response as BaseResponse
 
 from sidecar import __version__
-from sidecar.web import read_v3_2
+from sidecar.web import read_v3
 from sidecar.web.errors import ErrorBody
 from sidecar.web.responses import empty_response, json_response
 from sidecar.web.service_pages import Ready, Status, UsageLogs
@@ -59,10 +59,10 @@ def document(name: str) -> Response:
 
 def build_document() -> dict[str, Any]:
     """OpenAPI 3.0 for Read 3.2 and the service's own routes."""
-    models = [read_v3_2.ReadOperationResult, ErrorBody, Ready, Status, UsageLogs]
+    models = [read_v3.ReadOperationResult, ErrorBody, Ready, Status, UsageLogs]
     schemas, components = msgspec.json.schema_components(models, ref_template="#/components/schemas/{name}")
     result, error, ready, status, usage = schemas
-    read = read_v3_2.PREFIX
+    read = read_v3.V3_2.prefix
     return {
         "openapi": "3.0.3",
         "info": {
@@ -193,7 +193,7 @@ def _read_parameters() -> list[dict[str, Any]]:
         query("readingOrder", {"type": "string", "enum": ["basic", "natural"], "default": "basic"}, "Order of lines."),
         query(
             "model-version",
-            {"type": "string", "pattern": read_v3_2.MODEL_VERSION_PATTERN, "default": "latest"},
+            {"type": "string", "pattern": read_v3.MODEL_VERSION_PATTERN, "default": "latest"},
             "Accepted for compatibility.",
         ),
     ]

@@ -250,7 +250,7 @@ def _usage(month: str | None) -> Response:
 
 
 def _bad_month(message: str) -> Response:
-    return error_response(HTTPStatus.BAD_REQUEST, "BadArgument", message, wrapped=True)
+    return error_response(HTTPStatus.BAD_REQUEST, "BadArgument", message)
 
 
 def _instant(at: datetime) -> str:

@@ -111,7 +111,7 @@ def test_other_pictures_are_named_as_such(head: bytes) -> None:
 
 def test_a_format_that_the_caller_does_not_take_is_refused() -> None:
     with opened(pages.as_png(PAGE)) as file, pytest.raises(UnsupportedImageFormatError, match="taken is: PDF, TIFF"):
-        documents.inspect(file, ["tiff", "pdf"])
+        documents.inspect(file, documents.Rules(formats=["tiff", "pdf"]))
 
 
 def test_a_disk_that_fails_is_not_a_bad_image() -> None:

@@ -1,4 +1,4 @@
-"""Read 3.2: routes, wire models and rendering (contract E.1).
+"""Read 3.x: routes, wire models and rendering (contract E.1-E.3).
 
 Invariant: what is rendered comes from the neutral `PageText` alone, and the models here are also what the OpenAPI
 document is generated from, so that the two cannot drift apart.
@@ -7,33 +7,48 @@ document is generated from, so that the two cannot drift apart.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Literal
 
 import msgspec
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 
 from ocr_core.page_text import Line, PageText, Word
-from sidecar.admission import Standing
-from sidecar.errors import DocumentRefusedError, QueueFullError
+from sidecar.errors import DocumentRefusedError
 from sidecar.reading import ReadParameters, require_pages_expression
 from sidecar.results import Operation
-from sidecar.web.bodies import document_chunks, drain, stop_listening
-from sidecar.web.responses import empty_response, json_response
-from sidecar.web.services import Services, services
+from sidecar.web import intake
+from sidecar.web.rendered import rendered
+from sidecar.web.responses import json_response
 
-VERSION = "3.2.0"
 MODEL_VERSION = "2022-04-30"
-PREFIX = "/vision/v3.2/read"
 MODEL_VERSION_PATTERN = r"^(latest|\d{4}-\d{2}-\d{2})(-preview)?$"
 _MODEL_VERSION = re.compile(r"(latest|\d{4}-\d{2}-\d{2})(-preview)?", re.ASCII)
-_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?", re.ASCII)
 _LANGUAGE = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8}){0,4}", re.ASCII)
 
-bp = Blueprint("read_v3_2", __name__, url_prefix=PREFIX)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadVersion:
+    """One version of Read 3.
+
+    Attributes:
+        path: Its name in the path, as `v3.2`.
+        version: What `analyzeResult.version` says.
+    """
+
+    path: str
+    version: str
+
+    @property
+    def prefix(self) -> str:
+        """Where its routes are."""
+        return f"/vision/{self.path}/read"
+
+
+V3_2 = ReadVersion(path="v3.2", version="3.2.0")
+VERSIONS = (V3_2,)
 
 
 class Style(msgspec.Struct, frozen=True):
@@ -104,14 +119,14 @@ class ReadOperationResult(msgspec.Struct, frozen=True, rename="camel", omit_defa
     analyze_result: AnalyzeResult | None = None
 
 
-def render(operation: Operation) -> ReadOperationResult:
-    """An operation in the words of Read 3.2."""
+def render(operation: Operation, version: ReadVersion = V3_2) -> ReadOperationResult:
+    """An operation in the words of a version."""
     result = None
     if operation.status == "succeeded":
-        result = AnalyzeResult(VERSION, MODEL_VERSION, [render_page(page) for page in operation.pages])
+        result = AnalyzeResult(version.version, MODEL_VERSION, [render_page(page) for page in operation.pages])
     elif operation.status == "failed":
         errors = [ReadError(code, message) for code, message in operation.errors]
-        result = AnalyzeResult(VERSION, MODEL_VERSION, [], errors)
+        result = AnalyzeResult(version.version, MODEL_VERSION, [], errors)
     return ReadOperationResult(
         operation.status, wire_instant(operation.created_ns), wire_instant(operation.updated_ns), result
     )
@@ -151,57 +166,30 @@ def wire_instant(ns: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 100:07d}+00:00"
 
 
-@bp.post("/analyze")
-def analyze() -> Response:
-    """Take a document in; the result is fetched from `Operation-Location`."""
-    one = services(current_app)
-    with _drained(one):
-        standing, parameters, chunks = _admit(one)
-        operation_id = one.reader.submit(chunks, parameters, standing)
-    location = f"{request.scheme}://{_host()}{PREFIX}/analyzeResults/{operation_id}"
-    return empty_response(HTTPStatus.ACCEPTED, Operation_Location=location)
+def blueprint(version: ReadVersion) -> Blueprint:
+    """The routes of one version."""
+    bp = Blueprint("read_" + version.path.replace(".", "_"), __name__, url_prefix=version.prefix)
 
+    @bp.post("/analyze")
+    def analyze() -> Response:
+        """Take a document in; the result is fetched from `Operation-Location`."""
+        return intake.accepted(f"{version.prefix}/analyzeResults/{intake.submit(_parameters)}")
 
-@bp.post("/syncAnalyze")
-def sync_analyze() -> Response:
-    """Take a document in and answer with its result."""
-    one = services(current_app)
-    with _drained(one):
-        standing, parameters, chunks = _admit(one)
-        operation = one.reader.read_now(chunks, parameters, standing)
-    if operation.status != "succeeded":
-        return json_response({"status": "Failed"}, HTTPStatus.INTERNAL_SERVER_ERROR)
-    return json_response(render(operation))
+    @bp.post("/syncAnalyze")
+    def sync_analyze() -> Response:
+        """Take a document in and answer with its result."""
+        operation = intake.read_now(_parameters)
+        if operation.status != "succeeded":
+            return json_response({"status": "Failed"}, HTTPStatus.INTERNAL_SERVER_ERROR)
+        return json_response(render(operation, version))
 
+    @bp.get("/analyzeResults/<operation_id>")
+    @bp.get("/operations/<operation_id>")
+    def analyze_results(operation_id: str) -> Response:
+        """How an operation stands, and its result once there is one; answers in every state of the service."""
+        return rendered(operation_id, bp.name, lambda operation: render(operation, version))
 
-@bp.get("/analyzeResults/<operation_id>")
-@bp.get("/operations/<operation_id>")
-def analyze_results(operation_id: str) -> Response:
-    """How an operation stands, and its result once there is one; answers in every state of the service."""
-    operation = services(current_app).reader.find(operation_id)
-    return json_response(render(operation))
-
-
-def _admit(one: Services) -> tuple[Standing, ReadParameters, Iterator[bytes]]:
-    """Gate first, then parameters, then the body."""
-    standing = one.admission.require()
-    parameters = _parameters()
-    return standing, parameters, document_chunks(request, max_bytes=one.settings.max_document_bytes)
-
-
-@contextmanager
-def _drained(one: Services) -> Iterator[None]:
-    """Bound the callers; whatever refuses one of them inside, the body is still read to its end."""
-    if not one.callers.acquire(blocking=False):
-        stop_listening(request)
-        raise QueueFullError("too many callers send documents at once", next_step="try again in a moment")
-    try:
-        yield
-    except Exception:
-        drain(request, max_bytes=2 * one.settings.max_document_bytes)
-        raise
-    finally:
-        one.callers.release()
+    return bp
 
 
 def _parameters() -> ReadParameters:
@@ -221,9 +209,3 @@ def _parameters() -> ReadParameters:
     pages = request.args.get("pages", "")
     require_pages_expression(pages)
     return ReadParameters(pages=pages, language=language, reading_order=order)
-
-
-def _host() -> str:
-    """Host and port as the client named them; nothing but what a host may be made of is repeated to it."""
-    named = request.headers.get("Host", "")
-    return named if _HOST.fullmatch(named) else services(current_app).settings.listen
