@@ -130,7 +130,7 @@ def build_core_client(settings: Settings) -> CoreClient:
 
 def build_store(settings: Settings) -> OperationStore:
     """The spool."""
-    return OperationStore(settings.shared_directory, result_seconds=settings.result_minutes * 60)
+    return OperationStore(settings.shared_directory, result_seconds=settings.result_seconds)
 
 
 def build_services(settings: Settings, clock: Clock | None = None) -> Services:

@@ -12,7 +12,7 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from sidecar.errors import (
     SettingsError,
     SidecarError,
 )
-from sidecar.settings import Settings, require_start, unknown_names
+from sidecar.settings import NOT_USED, Settings, described, require_start, unknown_names, unused_names
 
 EXIT_USAGE = 64
 EXIT_SETTINGS = 65
@@ -49,10 +49,9 @@ _log = structlog.get_logger("Tollgate.Sidecar")
 
 def _settings_help() -> str:
     lines = ["\b", "Settings (words on the command line, environment with ':' or '__', or a file):"]
-    for one in fields(Settings):
-        default = one.default
-        shown = "" if default in ("", None) else f" [{default}]"
-        lines.append(f"  {one.metadata['name']:<34}{one.metadata['meaning']}{shown}")
+    lines += [f"  {name:<45}{meaning}{f' [{default}]' if default else ''}" for name, default, _, meaning in described()]
+    lines += ["", "\b", "Accepted, and not used here:"]
+    lines += [f"  {one.name:<45}{one.reason}" for one in NOT_USED]
     return "\n".join(lines)
 
 
@@ -94,8 +93,10 @@ def run(words: tuple[str, ...], config: Path | None) -> None:
     _require_free_port(settings)
     migrate(settings)
     MeterLock(settings).release()  # another instance on the same state is named before anything starts
-    for name in unknown_names(words, os.environ):
+    for name in unknown_names(words, os.environ, config):
         _log.warning("this setting is not known and has no effect", name=name)
+    for name, reason in unused_names(words, os.environ, config):
+        _log.info(f"{name} is not used here: {reason}")
     _log.info(f"Using '{settings.license_directory}' for reading licence files.")
     _log.info(f"Using '{settings.output_directory}' for writing usage records.")
     _log.info("Logging to console.")

@@ -33,7 +33,7 @@ def settings_of(words: tuple[str, ...], config: Path | None, *, process: str) ->
         SettingsError: They cannot be used.
     """
     settings = load_settings(words, file=config)
-    configure_logs(settings.log_level, process=process)
+    configure_logs(settings.log_levels, process=process)
     return settings
 
 

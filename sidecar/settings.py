@@ -12,78 +12,148 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from sidecar.errors import SettingsError
+from sidecar.log_levels import LEVEL_FAMILY, LEVELS, LogLevels, is_level_name, level_name
 
 DEFAULT_FILE = Path("/etc/tollgate/sidecar.conf")
 STANDARD_MIN_INTERVAL_SECONDS = 600
 STANDARD_MAX_INTERVAL_SECONDS = 900
 STANDARD_MAX_ATTEMPTS = 10
+DEFAULT_RESULT_SECONDS = 48 * 3600
+_PROXY_PORT = 80
 _MAX_SOCKET_PATH_BYTES = 107
-_LEVELS = ("Trace", "Debug", "Information", "Warning", "Error", "Critical", "None")
+_MAX_NAME_LENGTH = 253
 
 
-def _text(value: str) -> str:
-    return value
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What values a setting takes.
+
+    Attributes:
+        wants: In words, as messages and the documentation tell it.
+        read: The value from its text; ValueError when it is none.
+    """
+
+    wants: str
+    read: Callable[[str], Any]
 
 
-def _flag(value: str) -> bool:
-    lowered = value.lower()
-    if lowered not in {"true", "false"}:
-        raise ValueError("wants true or false")
-    return lowered == "true"
+def _read_flag(value: str) -> bool:
+    return {"true": True, "false": False}[value.lower()]
 
 
-def _path(value: str) -> Path:
+def _read_path(value: str) -> Path:
     if not value or "\0" in value:
-        raise ValueError("wants a path")
+        raise ValueError(value)
     return Path(value)
 
 
-def _socket(value: str) -> Path:
-    path = _path(value)
+def _read_socket(value: str) -> Path:
+    path = _read_path(value)
     if len(os.fsencode(path.absolute())) > _MAX_SOCKET_PATH_BYTES:
-        raise ValueError(f"wants a path of at most {_MAX_SOCKET_PATH_BYTES} bytes, as the kernel does for sockets")
+        raise ValueError(value)
     return path
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(value: str) -> int:
-        if not re.fullmatch(r"\d{1,9}", value) or not low <= int(value) <= high:
-            raise ValueError(f"wants a whole number from {low} to {high}")
-        return int(value)
-
-    return parse
-
-
-def _optional_whole(low: int, high: int) -> Callable[[str], int | None]:
-    parse = _whole(low, high)
-    return lambda value: parse(value) if value else None
-
-
-def _listen(value: str) -> str:
+def _read_listen(value: str) -> str:
     host, _, port = value.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) <= 65535:
-        raise ValueError("wants HOST:PORT")
+        raise ValueError(value)
     return value
 
 
-def _choice(*allowed: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        for one in allowed:
-            if value.lower() == one.lower():
-                return one
-        raise ValueError(f"wants one of {', '.join(allowed)}")
-
-    return parse
+def _read_host(value: str) -> str:
+    """A name or an address, an IPv6 one with or without brackets."""
+    bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    if len(bare) > _MAX_NAME_LENGTH or not re.fullmatch(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?", bare):
+        raise ValueError(value)
+    return bare
 
 
-def _setting(name: str, parse: Callable[[str], Any], default: Any, meaning: str) -> Any:
-    return field(default=default, metadata={"name": name, "parse": parse, "meaning": meaning})
+def _read_proxy(value: str) -> Proxy:
+    """The proxy's address; a missing scheme is `http`, as everywhere where people write this variable."""
+    parts = urlsplit(value if "://" in value else f"http://{value}")
+    if parts.scheme != "http" or not parts.hostname or parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise ValueError(value)
+    credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
+    return Proxy(host=_read_host(parts.hostname), port=parts.port or _PROXY_PORT, credentials=credentials)
+
+
+def _read_credentials(value: str) -> str:
+    if not value.partition(":")[0] or ":" not in value or not value.isprintable():
+        raise ValueError(value)
+    return value
+
+
+def _read_list(value: str) -> tuple[str, ...]:
+    return tuple(part for part in re.split(r"[\s,;]+", value) if part)
+
+
+_text = Kind("a text", str)
+_flag = Kind("true or false", _read_flag)
+_path = Kind("a path", _read_path)
+_socket = Kind(f"a path of at most {_MAX_SOCKET_PATH_BYTES} bytes, as the kernel does for sockets", _read_socket)
+_listen = Kind("HOST:PORT", _read_listen)
+_host = Kind("a host name or an IP address", _read_host)
+_proxy = Kind("http://HOST:PORT", _read_proxy)
+_credentials = Kind("USER:PASSWORD", _read_credentials)
+_urls = Kind("addresses or host names, separated by commas, semicolons or blanks", _read_list)
+
+
+def _whole(low: int, high: int, *, unlimited: bool = False) -> Kind:
+    """A whole number; with `unlimited`, -1 too, which the field holds as None."""
+
+    def read(value: str) -> int | None:
+        if unlimited and value == "-1":
+            return None
+        if not re.fullmatch(r"[0-9]{1,9}", value) or not low <= int(value) <= high:
+            raise ValueError(value)
+        return int(value)
+
+    return Kind(f"a whole number from {low} to {high}{', or -1 for no limit' if unlimited else ''}", read)
+
+
+def _choice(*allowed: str) -> Kind:
+    def read(value: str) -> str:
+        return {one.lower(): one for one in allowed}[value.lower()]
+
+    return Kind(f"one of {', '.join(allowed)}" if len(allowed) > 1 else allowed[0], read)
+
+
+_level = _choice(*LEVELS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """The proxy through which the billing endpoint is reached.
+
+    Attributes:
+        host: Its name or address.
+        port: Its port.
+        credentials: `user:password` where the address itself carried them; never logged.
+    """
+
+    host: str
+    port: int
+    credentials: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        user, _, password = self.credentials.partition(":")
+        before = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user else ""
+        return f"http://{before}{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+def _setting(name: str, kind: Kind, default: Any, meaning: str, *, secret: bool = False) -> Any:
+    return field(
+        default=default,
+        metadata={"name": name, "kind": kind, "meaning": meaning, "secret": secret},
+        repr=not secret,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +162,7 @@ class Settings:
 
     eula: str = _setting("Eula", _text, "", "'accept' to accept the licence terms; nothing starts without it")
     billing: str = _setting("Billing", _text, "", "billing endpoint (connected mode, licence download)")
-    api_key: str = _setting("ApiKey", _text, "", "key for the billing endpoint; never logged")
+    api_key: str = _setting("ApiKey", _text, "", "key for the billing endpoint; never logged", secret=True)
     download_license: bool = _setting("DownloadLicense", _flag, False, "fetch the licence file, then exit")
     license_directory: Path = _setting("Mounts:License", _path, Path("/license"), "folder of licence files")
     output_directory: Path = _setting("Mounts:Output", _path, Path("/output"), "folder for usage records")
@@ -119,7 +189,7 @@ class Settings:
         "Sidecar:MaxQueuedOperations", _whole(1, 100000), 1000, "unfinished operations kept before 503"
     )
     core_workers: int | None = _setting(
-        "Core:Workers", _optional_whole(1, 256), None, "pages recognised side by side (default: usable CPUs)"
+        "Core:Workers", _whole(1, 256), None, "pages recognised side by side (default: usable CPUs)"
     )
     cpu_info: Path = _setting("Core:CpuInfo", _path, Path("/proc/cpuinfo"), "where CPU flags are read")
     core_languages: str = _setting("Core:Languages", _text, "", "Tesseract languages when none is asked for (eng)")
@@ -140,8 +210,17 @@ class Settings:
         "Metering:OutputTimeoutSeconds", _whole(1, 300), 20, "how long the output mount may give no sign of life"
     )
     strict: bool = _setting("Metering:Strict", _flag, False, "refuse from the first failed cycle")
-    result_minutes: int = _setting(
-        "StorageTimeToLiveInMinutes", _whole(60, 10080), 2880, "how long results can be fetched"
+    result_minutes: int | None = _setting(
+        "StorageTimeToLiveInMinutes", _whole(60, 10080), None, "how long results can be fetched (48 hours)"
+    )
+    result_days: int | None = _setting(
+        "Storage:TimeToLiveInDays", _whole(1, 7), None, "the same in days, where no minutes are set"
+    )
+    result_hours_v2: int | None = _setting(
+        "ReadEngineConfig:ResultExpirationPeriod",
+        _whole(0, 87600),
+        None,
+        "the same in hours for results of v2.0 and v2.1; 0: gone after they were fetched once",
     )
     max_running_minutes: int = _setting(
         "Task:MaxRunningTimeSpanInMinutes", _whole(1, 10080), 60, "an operation is failed after this long"
@@ -149,7 +228,39 @@ class Settings:
     error_compat: str = _setting(
         "ErrorCompat", _choice("observed", "documented"), "observed", "error bodies: wrapped or flat"
     )
-    log_level: str = _setting("Logging:Console:LogLevel:Default", _choice(*_LEVELS), "Information", "console level")
+    log_levels: LogLevels = field(default_factory=LogLevels)
+    disk_log_format: str = _setting(
+        "Logging:Disk:Format", _choice("json"), "", "json: log to files on the output mount too"
+    )
+    disk_log_megabytes: int | None = _setting(
+        "Logging:Disk:MaxFileSize", _whole(1, 1024, unlimited=True), 1, "megabytes after which a new file begins"
+    )
+    disk_log_files: int | None = _setting(
+        "Logging:Disk:MaxFiles", _whole(2, 10000, unlimited=True), 20, "files kept for each process, the oldest goes"
+    )
+    fluentd_host: str = _setting("Fluentd:Host", _host, "", "Fluentd server that the log is sent to; else none is")
+    fluentd_port: int = _setting("Fluentd:Port", _whole(1, 65535), 24224, "its port")
+    fluentd_heartbeat_ms: int = _setting(
+        "Fluentd:HeartbeatMs", _whole(1000, 86400000), 60000, "a heartbeat is sent after so long a silence"
+    )
+    fluentd_buffer_bytes: int = _setting(
+        "Fluentd:SendBufferSize", _whole(1024, 16777216), 32768, "the socket's send buffer"
+    )
+    fluentd_tls_ms: int = _setting(
+        "Fluentd:TlsConnectionEstablishmentTimeoutMs", _whole(100, 600000), 10000, "longest time for TLS to stand"
+    )
+    fluentd_tls: bool = _setting("Fluentd:UseTLS", _flag, False, "whether to use TLS; the certificate is verified")
+    fluentd_ca_file: Path | None = _setting(
+        "Sidecar:FluentdCaFile", _path, None, "certificates to verify Fluentd's by (the system's)"
+    )
+    proxy: Proxy | None = _setting("HTTP_PROXY", _proxy, None, "proxy on the way to the billing endpoint", secret=True)
+    proxy_credentials: str = _setting("HTTP_PROXY_CREDS", _credentials, "", "for the proxy; never logged", secret=True)
+    proxy_bypass: tuple[str, ...] = _setting(
+        "HTTP_PROXY_BYPASS_URLS", _urls, (), "billing endpoints that are reached without the proxy"
+    )
+    memory_limit_megabytes: int | None = _setting(
+        "HealthCheck:MemoryUpperboundInMB", _whole(64, 16777216), None, "/ContainerLiveness answers 503 above it"
+    )
 
     @property
     def host(self) -> str:
@@ -170,10 +281,78 @@ class Settings:
             and self.max_attempts == STANDARD_MAX_ATTEMPTS
         )
 
+    @property
+    def result_seconds(self) -> int:
+        """How long results can be fetched: the minutes where they are set, else the days, else 48 hours."""
+        if self.result_minutes is not None:
+            return self.result_minutes * 60
+        return self.result_days * 86400 if self.result_days is not None else DEFAULT_RESULT_SECONDS
+
+    @property
+    def result_seconds_v2(self) -> int:
+        """The same for results of v2.0 and v2.1; zero means until they were fetched once."""
+        return self.result_hours_v2 * 3600 if self.result_hours_v2 is not None else self.result_seconds
+
     def to_environment(self) -> dict[str, str]:
         """All settings, as environment variables for a child process."""
-        values = {one.metadata["name"].replace(":", "__"): getattr(self, one.name) for one in fields(self)}
-        return {name: str(value) for name, value in values.items() if value not in (None, "")}
+        out = {}
+        for one in named_fields():
+            value = getattr(self, one.name)
+            if value is None and one.default is not None:
+                value = -1  # no limit, where there is one by default
+            if value not in (None, "", ()):
+                text = " ".join(value) if isinstance(value, tuple) else str(value)
+                out[one.metadata["name"].replace(":", "__")] = text
+        return out | {name.replace(":", "__"): level for name, level in self.log_levels.to_settings().items()}
+
+
+def named_fields() -> list[Field[Any]]:
+    """The fields that are one setting each; the levels of the log are told by a family of names instead."""
+    return [one for one in fields(Settings) if one.metadata]
+
+
+def described() -> list[tuple[str, str, str, str]]:
+    """Every setting that has an effect, for people: name, default, what it takes, what it means."""
+    out = []
+    for one in named_fields():
+        default = "" if one.default in (None, "", ()) else str(one.default).replace("False", "false")
+        out.append((one.metadata["name"], default, one.metadata["kind"].wants, one.metadata["meaning"]))
+    return out + [(name, default, _level.wants, meaning) for name, default, meaning in LEVEL_FAMILY]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotUsed:
+    """A setting of the original container that is accepted, and has no effect here.
+
+    Attributes:
+        name: Its name; one that ends in `:*` stands for all names below it.
+        reason: Why, in a few words.
+    """
+
+    name: str
+    reason: str
+
+    def is_meant_by(self, canonical: str) -> bool:
+        """Whether a folded name is this setting."""
+        own = canonical_name(self.name)
+        return canonical.startswith(own[:-1]) or canonical == own[:-2] if own.endswith(":*") else canonical == own
+
+
+_SPOOL = "documents and results lie in the folder Mounts:Shared"
+_NO_QUEUE = "each instance reads its own documents"
+_NO_NTP = "the host keeps its clock; this service never asks a time server"
+NOT_USED = (
+    NotUsed(name="Mounts:Input", reason="the OCR models are installed with the core"),
+    NotUsed(name="ApplicationInsights:*", reason="no telemetry is ever sent"),
+    NotUsed(name="Logging:Debug:*", reason="there is no debugger that it could go to"),
+    NotUsed(name="Cache:Redis:*", reason=_SPOOL),
+    NotUsed(name="Queue:RabbitMQ:*", reason=_NO_QUEUE),
+    NotUsed(name="Queue:Azure:*", reason=_NO_QUEUE),
+    NotUsed(name="Storage:DocumentStore:*", reason=_SPOOL),
+    NotUsed(name="Storage:ObjectStore:*", reason=_SPOOL),
+    NotUsed(name="EnableSyncNTPServer", reason=_NO_NTP),
+    NotUsed(name="NTPServerAddress", reason=_NO_NTP),
+)
 
 
 def canonical_name(name: str) -> str:
@@ -182,15 +361,37 @@ def canonical_name(name: str) -> str:
 
 
 def is_setting(name: str) -> bool:
-    """Whether a name, in any spelling, is one of our settings."""
-    return canonical_name(name) in {canonical_name(one.metadata["name"]) for one in fields(Settings)}
+    """Whether a name, in any spelling, is a setting, used here or not."""
+    canonical = canonical_name(name)
+    return (
+        canonical in {canonical_name(one.metadata["name"]) for one in named_fields()}
+        or is_level_name(canonical)
+        or _not_used(canonical) is not None
+    )
 
 
-def unknown_names(words: Iterable[str], environ: Mapping[str, str]) -> list[str]:
+def _not_used(canonical: str) -> NotUsed | None:
+    return next((one for one in NOT_USED if one.is_meant_by(canonical)), None)
+
+
+def unknown_names(words: Iterable[str], environ: Mapping[str, str], file: Path | None = None) -> list[str]:
     """Names that look like ours and are none, most likely misspelt; they are ignored, and a person should know."""
-    given = [*parse_words(words), *map(canonical_name, environ)]
-    ours = ("sidecar:", "core:", "metering:", "mounts:")
-    return sorted({name for name in given if name.startswith(ours) and not is_setting(name)} - {"mounts:input"})
+    ours = ("sidecar:", "core:", "metering:", "mounts:", "logging:", "fluentd:", "healthcheck:", "readengineconfig:")
+    return sorted(name for name in gather(words, environ, file) if name.startswith(ours) and not is_setting(name))
+
+
+def unused_names(words: Iterable[str], environ: Mapping[str, str], file: Path | None = None) -> list[tuple[str, str]]:
+    """Settings that were given and are accepted without effect: name and reason. Their values are nobody's concern.
+
+    Raises:
+        SettingsError: The file cannot be read.
+    """
+    found = {}
+    for canonical in gather(words, environ, file):
+        one = _not_used(canonical)
+        if one is not None:
+            found[one.name.removesuffix(":*")] = one.reason
+    return sorted(found.items())
 
 
 def parse_words(words: Iterable[str]) -> dict[str, str]:
@@ -257,28 +458,19 @@ def load_settings(
         SettingsError: A value is out of its range; the text names the setting, the value (unless secret) and what
             was wanted.
     """
-    environ = os.environ if environ is None else environ
-    path = file or (Path(environ["SIDECAR_CONFIG"]) if environ.get("SIDECAR_CONFIG") else None)
-    gathered: dict[str, str] = {}
-    if path is not None:
-        gathered |= read_file(path)
-    elif DEFAULT_FILE.is_file():
-        gathered |= read_file(DEFAULT_FILE)
-    gathered |= {canonical_name(name): _unquote(value.strip()) for name, value in environ.items()}
-    gathered |= parse_words(words)
-
+    gathered = gather(words, os.environ if environ is None else environ, file)
     values: dict[str, Any] = {}
-    for one in fields(Settings):
-        name = one.metadata["name"]
-        raw = gathered.get(canonical_name(name))
-        if raw is None or (raw == "" and one.default is not MISSING):
-            continue
-        try:
-            values[one.name] = one.metadata["parse"](raw)
-        except ValueError as exc:
-            shown = "(hidden)" if one.name == "api_key" else f"'{raw[:80]}'"
-            raise SettingsError(f"{name}={shown}: {exc}", next_step=f"{name} is: {one.metadata['meaning']}") from exc
-    settings = Settings(**values)
+    for one in named_fields():
+        name, kind = one.metadata["name"], one.metadata["kind"]
+        raw = gathered.get(canonical_name(name), "")
+        if raw:
+            values[one.name] = _parsed(name, raw, kind, one.metadata["meaning"], secret=one.metadata["secret"])
+    levels = {
+        name: _parsed(level_name(name), raw, _level, "what is logged, from this level on")
+        for name, raw in gathered.items()
+        if raw and is_level_name(name)
+    }
+    settings = Settings(**values, log_levels=LogLevels.from_settings(levels))
     if settings.min_interval_seconds > settings.max_interval_seconds:
         raise SettingsError(
             f"Metering:MinIntervalSeconds={settings.min_interval_seconds} is more than "
@@ -286,6 +478,35 @@ def load_settings(
             next_step="set both, the smaller one first",
         )
     return settings
+
+
+def gather(words: Iterable[str], environ: Mapping[str, str], file: Path | None = None) -> dict[str, str]:
+    """All names that were given, folded, with the value that counts; most of the environment is none of ours.
+
+    Raises:
+        SettingsError: A word is no `Key=Value`, or the file cannot be read.
+    """
+    path = file or (Path(environ["SIDECAR_CONFIG"]) if environ.get("SIDECAR_CONFIG") else None)
+    gathered: dict[str, str] = {}
+    if path is not None:
+        gathered |= read_file(path)
+    elif DEFAULT_FILE.is_file():
+        gathered |= read_file(DEFAULT_FILE)
+    # `http_proxy` is what the host's own programs go by; ours is the contract's name, as the contract spells it.
+    gathered |= {
+        canonical_name(name): _unquote(value.strip())
+        for name, value in environ.items()
+        if name == name.upper() or not canonical_name(name).startswith("http_proxy")
+    }
+    return gathered | parse_words(words)
+
+
+def _parsed(name: str, raw: str, kind: Kind, meaning: str, *, secret: bool = False) -> Any:
+    try:
+        return kind.read(raw)
+    except (ValueError, LookupError) as exc:
+        shown = "(hidden)" if secret else f"'{raw[:80]}'"
+        raise SettingsError(f"{name}={shown}: wants {kind.wants}", next_step=f"{name} is: {meaning}") from exc
 
 
 def require_start(settings: Settings) -> None:

@@ -30,6 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from sidecar.log_levels import LogLevels
 from sidecar.logs import configure_logs
 
 SOURCE = Path(__file__).with_suffix(".c")
@@ -294,7 +295,7 @@ def serve(modules: tuple[str, ...], rehearsal: tuple[str, str] | None = None) ->
     """Body of a stage's process: one fork per request, until the requests end."""
     requests, answers = os.dup(0), os.dup(1)
     os.dup2(2, 1)  # nobody's print disturbs the answers
-    configure_logs("None", process="meter")
+    configure_logs(LogLevels(rules=(("", "", "None"),)), process="meter")
     for module in modules:
         importlib.import_module(module)
     if rehearsal is not None:

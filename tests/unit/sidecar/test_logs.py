@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from sidecar.log_levels import LogLevels
 from sidecar.logs import configure_logs
 
 SAID = {
@@ -29,7 +30,7 @@ def as_before() -> Iterator[None]:
 
 @pytest.mark.parametrize("level", SAID)
 def test_level_says_what_is_as_grave(level: str, capsys: pytest.CaptureFixture[str]) -> None:
-    configure_logs(level, process="meter")
+    configure_logs(LogLevels(rules=(("", "", level),)), process="meter")
     log = structlog.get_logger("Tollgate.Test")
     for method in SAID["Trace"]:
         getattr(log, method)(f"this is {method}")
