@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import get_type_hints
 
 import msgspec
 import structlog
@@ -254,6 +255,13 @@ def register(app: Flask, dialects: Mapping[str, Dialect]) -> None:
     app.register_error_handler(SidecarError, ours)
     app.register_error_handler(HTTPException, foreign)
     app.register_error_handler(Exception, unexpected)
+
+
+def error_model(app: Flask, blueprint: str) -> type[msgspec.Struct]:
+    """The model of the errors of a blueprint's routes: what its dialect's `body` says that it returns."""
+    dialect: Dialect = app.extensions[_DIALECTS].get(blueprint, OBSERVED)
+    model: type[msgspec.Struct] = get_type_hints(dialect.body)["return"]
+    return model
 
 
 def error_response(status: HTTPStatus, code: str, message: str, *, retry: bool = False) -> Response:

@@ -1,33 +1,73 @@
-"""The OpenAPI document and its page, both from local files.
+"""The OpenAPI documents and their page, all from local files.
 
-Invariant: schemas are generated from the very models that the routes encode. Nothing here refers to another host.
+Invariant: a document holds what the application routes, as the routes describe themselves, with schemas generated from
+the very models that the routes encode; nothing is written down here a second time. Nothing here refers to another host.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from flask import Blueprint, Response, redirect, send_from_directory
+from flask import Blueprint, Flask, Response, current_app, redirect, render_template, send_from_directory
 from swagger_ui_bundle import swagger_ui_path
 from werkzeug.wrappers import Response as BaseResponse
 
 from sidecar import __version__
-from sidecar.web import read_v3
-from sidecar.web.errors import ErrorBody
+from sidecar.core_client import DocumentRules
+from sidecar.web.described import Answer, ApiDocument, Described, Parameter, descriptions_of
+from sidecar.web.errors import error_model
 from sidecar.web.responses import empty_response, json_response
-from sidecar.web.service_pages import Ready, Status, UsageLogs
 
-DOCUMENT_NAME = "vision-v3.2-read"
+FIRST_DOCUMENT = "vision-v3.2-read"
+OTHER_NAMES = {"v1": FIRST_DOCUMENT, "vision-v2.0-preview-read": "vision-v2.0-read"}
+"""Names that older images served a document under."""
+
 bp = Blueprint("openapi", __name__, url_prefix="/swagger")
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Tollgate API</title>
-<link rel="stylesheet" href="assets/swagger-ui.css"><link rel="icon" href="../static/icon.svg">
-</head><body><div id="swagger-ui"></div>
-<script src="assets/swagger-ui-bundle.js"></script><script src="../static/swagger.js"></script></body></html>
-"""
+_EXTENSION = "sidecar.openapi"
+_PLACE = re.compile(r"<(?:[^:<>]+:)?(\w+)>")
+_SILENT_METHODS = {"HEAD", "OPTIONS"}
+_MEDIA_TYPES = {
+    "bmp": "image/bmp",
+    "gif": "image/gif",
+    "ico": "image/x-icon",
+    "jpeg": "image/jpeg",
+    "mpo": "image/jpeg",
+    "pdf": "application/pdf",
+    "png": "image/png",
+    "tiff": "image/tiff",
+    "webp": "image/webp",
+}
+_ERROR_MEANINGS = {
+    400: "The document or a parameter is at fault.",
+    403: "Not licensed, or cut off.",
+    404: "No such operation.",
+    415: "The Content-Type holds no document.",
+    500: "The document could not be processed.",
+    503: "Not ready; come back later.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A route as one document tells it.
+
+    Attributes:
+        path: As OpenAPI writes it.
+        method: In lower case.
+        description: What the route says of itself.
+        error: The model of its errors.
+    """
+
+    path: str
+    method: str
+    description: Described
+    error: type
 
 
 @bp.get("", strict_slashes=False)
@@ -39,180 +79,164 @@ def root() -> BaseResponse:
 @bp.get("/")
 @bp.get("/index.html")
 def page() -> Response:
-    """The page with 'Try it out'."""
-    return Response(_PAGE, content_type="text/html; charset=utf-8")
+    """The page with 'Try it out', one choice for each document."""
+    choices = [
+        {"url": f"{name}/swagger.json", "name": document["info"]["title"]} for name, document in _documents().items()
+    ]
+    text = render_template("swagger.html", documents=choices)
+    return Response(text, content_type="text/html; charset=utf-8")
 
 
 @bp.get("/assets/<path:name>")
 def asset(name: str) -> Response:
-    """Script and style of the page, from the installed package."""
+    """Scripts and style of the page, from the installed package."""
     return send_from_directory(str(swagger_ui_path), name)
 
 
 @bp.get("/<name>/swagger.json")
 def document(name: str) -> Response:
-    """The OpenAPI document."""
-    if name not in {DOCUMENT_NAME, "v1"}:
-        return empty_response(HTTPStatus.NOT_FOUND)
-    return json_response(build_document())
+    """One OpenAPI document."""
+    found = _documents().get(OTHER_NAMES.get(name, name))
+    return empty_response(HTTPStatus.NOT_FOUND) if found is None else json_response(found)
 
 
-def build_document() -> dict[str, Any]:
-    """OpenAPI 3.0 for Read 3.2 and the service's own routes."""
-    models = [read_v3.ReadOperationResult, ErrorBody, Ready, Status, UsageLogs]
-    schemas, components = msgspec.json.schema_components(models, ref_template="#/components/schemas/{name}")
-    result, error, ready, status, usage = schemas
-    read = read_v3.V3_2.prefix
+def build_documents(app: Flask) -> dict[str, dict[str, Any]]:
+    """All documents of an application, by name, the one of Read 3.2 first."""
+    found: dict[ApiDocument, list[Operation]] = {}
+    for one in operations(app):
+        found.setdefault(one.description.document, []).append(one)
+    first_of_all = sorted(found, key=lambda document: document.name != FIRST_DOCUMENT)
+    return {document.name: _document(document, found[document]) for document in first_of_all}
+
+
+def operations(app: Flask) -> Iterator[Operation]:
+    """Every operation of every document; a route that answers with and without a slash at its end is one."""
+    seen = set()
+    for rule in app.url_map.iter_rules():
+        path = _PLACE.sub(lambda found: "{" + _camel(found[1]) + "}", rule.rule)
+        blueprint = rule.endpoint.rpartition(".")[0]
+        for description in descriptions_of(app.view_functions[rule.endpoint]):
+            for method in sorted((rule.methods or set()) - _SILENT_METHODS):
+                key = (description.document, path.rstrip("/") or "/", method)
+                if key not in seen:
+                    seen.add(key)
+                    yield Operation(path, method.lower(), description, error_model(app, blueprint))
+
+
+def _documents() -> Mapping[str, dict[str, Any]]:
+    """The documents of this application, built when they are first asked for."""
+    kept: dict[str, dict[str, Any]] | None = current_app.extensions.get(_EXTENSION)
+    if kept is None:
+        kept = current_app.extensions[_EXTENSION] = build_documents(current_app)
+    return kept
+
+
+def _document(document: ApiDocument, members: list[Operation]) -> dict[str, Any]:
+    models = {answer.model for one in members for answer in one.description.answers.values() if answer.model}
+    models |= {one.error for one in members if one.description.errors}
+    ordered = sorted(models, key=lambda model: (model.__name__, model.__module__))
+    schemas, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
+    schema_of = dict(zip(ordered, schemas, strict=True))
+    paths: dict[str, Any] = {}
+    names: set[str] = set()
+    for one in members:
+        name = one.description.operation_id
+        if name in names:  # another address of the same
+            name += "At" + _camel(one.path.split("{")[0].rstrip("/").rpartition("/")[2], first=True)
+        names.add(name)
+        paths.setdefault(one.path, {})[one.method] = _operation(one, name, schema_of)
     return {
         "openapi": "3.0.3",
         "info": {
-            "title": "Tollgate Read API",
+            "title": document.title,
             "version": __version__,
-            "description": "On-prem OCR in the words of the Read 3.2 API. Nothing here leaves this machine.",
+            "description": "On-prem OCR by Tollgate. Nothing that is sent here leaves this machine.",
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": "Read 3.2"}, {"name": "Service"}],
-        "paths": {
-            f"{read}/analyze": {
-                "post": _operation(
-                    "Read 3.2",
-                    "Start reading a document",
-                    "readAnalyze",
-                    {
-                        "202": {
-                            "description": "Accepted; fetch the result from Operation-Location.",
-                            "headers": {"Operation-Location": {"schema": {"type": "string", "format": "uri"}}},
-                        },
-                        **_errors(error, 400, 403, 415, 500, 503),
-                    },
-                    parameters=_read_parameters(),
-                    body=True,
-                )
-            },
-            f"{read}/syncAnalyze": {
-                "post": _operation(
-                    "Read 3.2",
-                    "Read a document and wait for the result",
-                    "readSyncAnalyze",
-                    {"200": _answer("The result.", result), **_errors(error, 400, 403, 415, 500, 503)},
-                    parameters=_read_parameters(),
-                    body=True,
-                )
-            },
-            **{
-                f"{read}/{word}/{{operationId}}": {
-                    "get": _operation(
-                        "Read 3.2",
-                        "Fetch a result",
-                        name,
-                        {"200": _answer("How the operation stands.", result), **_errors(error, 404)},
-                        parameters=[
-                            {
-                                "name": "operationId",
-                                "in": "path",
-                                "required": True,
-                                "schema": {"type": "string", "format": "uuid"},
-                            }
-                        ],
-                    )
-                }
-                for word, name in (("analyzeResults", "getReadResult"), ("operations", "getReadOperation"))
-            },
-            "/ready": {
-                "get": _operation(
-                    "Service",
-                    "Whether a query would be served",
-                    "ready",
-                    {"200": _answer("It would.", ready), "503": _answer("It would not, and why.", ready)},
-                )
-            },
-            "/status": {
-                "get": _operation("Service", "State and reason", "status", {"200": _answer("The state.", status)})
-            },
-            "/records/usage-logs/": {
-                "get": _operation("Service", "Totals of all usage", "usageLogs", {"200": _answer("The totals.", usage)})
-            },
-            "/records/usage-logs/{month}/{year}": {
-                "get": _operation(
-                    "Service",
-                    "Totals of one month",
-                    "usageLogsOfMonth",
-                    {"200": _answer("The totals.", usage), **_errors(error, 400)},
-                    parameters=[
-                        {
-                            "name": "month",
-                            "in": "path",
-                            "required": True,
-                            "schema": {"type": "string", "example": "03"},
-                        },
-                        {
-                            "name": "year",
-                            "in": "path",
-                            "required": True,
-                            "schema": {"type": "string", "example": "2031"},
-                        },
-                    ],
-                )
-            },
-        },
+        "tags": [{"name": document.title}],
+        "paths": paths,
         "components": {"schemas": _plain(components)},
     }
 
 
-def _operation(
-    tag: str,
-    summary: str,
-    name: str,
-    responses: dict[str, Any],
-    *,
-    parameters: list[dict[str, Any]] | None = None,
-    body: bool = False,
-) -> dict[str, Any]:
-    operation: dict[str, Any] = {"tags": [tag], "summary": summary, "operationId": name}
+def _operation(one: Operation, name: str, schema_of: Mapping[type, dict[str, Any]]) -> dict[str, Any]:
+    said = one.description
+    out: dict[str, Any] = {"tags": [said.document.title], "summary": said.summary, "operationId": name}
+    parameters = [_parameter(parameter, "path") for parameter in said.path]
+    parameters += [_parameter(parameter, "query") for parameter in said.query]
     if parameters:
-        operation["parameters"] = parameters
-    if body:
-        binary = {"schema": {"type": "string", "format": "binary"}}
-        operation["requestBody"] = {
-            "required": True,
-            "description": "A JPEG, PNG, BMP, TIFF or PDF document.",
-            "content": dict.fromkeys(
-                ("application/octet-stream", "application/pdf", "image/jpeg", "image/png", "image/tiff"), binary
-            ),
+        out["parameters"] = parameters
+    if said.takes is not None:
+        out["requestBody"] = _body(said.takes)
+    responses: dict[str, Any] = {}
+    for status in sorted({*map(int, said.answers), *said.errors}):
+        answer = said.answers.get(HTTPStatus(status))
+        bodies = [schema_of[one.error]] if status in said.errors else []
+        if answer is not None and answer.model is not None:
+            bodies.insert(0, schema_of[answer.model])
+        responses[str(status)] = _response(status, answer, bodies)
+    return {**out, "responses": responses}
+
+
+def _response(status: int, answer: Answer | None, bodies: list[dict[str, Any]]) -> dict[str, Any]:
+    out: dict[str, Any] = {"description": answer.meaning if answer is not None else _ERROR_MEANINGS[status]}
+    if answer is not None and answer.headers:
+        out["headers"] = {
+            name: {"description": meaning, "schema": {"type": "string"}} for name, meaning in answer.headers.items()
         }
-    return {**operation, "responses": responses}
+    if bodies:
+        out["content"] = {"application/json": {"schema": bodies[0] if len(bodies) == 1 else {"anyOf": bodies}}}
+    elif answer is not None and answer.media:
+        out["content"] = {answer.media: {"schema": {"type": "string"}}}
+    return out
 
 
-def _read_parameters() -> list[dict[str, Any]]:
-    def query(name: str, schema: dict[str, Any], text: str) -> dict[str, Any]:
-        return {"name": name, "in": "query", "required": False, "schema": schema, "description": text}
-
-    return [
-        query("language", {"type": "string"}, "BCP-47 code; leave out to detect."),
-        query("pages", {"type": "string"}, "Pages of a PDF or TIFF, such as 1,3-5,8-."),
-        query("readingOrder", {"type": "string", "enum": ["basic", "natural"], "default": "basic"}, "Order of lines."),
-        query(
-            "model-version",
-            {"type": "string", "pattern": read_v3.MODEL_VERSION_PATTERN, "default": "latest"},
-            "Accepted for compatibility.",
-        ),
-    ]
-
-
-def _answer(text: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"description": text, "content": {"application/json": {"schema": schema}}}
-
-
-def _errors(schema: dict[str, Any], *statuses: int) -> dict[str, Any]:
-    words = {
-        400: "The document or a parameter is at fault.",
-        403: "Not licensed, or cut off.",
-        404: "No such operation.",
-        415: "The Content-Type holds no document.",
-        500: "The document could not be processed.",
-        503: "Not ready; come back later.",
+def _parameter(parameter: Parameter, place: str) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "name": parameter.name,
+        "in": place,
+        "required": parameter.required,
+        "description": parameter.meaning,
+        "schema": parameter.schema(),
     }
-    return {str(status): _answer(words[status], schema) for status in statuses}
+    if parameter.many:
+        out |= {"style": "form", "explode": False}
+    return out
+
+
+def _body(rules: DocumentRules) -> dict[str, Any]:
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    kinds = ["application/octet-stream", *dict.fromkeys(_MEDIA_TYPES[one] for one in rules.formats)]
+    formats = ", ".join(one.upper() for one in rules.formats)
+    pages = f" At most {rules.max_pages} pages." if {"pdf", "tiff"} & set(rules.formats) else ""
+    return {
+        "required": True,
+        "description": f"A document: {formats}. At most {rules.max_bytes:,} bytes, or what the setting "
+        f"Sidecar:MaxDocumentBytes says if that is less; pictures of {rules.min_side} to {rules.max_side} pixels on "
+        f"each side.{pages} An address is followed only where the site's settings allow it.",
+        "content": {
+            **dict.fromkeys(kinds, binary),
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                    "required": ["file"],
+                }
+            },
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"url": {"type": "string", "format": "uri", "pattern": "^https?://"}},
+                    "required": ["url"],
+                }
+            },
+        },
+    }
+
+
+def _camel(name: str, *, first: bool = False) -> str:
+    head, *rest = name.split("_")
+    return (head[:1].upper() + head[1:] if first else head) + "".join(part.title() for part in rest)
 
 
 def _plain(schema: Any) -> Any:

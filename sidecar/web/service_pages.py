@@ -5,7 +5,6 @@ Invariant: all of them show the one decision that admission holds, and all of th
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from http import HTTPStatus
 
@@ -18,12 +17,16 @@ from sidecar.admission import Standing
 from sidecar.ledger import API_TYPE
 from sidecar.record_output import SERVICE_NAME
 from sidecar.states import STATES, public_word, status_message
+from sidecar.web.described import Answer, ApiDocument, Described, Parameter, described
 from sidecar.web.errors import error_response
 from sidecar.web.metrics import render_metrics
 from sidecar.web.responses import json_response
 from sidecar.web.services import services
 
 bp = Blueprint("service", __name__)
+DOCUMENT = ApiDocument(name="service", title="The service itself")
+MONTH = Parameter(name="month", meaning="Month, from 1 to 12.", pattern=r"^(0?[1-9]|1[0-2])$", required=True)
+YEAR = Parameter(name="year", meaning="Year of four digits.", pattern=r"^(?!0000)[0-9]{4}$", required=True)
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -32,6 +35,13 @@ class Ready(msgspec.Struct, frozen=True):
     service: str
     ready: str
     message: str
+
+
+class Alive(msgspec.Struct, frozen=True):
+    """That the process answers."""
+
+    service: str
+    alive: bool
 
 
 class LicenseStatus(msgspec.Struct, frozen=True, rename="camel"):
@@ -118,6 +128,17 @@ class UsageLogs(msgspec.Struct, frozen=True, rename="camel"):
 
 
 @bp.get("/ready")
+@described(
+    Described(
+        document=DOCUMENT,
+        summary="Whether a query would be served",
+        operation_id="ready",
+        answers={
+            HTTPStatus.OK: Answer(meaning="It would.", model=Ready),
+            HTTPStatus.SERVICE_UNAVAILABLE: Answer(meaning="It would not, and why.", model=Ready),
+        },
+    )
+)
 def ready() -> Response:
     """200 when a query would be served, else 503 with the reason."""
     verdict = services(current_app).admission.standing.verdict
@@ -128,6 +149,14 @@ def ready() -> Response:
 
 
 @bp.get("/status")
+@described(
+    Described(
+        document=DOCUMENT,
+        summary="State and reason, in every state",
+        operation_id="status",
+        answers={HTTPStatus.OK: Answer(meaning="The state.", model=Status)},
+    )
+)
 def status() -> Response:
     """The decision and its reason; 200 in every state, so that it can be read when nothing else can."""
     return json_response(describe(services(current_app).admission.standing))
@@ -135,12 +164,28 @@ def status() -> Response:
 
 @bp.get("/ContainerLiveness")
 @bp.get("/containerliveness")
+@described(
+    Described(
+        document=DOCUMENT,
+        summary="That the process answers",
+        operation_id="containerLiveness",
+        answers={HTTPStatus.OK: Answer(meaning="It does.", model=Alive)},
+    )
+)
 def liveness() -> Response:
     """200 as long as this process answers."""
-    return json_response({"service": SERVICE_NAME, "alive": True})
+    return json_response(Alive(SERVICE_NAME, alive=True))
 
 
 @bp.get("/records/usage-logs/", strict_slashes=False)
+@described(
+    Described(
+        document=DOCUMENT,
+        summary="Totals of all usage",
+        operation_id="usageLogs",
+        answers={HTTPStatus.OK: Answer(meaning="The totals.", model=UsageLogs)},
+    )
+)
 def usage_logs() -> Response:
     """Totals of everything that was ever counted."""
     return _usage(None)
@@ -148,16 +193,34 @@ def usage_logs() -> Response:
 
 @bp.get("/records/usage-logs/<month>/<year>", strict_slashes=False)
 @bp.get("/records/usage-logs/<month>/<year>/", strict_slashes=False)
+@described(
+    Described(
+        document=DOCUMENT,
+        summary="Totals of one month",
+        operation_id="usageLogsOfMonth",
+        path=(MONTH, YEAR),
+        answers={HTTPStatus.OK: Answer(meaning="The totals.", model=UsageLogs)},
+        errors=(400,),
+    )
+)
 def usage_logs_of_month(month: str, year: str) -> Response:
     """Totals of one month; both `3/2031` and `03/2031`."""
-    if not re.fullmatch(r"\d{1,2}", month, re.ASCII) or not 1 <= int(month) <= 12:
+    if not MONTH.holds(month):
         return _bad_month("The month must be a number from 1 to 12.")
-    if not re.fullmatch(r"\d{4}", year, re.ASCII) or int(year) < 1:
+    if not YEAR.holds(year):
         return _bad_month("The year must have four digits.")
     return _usage(f"{year}-{int(month):02d}")
 
 
 @bp.get("/metrics")
+@described(
+    Described(
+        document=DOCUMENT,
+        summary="Metrics for Prometheus",
+        operation_id="metrics",
+        answers={HTTPStatus.OK: Answer(meaning="The metrics.", media="text/plain")},
+    )
+)
 def metrics() -> Response:
     """Prometheus metrics."""
     one = services(current_app)
