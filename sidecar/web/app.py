@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response
 
-from sidecar.web import errors, openapi, read_v3, rendered, service_pages
+from sidecar.web import errors, image_analysis, ocr, openapi, read_v2, read_v3, rendered, service_pages
 from sidecar.web.services import EXTENSION, Services
 
 
@@ -19,7 +19,17 @@ def create_app(services: Services) -> Flask:
     for version in read_v3.VERSIONS:
         bp = read_v3.blueprint(version)
         app.register_blueprint(bp)
-        dialects[bp.name] = errors.OBSERVED if observed else errors.DOCUMENTED
+        dialects[bp.name] = version.dialect(observed=observed)
+    for early in read_v2.VERSIONS:
+        bp = read_v2.blueprint(early)
+        app.register_blueprint(bp)
+        dialects[bp.name] = read_v2.DIALECT
+    for older in ocr.VERSIONS:
+        bp = ocr.blueprint(older)
+        app.register_blueprint(bp)
+        dialects[bp.name] = older.dialect
+    app.register_blueprint(image_analysis.bp)
+    dialects[image_analysis.bp.name] = image_analysis.DIALECT
     app.register_blueprint(service_pages.bp)
     app.register_blueprint(openapi.bp)
     errors.register(app, dialects)
