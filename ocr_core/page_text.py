@@ -63,6 +63,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
         confidence: Mean of the words' confidence, weighted by their length, 0..1.
         language: BCP-47 code, only where the engine knows it.
         style: None where the engine has no opinion.
+        block: Lines of one block of text (paragraph, column, cell) have the same number.
     """
 
     text: str
@@ -71,6 +72,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float
     language: str | None = None
     style: Style | None = None
+    block: int = 0
 
 
 class PageText(msgspec.Struct, frozen=True, kw_only=True):

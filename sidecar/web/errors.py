@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from operator import attrgetter
 from typing import get_type_hints
 
 import msgspec
@@ -75,6 +76,27 @@ class FlatError(msgspec.Struct, frozen=True, rename="camel"):
     request_id: str
 
 
+class InnerError(msgspec.Struct, frozen=True):
+    """What exactly is wrong."""
+
+    code: str
+    message: str
+
+
+class OuterError(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What kind of thing is wrong, and what exactly."""
+
+    code: str
+    message: str
+    innererror: InnerError | None = None
+
+
+class NestedError(msgspec.Struct, frozen=True):
+    """The form of `/ocr` 3.2 and of Image Analysis: a general code outside, the particular one inside."""
+
+    error: OuterError
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """What is to be said, in no version's words.
@@ -97,12 +119,14 @@ class Dialect:
     Attributes:
         body: The model of the body.
         codes: What the version calls a code; those not named keep their name.
-        code_header: Header that repeats the code; empty for none.
+        code_header: Header that repeats a code; empty for none.
+        header_code: The code that it repeats.
     """
 
     body: Callable[[Refusal], msgspec.Struct]
     codes: Mapping[str, str] = field(default_factory=dict)
     code_header: str = ""
+    header_code: Callable[[Refusal], str] = attrgetter("code")
 
 
 def wrapped_body(refusal: Refusal) -> ErrorBody:
@@ -113,6 +137,20 @@ def wrapped_body(refusal: Refusal) -> ErrorBody:
 def flat_body(refusal: Refusal) -> FlatError:
     """`{"code", "message", "requestId"}`."""
     return FlatError(refusal.code, refusal.message, str(uuid.uuid4()))
+
+
+def outer_code(refusal: Refusal) -> str:
+    """The general code that holds a particular one (contract E.5, E.6); one that is general already is its own."""
+    if refusal.status in {HTTPStatus.FORBIDDEN, HTTPStatus.SERVICE_UNAVAILABLE}:
+        return refusal.code
+    return "InternalServerError" if refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "InvalidRequest"
+
+
+def nested_body(refusal: Refusal) -> NestedError:
+    """`{"error": {"code", "message", "innererror": {"code", "message"}}}`."""
+    outer = outer_code(refusal)
+    inner = None if outer == refusal.code else InnerError(refusal.code, refusal.message)
+    return NestedError(OuterError(outer, refusal.message, inner))
 
 
 OBSERVED = Dialect(body=wrapped_body)
@@ -268,9 +306,10 @@ def error_response(status: HTTPStatus, code: str, message: str, *, retry: bool =
     """One error body with its headers, in the dialect of the version that was asked."""
     dialect: Dialect = current_app.extensions[_DIALECTS].get(request.blueprint, OBSERVED)
     code = dialect.codes.get(code, code)
-    response = json_response(dialect.body(Refusal(status=status, code=code, message=message)), status)
+    refusal = Refusal(status=status, code=code, message=message)
+    response = json_response(dialect.body(refusal), status)
     if dialect.code_header:
-        response.headers[dialect.code_header] = code
+        response.headers[dialect.code_header] = dialect.header_code(refusal)
     if retry:
         response.headers["Retry-After"] = str(_RETRY_SECONDS)
     return response
