@@ -302,6 +302,7 @@ def _line(line: FoundLine, image: PageImage, reading: _Reading, common_slope: fl
         words=words,
         confidence=confidence,
         style=Style(name="other", confidence=max(0.5, confidence)),
+        block=line.block,
     )
 
 
