@@ -27,6 +27,9 @@ from sidecar.core_client import CoreClient
 from sidecar.errors import LedgerUnavailableError, MeterAlreadyRunningError, SettingsError, SidecarError
 from sidecar.ledger import Ledger, recount_path, start_ledger
 from sidecar.license_mount import LEASE_NAME, LicenseMount
+from sidecar.log_files import BYTES_PER_MEGABYTE, LogFiles, known_instance
+from sidecar.log_queue import QueuedSink
+from sidecar.logs import add_sinks
 from sidecar.metering import Meter
 from sidecar.reading import Reader
 from sidecar.record_output import RecordOutput, instance_folder
@@ -36,6 +39,7 @@ from sidecar.settings import Settings
 LEDGER_NAME = "ledger.db"
 LOCK_NAME = "meter.lock"
 _DEVICE_WAIT_SECONDS = 30.0
+_LAST_LINES_SECONDS = 1.0
 _log = structlog.get_logger("Tollgate.Sidecar")
 
 
@@ -117,6 +121,67 @@ def migrate(settings: Settings, clock: Clock | None = None) -> None:
             )
     finally:
         os.close(handle)
+
+
+class LogSinks:
+    """The log's ways beside the console, as the settings want them; a context that ends with a last try to deliver.
+
+    Make it in the process that logs, after the fork. Without `Logging:Disk:Format` and `Fluentd:Host` it does nothing.
+
+    Args:
+        settings: The settings.
+        process: This process's name.
+    """
+
+    def __init__(self, settings: Settings, process: str) -> None:
+        self._sinks = [*_disk_sink(settings, process), *_fluentd_sink(settings, process)]
+        for sink in self._sinks:
+            sink.start()
+        add_sinks(*self._sinks)
+
+    def __enter__(self) -> LogSinks:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Deliver what waits, for a second at most: whoever stops us does not wait for long."""
+        for sink in self._sinks:
+            sink.finish()
+        until = time.monotonic() + _LAST_LINES_SECONDS
+        for sink in self._sinks:
+            sink.join(max(0.0, until - time.monotonic()))
+
+
+def _disk_sink(settings: Settings, process: str) -> list[QueuedSink]:
+    if not settings.disk_log_format:
+        return []
+    megabytes = settings.disk_log_megabytes
+    files = LogFiles(
+        settings.output_directory,
+        lambda: known_instance(settings.state_directory),
+        process,
+        max_bytes=None if megabytes is None else megabytes * BYTES_PER_MEGABYTE,
+        max_files=settings.disk_log_files,
+    )
+    return [QueuedSink("Disk", "the output mount", files)]
+
+
+def _fluentd_sink(settings: Settings, process: str) -> list[QueuedSink]:
+    if not settings.fluentd_host:
+        return []
+    from sidecar.log_shipping import FluentdDelivery  # its library is not even loaded otherwise
+
+    fluentd = FluentdDelivery(
+        settings.fluentd_host,
+        settings.fluentd_port,
+        process,
+        buffer_bytes=settings.fluentd_buffer_bytes,
+        tls_seconds=settings.fluentd_tls_ms / 1000 if settings.fluentd_tls else None,
+        ca_file=settings.fluentd_ca_file,
+    )
+    return [QueuedSink("Fluentd", "Fluentd", fluentd, idle_seconds=settings.fluentd_heartbeat_ms / 1000)]
 
 
 def build_core_client(settings: Settings) -> CoreClient:

@@ -80,9 +80,10 @@ def cli() -> None:
 @CONFIG
 def run(words: tuple[str, ...], config: Path | None) -> None:
     """Start core, meter and web, and keep them running (the default)."""
-    from sidecar.bootstrap import MeterLock, ledger_path, migrate
+    from sidecar.bootstrap import LogSinks, MeterLock, ledger_path, migrate
     from sidecar.launcher import Launcher
     from sidecar.ledger import damage_path
+    from sidecar.log_files import require_log_mount
 
     settings = settings_of(words, config, process="launcher")
     require_start(settings)
@@ -90,9 +91,21 @@ def run(words: tuple[str, ...], config: Path | None) -> None:
         _download_license(settings)
         return
     _require_mounts(settings)
+    require_log_mount(settings)
     _require_free_port(settings)
     migrate(settings)
     MeterLock(settings).release()  # another instance on the same state is named before anything starts
+    with LogSinks(settings, "launcher"):
+        _tell_of_settings(settings, words, config)
+        damage = damage_path(ledger_path(settings))
+        code = Launcher(settings, os.environ).run(
+            lambda: _get(settings, "/ready")[0] == 200, damage.exists, lambda: migrate(settings)
+        )
+    sys.exit(code)
+
+
+def _tell_of_settings(settings: Settings, words: tuple[str, ...], config: Path | None) -> None:
+    """The first lines of the log, in the order in which operators of the original container know them."""
     for name in unknown_names(words, os.environ, config):
         _log.warning("this setting is not known and has no effect", name=name)
     for name, reason in unused_names(words, os.environ, config):
@@ -100,12 +113,11 @@ def run(words: tuple[str, ...], config: Path | None) -> None:
     _log.info(f"Using '{settings.license_directory}' for reading licence files.")
     _log.info(f"Using '{settings.output_directory}' for writing usage records.")
     _log.info("Logging to console.")
+    if settings.disk_log_format:
+        _log.info(f"Logging to disk, below '{settings.output_directory}'.")
+    if settings.fluentd_host:
+        _log.info(f"Logging to Fluentd at {settings.fluentd_host}:{settings.fluentd_port}.", tls=settings.fluentd_tls)
     _log.warning("No access control enabled!", meaning="any caller that reaches this port is served")
-    damage = damage_path(ledger_path(settings))
-    code = Launcher(settings, os.environ).run(
-        lambda: _get(settings, "/ready")[0] == 200, damage.exists, lambda: migrate(settings)
-    )
-    sys.exit(code)
 
 
 @cli.command()
@@ -125,7 +137,7 @@ def web(words: tuple[str, ...], config: Path | None) -> None:
 @CONFIG
 def meter(words: tuple[str, ...], config: Path | None) -> None:
     """Run the meter: windows, record files, leases. Exactly one per state directory."""
-    from sidecar.bootstrap import MeterLock, build_meter, build_store
+    from sidecar.bootstrap import LogSinks, MeterLock, build_meter, build_store
     from sidecar.scheduler import MeterTimetable
     from sidecar.stop_signal import StopSignal
 
@@ -133,13 +145,14 @@ def meter(words: tuple[str, ...], config: Path | None) -> None:
     require_start(settings)
     stop = StopSignal()
     lock = MeterLock(settings)
-    one = build_meter(settings)
-    store = build_store(settings)
-    store.prepare()
-    one.open()
-    MeterTimetable(one, clock=SystemClock(), expire_results=lambda: store.expire(now_ns=one.now_ns)).run(stop)
-    one.close()
-    lock.release()
+    with LogSinks(settings, "meter"):
+        one = build_meter(settings)
+        store = build_store(settings)
+        store.prepare()
+        one.open()
+        MeterTimetable(one, clock=SystemClock(), expire_results=lambda: store.expire(now_ns=one.now_ns)).run(stop)
+        one.close()
+        lock.release()
 
 
 @cli.command(name="migrate")

@@ -48,11 +48,18 @@ class WebServer(BaseApplication):  # type: ignore[misc]
             "secure_scheme_headers": {},
             "control_socket_disable": True,
             "proc_name": "sidecar-web",
+            "post_fork": self._forked,
             "pre_request": _serving,
             "post_worker_init": _started,
             "worker_exit": _stopped,
         }.items():
             self.cfg.set(name, value)
+
+    def _forked(self, _server: Any, worker: Any) -> None:
+        """The log's own threads belong to the worker."""
+        from sidecar.bootstrap import LogSinks
+
+        worker.log_sinks = LogSinks(self._settings, "web")
 
     def load(self) -> Any:
         """Build the application in the worker."""
@@ -85,3 +92,4 @@ def _stopped(_server: Any, worker: Any) -> None:
     one = _services(worker)
     if one is not None:
         one.stop()
+    worker.log_sinks.stop()
