@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.browser import Browser, a_browser
 from tests.e2e.site import Site, a_site
 
 
@@ -11,3 +12,9 @@ from tests.e2e.site import Site, a_site
 def service() -> Iterator[Site]:
     with a_site() as site:
         yield site
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with a_browser() as one:
+        yield one
