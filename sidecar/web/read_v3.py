@@ -114,7 +114,7 @@ class ReadVersion:
     version: str
     shape: Shape
     query: tuple[Parameter, ...]
-    codes: Mapping[str, str] = EARLIER_CODES
+    codes: Mapping[str, str]
 
     @property
     def prefix(self) -> str:
@@ -159,7 +159,7 @@ VERSIONS = (
         query=(LANGUAGE, PAGES),
         codes=PREVIEW_CODES,
     ),
-    ReadVersion(path="v3.1", version="3.1.0", shape=SHAPE_3_0, query=(SEVEN_LANGUAGES,)),
+    ReadVersion(path="v3.1", version="3.1.0", shape=SHAPE_3_0, query=(SEVEN_LANGUAGES,), codes=EARLIER_CODES),
     ReadVersion(
         path="v3.1-preview.2",
         version="3.1.0",
@@ -167,8 +167,10 @@ VERSIONS = (
         query=(SEVEN_LANGUAGES, PAGES),
         codes=PREVIEW_CODES,
     ),
-    ReadVersion(path="v3.0", version="3.0.0", shape=SHAPE_3_0, query=(SEVEN_LANGUAGES,)),
-    ReadVersion(path="v3.0-preview", version="3.0.0", shape=SHAPE_3_0_PREVIEW, query=(TWO_LANGUAGES,)),
+    ReadVersion(path="v3.0", version="3.0.0", shape=SHAPE_3_0, query=(SEVEN_LANGUAGES,), codes=EARLIER_CODES),
+    ReadVersion(
+        path="v3.0-preview", version="3.0.0", shape=SHAPE_3_0_PREVIEW, query=(TWO_LANGUAGES,), codes=EARLIER_CODES
+    ),
 )
 
 
