@@ -5,7 +5,8 @@ Invariants:
 * Web, meter and core look through this one module, so they agree.
 * A licence in force stays in force as long as it is good itself and its file's name is still there: a truncated,
   half-copied, unreadable or worse file under that name disturbs nothing.
-* A file that is taken away is taken away: what was read from it is forgotten. What it revoked stays revoked.
+* A file that is taken away is taken away: two seconds later what was read from it is forgotten (a file that is being
+  exchanged has no name for a moment). What it revoked stays revoked.
 * The trust root in force gives way only to its successor; a production one, once believed here, is never rolled back.
 * What is remembered outlives a process: the keeper (the meter) writes it beside the ledger, the others read it there.
   Nothing rests on that copy's honesty: it is a licence file like any other and is verified like one.
@@ -19,7 +20,7 @@ import contextlib
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from licenses import durable
@@ -37,6 +38,7 @@ KEPT_NAME = "license.kept"
 KEPT_REVOKED_NAME = "revoked.kept"
 KEPT_ROOT_NAME = "trust-root.kept"
 _MAX_KEPT_BYTES = 2 * MAX_BYTES
+_EXCHANGED_WITHIN = timedelta(seconds=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,8 @@ class LicenseWatch:
         self._trust_root_mark: tuple[int, int, int] | None = None
         self._device: VerifyingKey | None = None
         self._kept: LicenseFile | None = None
+        self._seen_name = ""
+        self._missing_from: datetime | None = None
         self._revoked_by: bytes | None = None
         self._revoked_sequence = 0
         self._trust_root_problem = ""
@@ -153,7 +157,7 @@ class LicenseWatch:
             files = (LicenseFile(self._kept.name, None, str(exc)),)
         device = self.device
         choice = choose(
-            self._with_kept(files),
+            self._with_kept(files, at),
             root,
             at=at,
             host=self._host,
@@ -229,16 +233,26 @@ class LicenseWatch:
             self._write(KEPT_REVOKED_NAME, choice.revoked_by)
         self._revoked_by, self._revoked_sequence = choice.revoked_by, choice.revoked_sequence
 
-    def _with_kept(self, files: tuple[LicenseFile, ...]) -> tuple[LicenseFile, ...]:
-        """Add the licence in force as it was read, if its file's name is there with other content."""
+    def _with_kept(self, files: tuple[LicenseFile, ...], at: datetime) -> tuple[LicenseFile, ...]:
+        """Add the licence in force as it was read, if its name is there with other content or was a moment ago."""
         kept = self._kept
         if kept is None:
             return files
         same_name = [file for file in files if file.name == kept.name]
         if not same_name:
+            if self._is_being_exchanged(at):
+                return (*files, kept)
             self._forget()
             return files
+        self._seen_name, self._missing_from = kept.name, None
         return files if same_name[0].blob == kept.blob else (*files, kept)
+
+    def _is_being_exchanged(self, at: datetime) -> bool:
+        """Whether the name of the licence in force, which this process has seen, is gone only since a moment ago."""
+        if self._kept is None or self._kept.name != self._seen_name:
+            return False
+        self._missing_from = self._missing_from or at
+        return timedelta(0) <= at - self._missing_from < _EXCHANGED_WITHIN
 
     def _keep(self, files: tuple[LicenseFile, ...], choice: Choice) -> None:
         if not choice.serves:
@@ -247,7 +261,7 @@ class LicenseWatch:
             if file.name == choice.best_name and file.blob is not None and self._is(file, choice):
                 if self._keeper and file != self._kept:
                     self._write_down(file)
-                self._kept = file
+                self._kept, self._seen_name, self._missing_from = file, file.name, None
 
     def _write_down(self, file: LicenseFile) -> None:
         blob = base64.b64encode(file.blob or b"").decode("ascii")
@@ -263,7 +277,7 @@ class LicenseWatch:
         return recall_license(self._state_directory)
 
     def _forget(self) -> None:
-        self._kept = None
+        self._kept, self._missing_from = None, None
         if self._keeper:
             with contextlib.suppress(OSError):
                 self._kept_path.unlink()

@@ -237,13 +237,42 @@ def test_removed_file_is_removed(place):
     watch = place.watch(keeper=True)
     assert watch.look(NOW).serves
     place.file.unlink()
-    view = watch.look(NOW)
+    assert watch.look(NOW).serves  # it may be that it is being exchanged
+    view = watch.look(NOW + timedelta(seconds=2))
     assert not view.serves
     assert "there is no licence file" in view.problem
     assert not (place.state / KEPT_NAME).exists()
     place.file.write_bytes(b"rubbish")
     assert not watch.look(NOW).serves
     assert not place.watch().look(NOW).serves
+
+
+def test_name_that_is_gone_for_a_moment_disturbs_nothing(place):
+    watch = place.watch(keeper=True)
+    assert watch.look(NOW).serves
+    for moment in range(0, 60, 3):
+        place.file.unlink()
+        for milliseconds in (0, 500, 1900):
+            view = watch.look(NOW + timedelta(seconds=moment, milliseconds=milliseconds))
+            assert view.serves
+            assert view.name == "license.dat"
+        place.file.write_bytes(b"half of it")
+        assert watch.look(NOW + timedelta(seconds=moment, milliseconds=2500)).serves
+    assert (place.state / KEPT_NAME).exists()
+
+
+def test_name_that_was_never_seen_is_not_awaited(place):
+    assert place.watch(keeper=True).look(NOW).serves
+    place.file.unlink()
+    assert not place.watch().look(NOW).serves
+
+
+def test_clock_set_back_does_not_prolong_a_removed_licence(place):
+    watch = place.watch()
+    assert watch.look(NOW).serves
+    place.file.unlink()
+    assert watch.look(NOW).serves
+    assert not watch.look(NOW - timedelta(seconds=1)).serves
 
 
 def test_removed_folder_is_removed(place):
