@@ -343,7 +343,7 @@ def _download_license(settings: Settings) -> None:
     from licenses.device_key import load_device_public
     from licenses.keyring import load_trust_root
     from licenses.verify import day_text
-    from sidecar.billing_client import BillingClient
+    from sidecar.billing_client import BillingClient, proxy_for
     from sidecar.license_download import download_license
 
     root = load_trust_root(settings.trust_root)
@@ -352,7 +352,11 @@ def _download_license(settings: Settings) -> None:
     except LicensesError:
         device_public = None  # no meter has run here yet; the licence is not bound to a device then
     lic, path = download_license(
-        BillingClient(settings.billing, settings.api_key),
+        BillingClient(
+            settings.billing,
+            settings.api_key,
+            proxy_for(settings.billing, settings.proxy, settings.proxy_bypass),
+        ),
         settings.license_directory,
         root,
         at=instant(SystemClock().read().wall_ns),

@@ -12,7 +12,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -90,8 +90,14 @@ def _read_credentials(value: str) -> str:
     return value
 
 
-def _read_list(value: str) -> tuple[str, ...]:
-    return tuple(part for part in re.split(r"[\s,;]+", value) if part)
+def _read_hosts(value: str) -> tuple[str, ...]:
+    """The hosts of addresses, in small letters; a name may begin with `.` or `*.`, for all below it."""
+    hosts = []
+    for one in filter(None, re.split(r"[\s,;]+", value)):
+        host = (urlsplit(one if "://" in one else f"//{one}").hostname or "").removeprefix("*")
+        _read_host(host)
+        hosts.append(host)
+    return tuple(hosts)
 
 
 _text = Kind("a text", str)
@@ -102,7 +108,7 @@ _listen = Kind("HOST:PORT", _read_listen)
 _host = Kind("a host name or an IP address", _read_host)
 _proxy = Kind("http://HOST:PORT", _read_proxy)
 _credentials = Kind("USER:PASSWORD", _read_credentials)
-_urls = Kind("addresses or host names, separated by commas, semicolons or blanks", _read_list)
+_urls = Kind("addresses or host names, separated by commas, semicolons or blanks", _read_hosts)
 
 
 def _whole(low: int, high: int, *, unlimited: bool = False) -> Kind:
@@ -471,6 +477,8 @@ def load_settings(
         if raw and is_level_name(name)
     }
     settings = Settings(**values, log_levels=LogLevels.from_settings(levels))
+    if settings.proxy is not None and settings.proxy_credentials:
+        settings = replace(settings, proxy=replace(settings.proxy, credentials=settings.proxy_credentials))
     if settings.min_interval_seconds > settings.max_interval_seconds:
         raise SettingsError(
             f"Metering:MinIntervalSeconds={settings.min_interval_seconds} is more than "

@@ -41,7 +41,7 @@ TABLE: list[tuple[str, str, str | None, Any]] = [
     ("Fluentd:UseTLS", "TRUE", "fluentd_tls", True),
     ("HTTP_PROXY", "http://proxy:3128", "proxy", Proxy(host="proxy", port=3128)),
     ("HTTP_PROXY_CREDS", "user:pass:word", "proxy_credentials", "user:pass:word"),
-    ("HTTP_PROXY_BYPASS_URLS", "http://a.example,b.example", "proxy_bypass", ("http://a.example", "b.example")),
+    ("HTTP_PROXY_BYPASS_URLS", "http://a.example,b.example", "proxy_bypass", ("a.example", "b.example")),
     ("Logging:Console:LogLevel:Default", "Debug", "log_levels", LogLevels(rules=(("Console", "", "Debug"),))),
     ("Logging:Console:LogLevel:Tollgate", "none", "log_levels", LogLevels(rules=(("Console", "tollgate", "None"),))),
     ("Logging:LogLevel:Default", "WARNING", "log_levels", LogLevels(rules=(("", "", "Warning"),))),
@@ -143,6 +143,8 @@ def test_words_beat_environment_beats_file(
         "HTTP_PROXY=http://proxy:99999",
         "HTTP_PROXY=http://proxy/path",
         "HTTP_PROXY_CREDS=nobody",
+        "HTTP_PROXY_BYPASS_URLS=*",
+        "HTTP_PROXY_BYPASS_URLS=http://[",
         "Logging:Console:LogLevel:Default=Loud",
         "Logging:LogLevel:Tollgate.Meter=2",
         "Logging:Disk:LogLevel=Info",
@@ -177,7 +179,8 @@ def test_no_secret_is_ever_shown() -> None:
     )
     assert "secret" not in repr(settings)
     assert settings.proxy is not None
-    assert settings.proxy.credentials == "user:secret-2"
+    assert settings.proxy.credentials == "user:secret-3"
+    assert load_settings([], settings.to_environment()) == settings
 
 
 @pytest.mark.parametrize(
