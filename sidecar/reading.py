@@ -7,6 +7,7 @@ and every step may be repeated: pages that were read are kept, use is counted un
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import os
 import re
@@ -46,6 +47,7 @@ _PAGES_ITEM = re.compile(r"(\d{1,9})|(\d{1,9})-(\d{1,9})|(\d{1,9})-|-(\d{1,9})",
 _SCAN_SECONDS = 5.0
 _PATIENCE_SECONDS = 1.0
 _HOLD_SECONDS = 10.0
+_SURVEY_SECONDS = 10.0
 _END = 0
 _SAID_TO_CALLERS = (
     CoreRefusedError,
@@ -66,12 +68,14 @@ class ReadParameters:
         language: BCP-47 code; None to let the core choose.
         reading_order: `basic` or `natural`.
         rules: What the version takes.
+        result_seconds: How long the result can be fetched; 0: until it was fetched once; None: as long as others.
     """
 
     pages: str = ""
     language: str | None = None
     reading_order: str = "basic"
     rules: DocumentRules = READ_RULES
+    result_seconds: int | None = None
 
 
 def require_pages_expression(expression: str) -> None:
@@ -170,7 +174,7 @@ class Reader:
         self._jobs: dict[str, _Job] = {}
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
-        self._admitting = threading.Lock()
+        self._surveyed = threading.Event()
 
     # ---- what the web calls -----------------------------------------------------------------------------------------
 
@@ -195,14 +199,14 @@ class Reader:
             CoreRefusedError: The core will not work.
             SpoolUnavailableError: The spool is full or broken.
         """
-        with self._lock:
-            if len(self._jobs) >= self._max_queued:
-                raise QueueFullError(f"{len(self._jobs)} operations are waiting", next_step="try again later")
         operation_id = str(uuid.uuid4())
         max_bytes = min(self._max_document_bytes, parameters.rules.max_bytes)
-        size = self._store.receive(operation_id, chunks, max_bytes=max_bytes)
-        claim: int | None = None
+        claim = self._store.enter(operation_id)
         try:
+            waiting = len(self._store.places())
+            if waiting > self._max_queued:
+                raise QueueFullError(f"{waiting - 1} operations are waiting", next_step="try again later")
+            size = self._store.receive(operation_id, chunks, max_bytes=max_bytes)
             if size == 0:
                 raise DocumentRefusedError("BadArgument", "The request body is empty.")
             require_pages_expression(parameters.pages)
@@ -216,42 +220,46 @@ class Reader:
                 reading_order=parameters.reading_order,
                 license_id=standing.license.license_id if standing.license else "",
                 synchronous=synchronous,
+                result_seconds=(
+                    self._store.result_seconds if parameters.result_seconds is None else parameters.result_seconds
+                ),
             )
-            claim = self._store.claim(operation_id)  # before it is accepted, so that no scan takes it up
-            if claim is None:
-                raise SpoolUnavailableError(f"operation {operation_id} cannot be claimed")
-            with self._admitting:
-                self._require_pages_left(len(request.pages), standing)
-                self._store.accept(request)
-                self._enqueue(request, claim)
+            self._reserve(request, claim, standing)
+            self._store.accept(request)
+            self._enqueue(request, claim)
         except BaseException:
-            if claim is not None:
-                os.close(claim)
             self._store.discard(operation_id)
+            self._store.leave(operation_id, claim)
             raise
         return operation_id
 
-    def _require_pages_left(self, pages: int, standing: Standing) -> None:
-        """Refuse a document that is larger than what is left of a hard limit, with what is being read counted in."""
+    def _reserve(self, request: ReadRequest, claim: int, standing: Standing) -> None:
+        """Speak for the pages of a document, unless it is larger than what is left of a hard limit.
+
+        What is being read counts in, whichever process reads it. A page may be seen both as spoken for and as counted
+        for a moment, never as neither: the sum is taken in that order.
+        """
         lic = standing.license
         meter = lic.meter(READ_PAGES_METER) if lic else None
         if lic is None or meter is None or meter.hard is None or meter.overage_allowed:
+            self._store.reserve(claim, request)
             return
-        used = self._ledger.snapshot(READ_PAGES_METER).license_pages.get(lic.license_id, 0)
-        with self._lock:
-            used += sum(
-                len(job.request.pages)
-                for job in self._jobs.values()
-                if job.failure is None and job.request.license_id == lic.license_id
+        if not self._surveyed.wait(_SURVEY_SECONDS):
+            raise QueueFullError("the spool has not been looked through yet", next_step="try again in a moment")
+        with self._store.agreeing():
+            used = self._store.reserved(lic.license_id)
+            used += self._ledger.snapshot(READ_PAGES_METER).license_pages.get(lic.license_id, 0)
+            if used + len(request.pages) <= meter.hard:
+                self._store.reserve(claim, request)
+                return
+        left = max(0, meter.hard - used)
+        raise NotServingError(
+            Verdict(
+                state=State.OUT_OF_QUOTA,
+                reason=f"{len(request.pages)} pages are asked for, and {left} of {meter.hard} are left",
+                serves=False,
             )
-        if used + pages > meter.hard:
-            raise NotServingError(
-                Verdict(
-                    state=State.OUT_OF_QUOTA,
-                    reason=f"{pages} pages are asked for, and {max(0, meter.hard - used)} of {meter.hard} are left",
-                    serves=False,
-                )
-            )
+        )
 
     def _inspect(self, operation_id: str, parameters: ReadParameters) -> Document:
         """Have the core look at the document; when it refuses to, say why in the words of the gate."""
@@ -311,11 +319,18 @@ class Reader:
         """
         return self._store.holds(ending, now_ns=self._now_ns())
 
+    def forget(self, operation_id: str) -> None:
+        """Let go of an operation that has ended, and of its result."""
+        self._store.discard(operation_id)
+
     @property
     def waiting_operations(self) -> int:
-        """Operations that this process has not finished."""
-        with self._lock:
-            return len(self._jobs)
+        """Operations that have not ended, in all processes; this process's own while the spool cannot be read."""
+        try:
+            return len(self._store.places())
+        except SpoolUnavailableError:
+            with self._lock:
+                return len(self._jobs)
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
@@ -449,6 +464,7 @@ class Reader:
             self._store.finish(
                 request.operation_id,
                 finished_ns=self._now_ns(),
+                result_seconds=request.result_seconds,
                 pages=request.pages,
                 errors=[] if job.failure is None else [_public_error(job.failure)],
             )
@@ -487,7 +503,7 @@ class Reader:
             )
         with self._lock:
             self._jobs.pop(request.operation_id, None)
-        os.close(job.claim)
+        self._store.leave(request.operation_id, job.claim)
         job.over.set()
 
     def _now_ns(self) -> int:
@@ -510,23 +526,42 @@ class Reader:
             self._stopping.wait(_SCAN_SECONDS)
 
     def _take_up(self) -> None:
-        """Go on with accepted operations that nobody works on."""
-        for request in self._store.unfinished():
+        """Go on with accepted operations that nobody works on, the oldest first."""
+        if not self._surveyed.is_set():
+            self._store.survey()
+            self._surveyed.set()
+        found = []
+        for operation_id in self._store.places():
             with self._lock:
-                if request.operation_id in self._jobs:
+                if operation_id in self._jobs:
                     continue
-            claim = self._store.claim(request.operation_id)
+            request = self._store.request(operation_id)
+            found.append((request.created_ns if request else 0, operation_id))
+        for _, operation_id in sorted(found):
+            claim = self._store.take_over(operation_id)
             if claim is None:
                 continue
-            if self._store.is_over(request.operation_id):
-                os.close(claim)  # it ended while the list was made
-                continue
-            if request.synchronous:
-                self._store.discard(request.operation_id)
+            try:
+                goes_on = self._takes_up(operation_id, claim)
+            except SidecarError:
                 os.close(claim)
-                continue
-            _log.info("taking up an unfinished operation", operation_id=request.operation_id)
-            self._enqueue(request, claim)
+                raise
+            if not goes_on:
+                self._store.leave(operation_id, claim)
+
+    def _takes_up(self, operation_id: str, claim: int) -> bool:
+        """Go on with an operation that is held now; false when there is nothing to go on with."""
+        request = self._store.request(operation_id)
+        if request is None or request.synchronous:
+            self._store.discard(operation_id)  # an upload that broke off, or a caller who is not there any more
+            return False
+        if self._store.is_over(operation_id):
+            return False
+        with contextlib.suppress(SpoolUnavailableError):  # a power cut may have taken it; on a full disk it waits
+            self._store.reserve(claim, request)
+        _log.info("taking up an unfinished operation", operation_id=operation_id)
+        self._enqueue(request, claim)
+        return True
 
 
 def _public_error(failure: SidecarError) -> tuple[str, str]:

@@ -2,7 +2,8 @@
 
 Invariant: a result is visible if and only if `outcome.json` is there, and that file appears by one atomic rename,
 after the ledger's commit. Names inside the spool are made from operation ids alone, never from what a client sent.
-A folder that cannot be understood is as good as none: it disturbs no other and expires by its age.
+A folder that cannot be understood is as good as none: it disturbs no other and expires by its age. How long a result is
+kept is settled when its operation is accepted, and written down with it.
 
 Layout of `<Mounts:Shared>/operations/<operation id>/`:
 
@@ -10,8 +11,12 @@ Layout of `<Mounts:Shared>/operations/<operation id>/`:
 * `request.json`: what was asked; its presence means that the operation was accepted.
 * `pages/<n>.json`: one `PageText` each, while the operation runs.
 * `result.jsonl`: all of them, a line each, written before the outcome.
-* `outcome.json`: how it ended.
-* `claim`: locked by the process that works on it.
+* `outcome.json`: how it ended, and until when it can be fetched.
+
+`<Mounts:Shared>/unfinished/<operation id>` is the operation's place: made before its document is taken in, removed with
+its outcome, locked by the process that works on it. It tells the pages that the operation will use, so that all
+processes count the same operations as waiting and the same pages as spoken for. Places are not synced to disk;
+`survey` makes those anew that a power cut took.
 """
 
 from __future__ import annotations
@@ -48,6 +53,7 @@ class ReadRequest:
         reading_order: `basic` or `natural`.
         license_id: Licence under which it was admitted.
         synchronous: The client waits on the connection; after a restart nobody can fetch the result.
+        result_seconds: How long its outcome can be fetched; 0: until it was fetched once.
     """
 
     operation_id: str
@@ -57,6 +63,7 @@ class ReadRequest:
     reading_order: str
     license_id: str
     synchronous: bool
+    result_seconds: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +92,8 @@ class Operation:
         updated_ns: When it last changed.
         pages: The pages read; empty unless succeeded.
         errors: `(code, message)` pairs; empty unless failed.
-        ending: How it ended, to be known again; None until it has.
+        ending: How it ended, to be known again; None until it has, and where it may be fetched once only.
+        fetched_once: It is to be forgotten as soon as a client has had it.
     """
 
     operation_id: str
@@ -95,11 +103,14 @@ class Operation:
     pages: tuple[PageText, ...] = ()
     errors: tuple[tuple[str, str], ...] = ()
     ending: Ending | None = None
+    fetched_once: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outcome:
     finished_ns: int
+    expires_ns: int
+    fetched_once: bool
     errors: tuple[tuple[str, str], ...]
 
 
@@ -108,13 +119,19 @@ class OperationStore:
 
     Args:
         shared_directory: `Mounts:Shared`.
-        result_seconds: How long an outcome can be fetched.
+        result_seconds: How long an outcome can be fetched, where its operation does not say.
     """
 
-    def __init__(self, shared_directory: Path, *, result_seconds: float) -> None:
+    def __init__(self, shared_directory: Path, *, result_seconds: int) -> None:
         self._root = shared_directory / "operations"
-        self._result_ns = int(result_seconds * 1e9)
+        self._places = shared_directory / "unfinished"
+        self._result_seconds = result_seconds
         self._problem = ""
+
+    @property
+    def result_seconds(self) -> int:
+        """How long an outcome can be fetched, where its operation does not say."""
+        return self._result_seconds
 
     def prepare(self) -> None:
         """Make the spool's folder.
@@ -123,9 +140,10 @@ class OperationStore:
             SpoolUnavailableError: It cannot be made or written.
         """
         try:
-            self._root.mkdir(mode=0o750, parents=True, exist_ok=True)
-            if not os.access(self._root, os.R_OK | os.W_OK | os.X_OK):
-                raise PermissionError(13, "Permission denied", str(self._root))
+            for folder in (self._root, self._places):
+                folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+                if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                    raise PermissionError(13, "Permission denied", str(folder))
         except OSError as exc:
             raise _unavailable(exc, self._root) from exc
 
@@ -140,6 +158,127 @@ class OperationStore:
             except OSError as exc:
                 self._problem = str(_unavailable(exc, self._root))
         return self._problem
+
+    # ---- places ------------------------------------------------------------------------------------------------------
+
+    def enter(self, operation_id: str) -> int:
+        """Give a new operation its place, held by this process.
+
+        Returns:
+            A file descriptor that holds the place until it is closed, by `leave` or by the end of the process.
+
+        Raises:
+            SpoolUnavailableError: The spool is full or broken.
+        """
+        while True:
+            with self._writing():
+                claim = self._open_place(operation_id, os.O_CREAT)
+            fcntl.flock(claim, fcntl.LOCK_EX)  # whoever found it before it was locked lets go of it at once
+            if os.fstat(claim).st_nlink:
+                return claim
+            os.close(claim)
+
+    def take_over(self, operation_id: str) -> int | None:
+        """Hold the place of an operation that nobody works on any more.
+
+        Returns:
+            As `enter`; None when another process works on it, or when it has ended meanwhile.
+        """
+        try:
+            claim = self._open_place(operation_id)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            gone = os.fstat(claim).st_nlink == 0
+        except OSError:
+            gone = True
+        if gone:
+            os.close(claim)
+            return None
+        return claim
+
+    def leave(self, operation_id: str, claim: int) -> None:
+        """Give a place up."""
+        with contextlib.suppress(OSError):  # a place that cannot be removed now is found to be over by whoever looks
+            (self._places / operation_id).unlink()
+        os.close(claim)
+
+    def places(self) -> list[str]:
+        """The ids of all operations that are taken in or accepted and have not ended, in any process.
+
+        Raises:
+            SpoolUnavailableError: The spool cannot be read.
+        """
+        try:
+            return [name for name in os.listdir(self._places) if _GUID.fullmatch(name)]
+        except OSError as exc:
+            raise _unavailable(exc, self._places) from exc
+
+    def reserve(self, claim: int, request: ReadRequest) -> None:
+        """Note in an operation's place which pages it will use.
+
+        Raises:
+            SpoolUnavailableError: The spool is full or broken.
+        """
+        with self._writing():
+            os.pwrite(claim, f"{len(request.pages)} {request.license_id}\n".encode(), 0)
+
+    def reserved(self, license_id: str) -> int:
+        """Pages that operations which have not ended will use under a licence.
+
+        Raises:
+            SpoolUnavailableError: The spool cannot be read.
+        """
+        total = 0
+        for name in self.places():
+            with contextlib.suppress(FileNotFoundError, ValueError):  # it ended, or has reserved nothing yet
+                pages, _, under = (self._places / name).read_text("utf-8").strip().partition(" ")
+                total += int(pages) if under == license_id else 0
+        return total
+
+    @contextlib.contextmanager
+    def agreeing(self) -> Iterator[None]:
+        """One process at a time may add up reservations and add its own.
+
+        Raises:
+            SpoolUnavailableError: The spool is full or broken.
+        """
+        with self._writing():
+            handle = os.open(self._places / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def survey(self) -> None:
+        """Make a place for each accepted operation that has no outcome; reads the whole spool, so once at a start.
+
+        Raises:
+            SpoolUnavailableError: The spool is full or broken.
+        """
+        for folder in self._folders():
+            if (folder / "outcome.json").exists() or (self._places / folder.name).exists():
+                continue
+            request = self._request(folder)
+            if request is not None:
+                with self._writing():
+                    claim = self._open_place(folder.name, os.O_CREAT)
+                try:
+                    self.reserve(claim, request)
+                finally:
+                    os.close(claim)
+
+    def _open_place(self, operation_id: str, flags: int = 0) -> int:
+        path = self._places / self._folder(operation_id).name
+        try:
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o640)
+        except FileNotFoundError:
+            if not flags:
+                raise
+            self._places.mkdir(mode=0o750)  # somebody tidied up
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o640)
 
     # ---- on the way in ----------------------------------------------------------------------------------------------
 
@@ -187,32 +326,13 @@ class OperationStore:
 
     # ---- while it runs ----------------------------------------------------------------------------------------------
 
-    def claim(self, operation_id: str) -> int | None:
-        """Take an unfinished operation for this process.
+    def request(self, operation_id: str) -> ReadRequest | None:
+        """What was asked of an accepted operation; None when it never was, or cannot be understood.
 
-        Returns:
-            A file descriptor that holds the claim until it is closed, or None when another process has it.
+        Raises:
+            SpoolUnavailableError: The spool cannot be read.
         """
-        try:
-            handle = os.open(self._folder(operation_id) / "claim", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        except OSError:
-            return None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            return None
-        return handle
-
-    def unfinished(self) -> Iterator[ReadRequest]:
-        """Accepted operations that have no outcome yet, oldest first."""
-        found = []
-        for folder in self._folders():
-            if not (folder / "outcome.json").exists():
-                request = self._request(folder)
-                if request is not None:
-                    found.append(request)
-        yield from sorted(found, key=lambda request: request.created_ns)
+        return self._request(self._folder(operation_id))
 
     def succeeded(self, *, since_ns: int = 0) -> Iterator[ReadRequest]:
         """Operations whose result can be fetched and that finished after `since_ns` (effective time), in no order."""
@@ -248,13 +368,20 @@ class OperationStore:
         self._replace(self._folder(operation_id) / "pages" / f"{page.page}.json", page.to_wire(), operation_id)
 
     def finish(
-        self, operation_id: str, *, finished_ns: int, pages: Iterable[int] = (), errors: Iterable[tuple[str, str]] = ()
+        self,
+        operation_id: str,
+        *,
+        finished_ns: int,
+        result_seconds: int,
+        pages: Iterable[int] = (),
+        errors: Iterable[tuple[str, str]] = (),
     ) -> None:
         """Make the outcome visible and let go of the document.
 
         Args:
             operation_id: The operation.
             finished_ns: When it ended, nanoseconds since the epoch.
+            result_seconds: As in its request.
             pages: The pages of a success, all of which were put before.
             errors: What stopped it, for a failure.
 
@@ -268,7 +395,14 @@ class OperationStore:
             with self._writing(operation_id):
                 lines = b"".join((folder / "pages" / f"{page}.json").read_bytes() + b"\n" for page in pages)
             self._replace(folder / "result.jsonl", lines, operation_id, durable=True)
-        outcome = {"status": "failed" if failed else "succeeded", "finished_ns": finished_ns, "errors": failed}
+        outcome = {
+            "status": "failed" if failed else "succeeded",
+            "finished_ns": finished_ns,
+            # What nobody fetches is not kept for ever either.
+            "expires_ns": finished_ns + (result_seconds or self._result_seconds) * 1_000_000_000,
+            "fetched_once": result_seconds == 0,
+            "errors": failed,
+        }
         self._replace(folder / "outcome.json", json.dumps(outcome).encode("utf-8"), operation_id, durable=True)
         with contextlib.suppress(OSError):  # what is left over expires with the outcome
             (folder / "document").unlink(missing_ok=True)
@@ -304,9 +438,11 @@ class OperationStore:
                 created_ns=request.created_ns,
                 updated_ns=max(request.created_ns, updated_ns),
             )
-        expires_ns = outcome.finished_ns + self._result_ns
-        if now_ns > expires_ns:
+        if now_ns > outcome.expires_ns:
             raise OperationNotFoundError(f"operation {folder.name} has expired")
+        ending = None
+        if mark is not None and not outcome.fetched_once:
+            ending = Ending(operation_id=folder.name, expires_ns=outcome.expires_ns, mark=mark)
         return Operation(
             operation_id=folder.name,
             status="failed" if outcome.errors else "succeeded",
@@ -314,7 +450,8 @@ class OperationStore:
             updated_ns=max(request.created_ns, outcome.finished_ns),
             pages=() if outcome.errors else self._result(folder),
             errors=outcome.errors,
-            ending=None if mark is None else Ending(operation_id=folder.name, expires_ns=expires_ns, mark=mark),
+            ending=ending,
+            fetched_once=outcome.fetched_once,
         )
 
     def holds(self, ending: Ending, *, now_ns: int) -> bool:
@@ -342,7 +479,7 @@ class OperationStore:
         for folder in self._folders():
             outcome = self._outcome(folder)
             if outcome is not None:
-                stale = now_ns > outcome.finished_ns + self._result_ns
+                stale = now_ns > outcome.expires_ns
             elif self._request(folder) is not None:
                 stale = False
             else:
@@ -384,6 +521,7 @@ class OperationStore:
                 reading_order=str(found["reading_order"]),
                 license_id=str(found["license_id"]),
                 synchronous=bool(found["synchronous"]),
+                result_seconds=int(found.get("result_seconds", self._result_seconds)),  # earlier versions wrote none
             )
         except (KeyError, TypeError, ValueError):
             return None
@@ -391,8 +529,11 @@ class OperationStore:
     def _outcome(self, folder: Path) -> _Outcome | None:
         found = self._read(folder / "outcome.json")
         try:
+            finished_ns = int(found["finished_ns"])
             return _Outcome(
-                finished_ns=int(found["finished_ns"]),
+                finished_ns=finished_ns,
+                expires_ns=int(found.get("expires_ns", finished_ns + self._result_seconds * 1_000_000_000)),
+                fetched_once=bool(found.get("fetched_once", False)),
                 errors=tuple((str(code), str(message)) for code, message in found["errors"]),
             )
         except (KeyError, TypeError, ValueError):

@@ -1,20 +1,22 @@
 """Answers to polls: an operation is rendered once for each version that asks, and then again only if memory was short.
 
 Invariant: an operation that has ended never changes, so its bytes may be kept; but whether it is still there is asked
-at every poll. Nothing is kept of an operation that has not ended, and never more than `KEPT_BYTES` in one process.
+at every poll. Nothing is kept of an operation that has not ended or that may be fetched once only, and never more than
+`KEPT_BYTES` in one process.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from flask import Response, current_app
 
+from sidecar.reading import Reader
 from sidecar.results import Ending, Operation
 from sidecar.web.responses import JSON
 from sidecar.web.services import services
@@ -97,4 +99,14 @@ def rendered(operation_id: str, version: str, render: Callable[[Operation], Any]
     body = msgspec.json.encode(render(operation))
     if operation.ending is not None:
         answers.put(version, operation.ending, body)
+    if operation.fetched_once:
+        once = Response(_once(body, operation_id, reader), content_type=JSON)
+        once.content_length = len(body)
+        return once
     return Response(body, content_type=JSON)
+
+
+def _once(body: bytes, operation_id: str, reader: Reader) -> Iterator[bytes]:
+    """The body, after which the operation is gone; not for a HEAD, nor where the client had hung up."""
+    yield body
+    reader.forget(operation_id)

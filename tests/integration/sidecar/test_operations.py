@@ -1,0 +1,328 @@
+"""Operations over several web processes and restarts: the queue, the page limit, and how long results are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from licenses.model import READ_PAGES_METER
+from ocr_core.page_text import PageText
+from sidecar.admission import NotServingError, Standing
+from sidecar.core_client import Document
+from sidecar.errors import DocumentRefusedError, OperationNotFoundError, QueueFullError
+from sidecar.ledger import Ledger, prepare
+from sidecar.reading import Reader, ReadParameters
+from sidecar.results import OperationStore, ReadRequest
+from tests.fakes.clock import FakeClock
+from tests.fakes.licences import a_license
+
+HOUR = 3600
+
+
+class HeldCore:
+    """A core that finds as many pages as the document has bytes, and reads none before it is let."""
+
+    def __init__(self) -> None:
+        self.may_read = threading.Event()
+        self.folder = Path()
+
+    def inspect(self, operation_id: str, _rules: object, _language: object) -> Document:
+        size = (self.folder / "operations" / operation_id / "document").stat().st_size
+        return Document(format="pdf", pages=size)
+
+    def recognize(self, _operation_id: str, page: int, **_asked: object) -> PageText:
+        self.may_read.wait(20)
+        return PageText(page=page, width=100, height=100, unit="pixel", angle=0.0, orientation=0)
+
+
+class House:
+    """One state directory and one spool, with as many web processes' readers as a test asks for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = FakeClock()
+        self.core = HeldCore()
+        self.core.folder = folder
+        self.standing = cast("Standing", SimpleNamespace(license=None))
+        self._open: list[Callable[[], None]] = []
+        prepare(folder / "ledger.db")
+
+    def store(self, *, result_seconds: int = 48 * HOUR) -> OperationStore:
+        store = OperationStore(self.folder, result_seconds=result_seconds)
+        store.prepare()
+        return store
+
+    def reader(self, *, max_queued: int = 100, result_seconds: int = 48 * HOUR, workers: int = 1) -> Reader:
+        ledger = Ledger(self.folder / "ledger.db", clock=self.clock, instance="c0ffee123456", version="0")
+        reader = Reader(
+            store=self.store(result_seconds=result_seconds),
+            core=cast("Any", self.core),
+            ledger=ledger,
+            admission=cast("Any", SimpleNamespace(refresh=lambda: self.standing)),
+            clock=self.clock,
+            max_running_seconds=HOUR,
+            max_queued=max_queued,
+            max_document_bytes=1000,
+        )
+        reader.start()
+        reader.widen(workers)
+        self._open += [reader.stop, ledger.close]
+        return reader
+
+    def limit(self, pages: int) -> None:
+        """A licence with a hard limit comes into force."""
+        self.standing = cast("Standing", SimpleNamespace(license=a_license(page_limit=pages)))
+
+    def pages(self) -> int:
+        ledger = Ledger(self.folder / "ledger.db", clock=self.clock, instance="c0ffee123456", version="0")
+        try:
+            return ledger.snapshot(READ_PAGES_METER).license_pages.get(a_license().license_id, 0)
+        finally:
+            ledger.close()
+
+    def submit(self, reader: Reader, pages: int, **asked: Any) -> str:
+        return reader.submit(iter([bytes(pages)]), ReadParameters(**asked), self.standing)
+
+    def close(self) -> None:
+        self.core.may_read.set()
+        for stop in self._open:
+            stop()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    house = House(tmp_path)
+    yield house
+    house.close()
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    until = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+# ---- the page limit -------------------------------------------------------------------------------------------------
+
+
+def test_processes_agree_on_the_pages_left(house: House) -> None:
+    house.limit(5)
+    one, other = house.reader(), house.reader()
+    house.submit(one, 3)
+    with pytest.raises(NotServingError, match="3 pages are asked for, and 2 of 5 are left"):
+        house.submit(other, 3)
+    house.submit(other, 2)
+    house.core.may_read.set()
+    wait_until(lambda: house.pages() == 5)
+
+
+def test_many_processes_at_once_never_overshoot(house: House) -> None:
+    house.limit(10)
+    house.core.may_read.set()
+    readers = [house.reader() for _ in range(4)]
+    taken: list[str] = []
+
+    def client(reader: Reader) -> None:
+        for _ in range(6):
+            try:
+                taken.append(house.submit(reader, 1))
+            except NotServingError:
+                time.sleep(0.005)
+
+    threads = [threading.Thread(target=client, args=(reader,)) for reader in readers for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) <= 10
+    wait_until(lambda: house.pages() == len(taken))
+    wait_until(lambda: readers[0].waiting_operations == 0)
+    while len(taken) < 10:
+        taken.append(house.submit(readers[0], 1))  # what was refused for a moment is there in the end
+        wait_until(lambda: readers[0].waiting_operations == 0)
+    with pytest.raises(NotServingError):
+        house.submit(readers[0], 1)
+    wait_until(lambda: house.pages() == 10)
+
+
+def test_pages_of_what_a_dead_process_left_are_spoken_for(house: House) -> None:
+    house.limit(5)
+    gone = house.store()
+    request = ReadRequest(
+        operation_id=str(uuid.uuid4()),
+        created_ns=house.clock.wall_ns,
+        pages=(1, 2, 3),
+        language=None,
+        reading_order="basic",
+        license_id=a_license().license_id,
+        synchronous=False,
+        result_seconds=HOUR,
+    )
+    claim = gone.enter(request.operation_id)
+    gone.receive(request.operation_id, [bytes(3)], max_bytes=10)
+    gone.accept(request)
+    os.close(claim)  # killed; and the power cut took the place itself
+    (house.folder / "unfinished" / request.operation_id).unlink()
+
+    reader = house.reader()
+    with pytest.raises(NotServingError, match="2 of 5 are left"):
+        house.submit(reader, 3)
+    house.core.may_read.set()
+    wait_until(lambda: reader.find(request.operation_id).status == "succeeded")
+    assert house.pages() == 3
+    wait_until(lambda: reader.waiting_operations == 0)
+
+
+def test_failed_and_broken_off_documents_give_their_pages_back(house: House) -> None:
+    house.limit(2)
+    reader = house.reader()
+
+    def broken() -> Iterator[bytes]:
+        yield b"x"
+        raise DocumentRefusedError("BadArgument", "the client went away")
+
+    for _ in range(3):
+        with pytest.raises(DocumentRefusedError):
+            reader.submit(broken(), ReadParameters(), house.standing)
+        with pytest.raises(NotServingError):
+            house.submit(reader, 3)
+    assert reader.waiting_operations == 0
+    house.submit(reader, 2)
+
+
+# ---- the queue ------------------------------------------------------------------------------------------------------
+
+
+def test_the_queue_is_one_over_all_processes(house: House) -> None:
+    one, other = house.reader(max_queued=3), house.reader(max_queued=3)
+    house.submit(one, 1)
+    house.submit(one, 1)
+    house.submit(other, 1)
+    for reader in (one, other):
+        assert reader.waiting_operations == 3
+        with pytest.raises(QueueFullError):
+            house.submit(reader, 1)
+    house.core.may_read.set()
+    wait_until(lambda: one.waiting_operations == 0)
+    house.submit(other, 1)
+
+
+def test_the_place_of_a_dead_upload_is_given_away(house: House) -> None:
+    gone = house.store()
+    operation_id = str(uuid.uuid4())
+    claim = gone.enter(operation_id)
+    gone.receive(operation_id, [b"half"], max_bytes=10)
+    os.close(claim)
+    reader = house.reader()
+    wait_until(lambda: reader.waiting_operations == 0)
+    assert not (house.folder / "operations" / operation_id).exists()
+
+
+def test_a_live_upload_keeps_its_place(house: House) -> None:
+    store = house.store()
+    operation_id = str(uuid.uuid4())
+    claim = store.enter(operation_id)
+    store.receive(operation_id, [b"half"], max_bytes=10)
+    reader = house.reader()
+    house.submit(reader, 1)
+    house.core.may_read.set()
+    wait_until(lambda: reader.waiting_operations == 1)
+    assert (house.folder / "operations" / operation_id / "document").exists()
+    store.leave(operation_id, claim)
+    assert reader.waiting_operations == 0
+
+
+# ---- how long results are kept --------------------------------------------------------------------------------------
+
+
+def ended(house: House, reader: Reader, **asked: Any) -> str:
+    house.core.may_read.set()
+    operation_id = house.submit(reader, 1, **asked)
+    wait_until(lambda: reader.find(operation_id).ending or reader.find(operation_id).fetched_once)
+    return operation_id
+
+
+def test_lifetime_holds_over_a_restart_with_another_setting(house: House) -> None:
+    short = ended(house, house.reader(result_seconds=HOUR))
+    long = ended(house, house.reader(result_seconds=5 * HOUR))
+    own = ended(house, house.reader(result_seconds=HOUR), result_seconds=3 * HOUR)
+    for setting in (2 * HOUR, 9 * HOUR):
+        later = house.reader(result_seconds=setting)
+        for operation_id in (short, long, own):
+            assert later.find(operation_id).status == "succeeded"
+    for hours, gone, there in ((1.1, [short], [long, own]), (2.0, [short, own], [long]), (2.0, [short, own, long], [])):
+        house.clock.pass_seconds(hours * HOUR)
+        later = house.reader(result_seconds=HOUR)
+        house.store(result_seconds=9 * HOUR).expire(now_ns=house.clock.wall_ns)
+        for operation_id in gone:
+            assert not (house.folder / "operations" / operation_id).exists()
+            with pytest.raises(OperationNotFoundError):
+                later.find(operation_id)
+        for operation_id in there:
+            assert later.find(operation_id).status == "succeeded"
+
+
+def test_expired_results_are_not_found_although_nobody_removed_them(house: House) -> None:
+    reader = house.reader(result_seconds=HOUR)
+    operation_id = ended(house, reader)
+    ending = reader.find(operation_id).ending
+    assert ending is not None
+    assert reader.holds(ending)
+    house.clock.pass_seconds(HOUR + 1)
+    assert not reader.holds(ending)
+    with pytest.raises(OperationNotFoundError):
+        reader.find(operation_id)
+
+
+def test_a_clock_set_wrong_takes_no_result_away(house: House) -> None:
+    reader = house.reader(result_seconds=HOUR)
+    operation_id = ended(house, reader)
+    house.clock.step_wall(365 * 24 * HOUR)
+    assert reader.find(operation_id).status == "succeeded"
+
+
+def test_what_may_be_fetched_once_is_not_kept_for_ever(house: House) -> None:
+    operation_id = ended(house, house.reader(result_seconds=HOUR), result_seconds=0)
+    reader = house.reader(result_seconds=HOUR)
+    found = reader.find(operation_id)
+    assert (found.fetched_once, found.ending) == (True, None)
+    house.clock.pass_seconds(HOUR + 1)
+    with pytest.raises(OperationNotFoundError):
+        reader.find(operation_id)
+    assert house.store().expire(now_ns=house.clock.wall_ns) == 1
+
+
+def test_results_of_an_earlier_version_expire_by_the_setting(house: House) -> None:
+    reader = house.reader(result_seconds=HOUR)
+    operation_id = ended(house, reader)
+    folder = house.folder / "operations" / operation_id
+    for name in ("request.json", "outcome.json"):
+        told = json.loads((folder / name).read_text())
+        for member in ("result_seconds", "expires_ns", "fetched_once"):
+            told.pop(member, None)
+        (folder / name).write_text(json.dumps(told))
+    assert reader.find(operation_id).status == "succeeded"
+    house.clock.pass_seconds(HOUR + 1)
+    with pytest.raises(OperationNotFoundError):
+        reader.find(operation_id)
+
+
+def test_an_operation_that_runs_too_long_fails_uncounted(house: House) -> None:
+    reader = house.reader()
+    operation_id = house.submit(reader, 2)
+    wait_until(lambda: reader.find(operation_id).status == "running")
+    house.clock.pass_seconds(HOUR + 1)
+    house.core.may_read.set()
+    wait_until(lambda: reader.find(operation_id).status == "failed")
+    assert reader.find(operation_id).errors[0][0] == "FailedToProcess"
+    assert (house.pages(), reader.waiting_operations) == (0, 0)
