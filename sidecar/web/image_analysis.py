@@ -6,6 +6,7 @@ never left out of an answer in silence.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from http import HTTPStatus
 
 import msgspec
@@ -171,14 +172,15 @@ def _points(polygon: Polygon) -> list[ImagePoint]:
     return [ImagePoint(round(x), round(y)) for x, y in zip(polygon[::2], polygon[1::2], strict=True)]
 
 
-@bp.post("/imageanalysis:analyze")
-@described(
-    Described(
-        document=ApiDocument(name="computervision-imageanalysis", title="Image Analysis 4.0"),
+def _described_in(version: str) -> Described:
+    """The route as the document of one `api-version` tells it."""
+    choices = tuple(choice for choice in API_VERSION.choices if choice.startswith(version))
+    return Described(
+        document=ApiDocument(name=f"imageanalysis-{version}", title=f"Image Analysis 4.0 ({version})"),
         summary="Read text in a picture",
         operation_id="analyzeImage",
         query=(
-            API_VERSION,
+            replace(API_VERSION, choices=choices),
             FEATURES,
             LANGUAGE,
             GENDER_NEUTRAL_CAPTION,
@@ -189,7 +191,10 @@ def _points(polygon: Polygon) -> list[ImagePoint]:
         answers={HTTPStatus.OK: Answer(meaning="The text, in one block.", model=ImageAnalysisResult)},
         errors=DOCUMENT_ERRORS,
     )
-)
+
+
+@bp.post("/imageanalysis:analyze")
+@described(*map(_described_in, reversed(API_VERSIONS)))
 def analyze() -> Response:
     """Read a picture and answer with its text."""
     return json_response(render(picture_text(_parameters)))

@@ -31,6 +31,7 @@ bp = Blueprint("openapi", __name__, url_prefix="/swagger")
 
 _EXTENSION = "sidecar.openapi"
 _PLACE = re.compile(r"<(?:[^:<>]+:)?(\w+)>")
+_SOURCE = re.compile(r" \(contract [^)]*\)")
 _SILENT_METHODS = {"HEAD", "OPTIONS"}
 _MEDIA_TYPES = {
     "bmp": "image/bmp",
@@ -240,7 +241,7 @@ def _camel(name: str, *, first: bool = False) -> str:
 
 
 def _plain(schema: Any) -> Any:
-    """JSON Schema 2020-12 as OpenAPI 3.0 spells it: `nullable` in place of a null alternative."""
+    """JSON Schema 2020-12 as OpenAPI 3.0 spells it: `nullable` for a null alternative, no empty `required`."""
     if isinstance(schema, list):
         return [_plain(one) for one in schema]
     if not isinstance(schema, dict):
@@ -259,4 +260,8 @@ def _plain(schema: Any) -> Any:
         out |= {"allOf": rest_of, "nullable": True} if len(rest_of) == 1 else {"anyOf": rest_of, "nullable": True}
     if out.get("default", ...) is None:
         del out["default"]
+    if out.get("required") == []:
+        del out["required"]
+    if isinstance(out.get("description"), str):
+        out["description"] = _SOURCE.sub("", out["description"])
     return out

@@ -185,7 +185,10 @@ def blueprint(version: str) -> Blueprint:
             operation_id=name,
             query=query,
             takes=RULES,
-            answers={HTTPStatus.OK: Answer(meaning="The result.", model=model)},
+            answers={
+                HTTPStatus.OK: Answer(meaning="The result.", model=model),
+                HTTPStatus.INTERNAL_SERVER_ERROR: Answer(meaning="It could not be read.", model=FailedSync),
+            },
             errors=DOCUMENT_ERRORS,
         )
 

@@ -60,7 +60,7 @@ TWO_LANGUAGES = replace(SEVEN_LANGUAGES, choices=("en", "es"))
 PAGES = Parameter(
     name="pages",
     meaning="Pages of a PDF or TIFF document, such as 1,3-5,8-.",
-    pattern=r"^(\d{1,9}|\d{1,9}-\d{1,9}|\d{1,9}-|-\d{1,9})$",
+    pattern=r"^([1-9]\d{0,8}(-([1-9]\d{0,8})?)?|-[1-9]\d{0,8})$",
     many=True,
     refusal="InvalidPageRange",
     advice="use page numbers and ranges such as 1,3-5,8-",
@@ -207,7 +207,10 @@ def blueprint(version: ReadVersion) -> Blueprint:
             operation_id="readSyncAnalyze",
             query=version.query,
             takes=READ_RULES,
-            answers={HTTPStatus.OK: Answer(meaning="The result.", model=model)},
+            answers={
+                HTTPStatus.OK: Answer(meaning="The result.", model=model),
+                HTTPStatus.INTERNAL_SERVER_ERROR: Answer(meaning="It could not be read.", model=FailedSync),
+            },
             errors=DOCUMENT_ERRORS,
         )
     )
@@ -218,8 +221,8 @@ def blueprint(version: ReadVersion) -> Blueprint:
             return json_response(FailedSync(), HTTPStatus.INTERNAL_SERVER_ERROR)
         return json_response(version.render(operation))
 
-    @bp.get("/analyzeResults/<operation_id>")
     @bp.get("/operations/<operation_id>")
+    @bp.get("/analyzeResults/<operation_id>")
     @described(
         Described(
             document=document,
