@@ -31,8 +31,12 @@ $(VENV)/.dev-installed: requirements/dev.txt pyproject.toml scripts/make-venv
 	@PYTHON=$(PYTHON) scripts/make-venv $(VENV) requirements/dev.txt
 	@touch $(VENV)/.run-installed $@
 
+$(VENV)/.clients-installed: $(VENV)/.dev-installed requirements/clients.txt scripts/make-clients
+	@scripts/make-clients $(VENV) requirements/clients.txt
+	@touch $@
+
 .PHONY: dev
-dev: test-packages $(VENV)/.dev-installed ## Install everything needed to work on the code
+dev: test-packages $(VENV)/.clients-installed ## Install everything needed to work on the code
 
 .PHONY: lock
 lock: $(VENV)/.dev-installed ## Resolve requirements/*.txt anew (needs a package index)
@@ -66,7 +70,7 @@ format: $(VENV)/.dev-installed ## Let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
 
 .PHONY: test
-test: test-packages $(VENV)/.dev-installed ## All tests that need no container engine
+test: test-packages $(VENV)/.clients-installed ## All tests that need no container engine
 	$(BIN)/python -m pytest tests
 
 .PHONY: test-swaps
