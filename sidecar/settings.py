@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from sidecar.addresses import DocumentSources, TrustedProxies, read_origins
 from sidecar.errors import SettingsError
 from sidecar.log_levels import LEVEL_FAMILY, LEVELS, LogLevels, is_level_name, level_name
 
@@ -111,6 +112,14 @@ _credentials = Kind("USER:PASSWORD", _read_credentials)
 _urls = Kind("addresses or host names, separated by commas, semicolons or blanks", _read_hosts)
 
 
+_sources = Kind(
+    "places as https://HOST[:PORT][/PATH] and address ranges as 10.1.0.0/16, separated by commas or blanks",
+    DocumentSources.from_text,
+)
+_proxies = Kind("true, false, or the address ranges of proxies as 10.1.0.0/16", TrustedProxies.from_text)
+_origins = Kind("* or origins as https://HOST[:PORT], separated by commas or blanks", read_origins)
+
+
 def _whole(low: int, high: int, *, unlimited: bool = False) -> Kind:
     """A whole number; with `unlimited`, -1 too, which the field holds as None."""
 
@@ -193,6 +202,15 @@ class Settings:
     )
     max_queued_operations: int = _setting(
         "Sidecar:MaxQueuedOperations", _whole(1, 100000), 1000, "unfinished operations kept before 503"
+    )
+    document_sources: DocumentSources = _setting(
+        "Sidecar:AllowedImageSources", _sources, DocumentSources(), "from where documents are fetched by URL; else none"
+    )
+    trusted_proxies: TrustedProxies = _setting(
+        "Sidecar:TrustForwardedHeaders", _proxies, TrustedProxies(), "whose X-Forwarded- headers are believed"
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        "Sidecar:CorsAllowedOrigins", _origins, (), "web pages of other origins that may call this service"
     )
     core_workers: int | None = _setting(
         "Core:Workers", _whole(1, 256), None, "pages recognised side by side (default: usable CPUs)"
