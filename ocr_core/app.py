@@ -57,9 +57,9 @@ class InspectRequest(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     document: _DocumentId
-    formats: tuple[str, ...] = tuple(str(kind) for kind in documents.DocumentFormat)
+    formats: tuple[str, ...] = tuple(map(str, documents.USUAL_FORMATS))
     min_side: Annotated[int, msgspec.Meta(ge=documents.MIN_SIDE)] = documents.MIN_SIDE
-    max_side: Annotated[int, msgspec.Meta(le=documents.MAX_SIDE)] = documents.MAX_SIDE
+    max_side: Annotated[int, msgspec.Meta(le=documents.MAX_SIDE)] = documents.USUAL_MAX_SIDE
     max_pages: Annotated[int, msgspec.Meta(ge=1, le=documents.MAX_PAGES)] = documents.MAX_PAGES
     language: str | None = None
 

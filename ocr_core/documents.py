@@ -3,13 +3,16 @@
 Invariants:
 
 * What a file is, is decided by its first bytes, never by its name or by what the sender says.
-* Sides are judged from the header before a pixel is decoded, so a declared bomb costs nothing.
+* Sides are judged from the header before a pixel is decoded, so a declared bomb costs nothing; so is the memory that
+  decoding takes, where the sides alone do not bound it.
+* Of a picture in several sizes or frames only one is looked at: the first frame, the largest icon.
 * Only the page that is asked for is decoded, and it leaves here as 8-bit gray, the right way up (EXIF), on white
   where it was transparent, with no more pixels than the cap.
 * Whatever a decoder raises on hostile bytes becomes InvalidImageError, in one place (`_decoding`).
 """
 
 import contextlib
+import io
 import math
 import mmap
 import os
@@ -17,14 +20,23 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO
 
 import pypdfium2
 import pypdfium2.raw as pdfium
-from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    IcoImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from ocr_core.errors import (
     FailedToProcessError,
@@ -37,12 +49,17 @@ from ocr_core.errors import (
 from ocr_core.page_text import Number, Unit
 
 MIN_SIDE = 50
-MAX_SIDE = 10_000
+MAX_SIDE = 15_999
+USUAL_MAX_SIDE = 10_000
 MAX_PAGES = 2000
 PDF_DPI = 200
 PLAUSIBLE_DPI = range(70, 1201)
 
+MAX_DECODED_BYTES = 1500 * 2**20
+"""What decoding one picture may take; fits the usual address space of a worker (`Core:WorkerMemoryMegabytes`)."""
+
 _DECODED_AT_INSPECTION_PIXELS = 1_000_000
+_BAND_PIXELS = 4_000_000
 _MAX_CHUNKS = 200_000
 _MAX_TIFF_ENTRIES = 4096
 _MAX_TIFF_TAG_BYTES = 128 * 1024 * 1024
@@ -53,13 +70,26 @@ Image.MAX_IMAGE_PIXELS = MAX_SIDE * MAX_SIDE
 
 
 class DocumentFormat(StrEnum):
-    """What is read."""
+    """What is read; an MPO is a JPEG with more behind it, and is read as one."""
 
     JPEG = "jpeg"
     PNG = "png"
     BMP = "bmp"
     TIFF = "tiff"
     PDF = "pdf"
+    GIF = "gif"
+    WEBP = "webp"
+    ICO = "ico"
+
+
+USUAL_FORMATS = (
+    DocumentFormat.JPEG,
+    DocumentFormat.PNG,
+    DocumentFormat.BMP,
+    DocumentFormat.TIFF,
+    DocumentFormat.PDF,
+)
+"""What a caller takes who does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +103,9 @@ class Rules:
         max_pages: Most pages of a document.
     """
 
-    formats: Collection[str] = tuple(DocumentFormat)
+    formats: Collection[str] = USUAL_FORMATS
     min_side: int = MIN_SIDE
-    max_side: int = MAX_SIDE
+    max_side: int = USUAL_MAX_SIDE
     max_pages: int = MAX_PAGES
 
     def require_sides(self, size: tuple[int, int]) -> None:
@@ -103,7 +133,10 @@ class Rules:
             raise InvalidImageError("The document has no pages.")
 
 
-READABLE = Rules()
+USUAL = Rules()
+"""What a caller takes who does not say."""
+
+READABLE = Rules(formats=tuple(DocumentFormat), max_side=MAX_SIDE)
 """The widest rules: what is read at all."""
 
 
@@ -151,8 +184,8 @@ def sniff(head: bytes) -> DocumentFormat:
         UnsupportedImageFormatError: A picture of a kind that is not read.
         InvalidImageError: Not a picture.
     """
-    for magic, found in _MAGIC:
-        if head.startswith(magic):
+    for pattern, found in _MAGIC:
+        if pattern.match(head):
             return found
     if b"%PDF-" in head[:_PDF_HEADER_WITHIN]:
         return DocumentFormat.PDF
@@ -162,7 +195,7 @@ def sniff(head: bytes) -> DocumentFormat:
     raise InvalidImageError("The bytes are not an image. Send JPEG, PNG, BMP, TIFF or PDF.")
 
 
-def inspect(file: BinaryIO, rules: Rules = READABLE) -> Inspection:
+def inspect(file: BinaryIO, rules: Rules = USUAL) -> Inspection:
     """Check a whole document's structure, cheaply: no large picture is decoded.
 
     Args:
@@ -185,7 +218,7 @@ def inspect(file: BinaryIO, rules: Rules = READABLE) -> Inspection:
                     _walk_png(data)
                 elif kind is DocumentFormat.JPEG:
                     _walk_jpeg(data)
-                else:
+                elif kind is DocumentFormat.BMP:
                     _require_bmp_pixels(image, size)
                 if image.width * image.height <= _DECODED_AT_INSPECTION_PIXELS:
                     image.load()
@@ -219,6 +252,7 @@ def load_page(file: BinaryIO, page: int, *, max_pixels: int) -> PageImage:
             if kind is DocumentFormat.TIFF:
                 image.seek(page - 1)
                 READABLE.require_sides(image.size)
+                _require_memory(image)
             return _page_image(image, page, max_pixels)
 
 
@@ -255,20 +289,19 @@ def _decoding() -> Iterator[None]:
 # ---- formats --------------------------------------------------------------------------------------------------------
 
 
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _MAGIC = (
-    (b"\xff\xd8\xff", DocumentFormat.JPEG),
-    (b"\x89PNG\r\n\x1a\n", DocumentFormat.PNG),
-    (b"BM", DocumentFormat.BMP),
-    (b"II\x2a\x00", DocumentFormat.TIFF),
-    (b"MM\x00\x2a", DocumentFormat.TIFF),
-    (b"II\x2b\x00", DocumentFormat.TIFF),
-    (b"MM\x00\x2b", DocumentFormat.TIFF),
+    (re.compile(rb"\xff\xd8\xff"), DocumentFormat.JPEG),
+    (re.compile(_PNG_MAGIC), DocumentFormat.PNG),
+    (re.compile(rb"BM"), DocumentFormat.BMP),
+    (re.compile(rb"II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]"), DocumentFormat.TIFF),
+    (re.compile(rb"GIF8[79]a"), DocumentFormat.GIF),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), DocumentFormat.WEBP),
+    (re.compile(rb"\x00\x00\x01\x00[\x01-\xff]\x00"), DocumentFormat.ICO),
 )
 
 _OTHER_PICTURES = (
-    (re.compile(rb"GIF8[79]a"), "GIF"),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "WebP"),
-    (re.compile(rb"\x00\x00[\x01\x02]\x00[\x01-\xff]\x00"), "ICO"),
+    (re.compile(rb"\x00\x00\x02\x00[\x01-\xff]\x00"), "CUR"),
     (re.compile(rb"....ftyp(?:hei|hev|mif1|msf1|avi)", re.DOTALL), "HEIF"),
     (re.compile(rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51"), "JPEG 2000"),
     (re.compile(rb"\xff\x0a|\x00\x00\x00\x0cJXL "), "JPEG XL"),
@@ -287,6 +320,9 @@ _PLUGINS = {
     DocumentFormat.PNG: PngImagePlugin.PngImageFile.format,
     DocumentFormat.BMP: BmpImagePlugin.BmpImageFile.format,
     DocumentFormat.TIFF: TiffImagePlugin.TiffImageFile.format,
+    DocumentFormat.GIF: GifImagePlugin.GifImageFile.format,
+    DocumentFormat.WEBP: WebPImagePlugin.WebPImageFile.format,
+    DocumentFormat.ICO: IcoImagePlugin.IcoImageFile.format,
 }
 
 
@@ -313,10 +349,70 @@ def _mapped(file: BinaryIO) -> Iterator[mmap.mmap]:
 
 def _open_image(file: BinaryIO, kind: DocumentFormat, rules: Rules) -> Image.Image:
     """Read the header, and judge the sides before anything else."""
-    file.seek(0)
-    image = Image.open(file, formats=[_PLUGINS[kind] or ""])
+    source = file
+    if kind in _SIZED_HERE:
+        with _mapped(file) as data:
+            if kind is DocumentFormat.ICO:
+                kind, source = _largest_icon(data)
+            else:
+                size = _gif_size(data) if kind is DocumentFormat.GIF else _webp_size(data)
+                rules.require_sides(size)
+                if kind is DocumentFormat.WEBP:
+                    _require_bytes(size, size[0] * size[1] * _WEBP_PIXEL_BYTES)
+    source.seek(0)
+    image = Image.open(source, formats=[_PLUGINS[kind] or ""])
     rules.require_sides(image.size)
+    _require_memory(image)
     return image
+
+
+_SIZED_HERE = frozenset({DocumentFormat.GIF, DocumentFormat.WEBP, DocumentFormat.ICO})
+"""Formats whose decoder sets memory aside, or decodes, while it is being opened: we look at their headers first."""
+
+_WEBP_PIXEL_BYTES = 17  # two canvases of the decoder, the bytes it hands over, the picture made of them, gray
+_PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
+_PIXEL_BYTES_OF_OTHERS = 4
+_EXIF_ORIENTATION = 0x0112
+_ROWS_PER_STRIP = 278
+
+
+def _require_memory(image: Image.Image) -> None:
+    """Refuse what would not fit into memory once decoded (see `MAX_DECODED_BYTES`).
+
+    Raises:
+        InvalidImageDimensionError: It would not.
+    """
+    width, height = image.size
+    pixels = width * height
+    each = _PIXEL_BYTES.get(image.mode, _PIXEL_BYTES_OF_OTHERS)
+    needed = pixels * (each + 1)
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        if image.mode != "CMYK":
+            needed = 2 * pixels  # decoded as gray
+        if image.info.get("progressive"):
+            needed += _coefficient_bytes(image, pixels)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        if any(codec == "libtiff" for codec, *_ in image.tile):
+            rows = min(height, int(image.tag_v2.get(_ROWS_PER_STRIP, height)))
+            needed += width * rows * each
+        if image.tag_v2.get(_EXIF_ORIENTATION, 1) != 1:
+            needed += pixels * each
+    _require_bytes((width, height), needed)
+
+
+def _require_bytes(size: tuple[int, int], needed: int) -> None:
+    if needed > MAX_DECODED_BYTES:
+        raise InvalidImageDimensionError(
+            f"The image is {size[0]} x {size[1]} pixels; decoding so many of its kind takes more memory than one "
+            "page may take. Send it smaller, or as a JPEG that is not progressive."
+        )
+
+
+def _coefficient_bytes(image: JpegImagePlugin.JpegImageFile, pixels: int) -> int:
+    """What a decoder keeps of a progressive JPEG: two bytes for each sample, until its last scan has come."""
+    layers = [(across, down) for _, across, down, _ in image.layer]
+    most = max(across for across, _ in layers) * max(down for _, down in layers)
+    return sum(2 * pixels * across * down // most for across, down in layers)
 
 
 def _require_page(page: int, pages: int) -> None:
@@ -327,7 +423,7 @@ def _require_page(page: int, pages: int) -> None:
 # ---- structure ------------------------------------------------------------------------------------------------------
 
 
-def _walk_png(data: mmap.mmap) -> None:
+def _walk_png(data: mmap.mmap | bytes) -> None:
     """Every chunk whole, its checksum right, picture data among them, IEND at the end (what follows is ignored)."""
     position, pixels = 8, False
     with memoryview(data) as view:
@@ -375,6 +471,100 @@ def _require_bmp_pixels(image: Image.Image, size: int) -> None:
         needed = args[1] * image.height if codec == "raw" else 1
         if offset + needed > size:
             raise InvalidImageError("The BMP is cut off.")
+
+
+def _gif_size(data: mmap.mmap) -> tuple[int, int]:
+    """Width and height that the first frame needs, once all of its blocks are known to be there.
+
+    What comes after the first frame is not looked at.
+    """
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    position = 13 + _gif_table_bytes(flags)
+    left = _MAX_CHUNKS
+    while left > 0:
+        left -= 1
+        introducer = data[position]
+        if introducer == _GIF_PICTURE:
+            x, y, across, down, flags = struct.unpack_from("<HHHHB", data, position + 1)
+            _past_gif_blocks(data, position + 11 + _gif_table_bytes(flags), left)
+            return max(width, x + across), max(height, y + down)
+        if introducer == _GIF_EXTENSION:
+            position, left = _past_gif_blocks(data, position + 2, left)
+        elif introducer == _GIF_END:
+            break
+        else:
+            position += 1
+    raise InvalidImageError("The GIF is damaged: it has no picture.")
+
+
+_GIF_EXTENSION, _GIF_PICTURE, _GIF_END = 0x21, 0x2C, 0x3B
+
+
+def _gif_table_bytes(flags: int) -> int:
+    """Length of the table of colours that some flags announce."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _past_gif_blocks(data: mmap.mmap, position: int, left: int) -> tuple[int, int]:
+    """Where a chain of blocks ends, and how many more blocks will be looked at."""
+    while left > 0:
+        left -= 1
+        length = data[position]
+        position += 1 + length
+        if not length:
+            return position, left
+    raise InvalidImageError("The GIF is damaged: it is cut into far too many blocks.")
+
+
+def _webp_size(data: mmap.mmap) -> tuple[int, int]:
+    """Width and height of the canvas, once the file is known to be as long as it says."""
+    if struct.unpack_from("<I", data, 4)[0] + 8 > len(data):
+        raise InvalidImageError("The WebP is cut off.")
+    chunk = data[12:16]
+    if chunk == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if chunk == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    if chunk == b"VP8L" and data[20] == 0x2F:
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    raise InvalidImageError("The WebP is damaged.")
+
+
+_MAX_ICONS = 256
+_MAX_ICON_BITMAP_SIDE = 1024
+_ICON_ENTRY = struct.Struct("<BBBBHHII")
+_BITMAP_HEADER = struct.Struct("<IiiHH")
+
+
+def _largest_icon(data: mmap.mmap) -> tuple[DocumentFormat, io.BytesIO]:
+    """The icon with the most pixels, alone: a PNG, or an ICO that holds nothing else."""
+    (count,) = struct.unpack_from("<H", data, 4)
+    if count > _MAX_ICONS:
+        raise InvalidImageError(f"The ICO has more than {_MAX_ICONS} pictures.")
+    icons = [_ICON_ENTRY.unpack_from(data, 6 + _ICON_ENTRY.size * number) for number in range(count)]
+    if any(offset + length > len(data) for *_, length, offset in icons):
+        raise InvalidImageError("The ICO is cut off.")
+    sized = [(_icon_size(data, offset), length, offset) for *_, length, offset in icons]
+    (width, height, bits), length, offset = max(sized, key=lambda one: (one[0][0] * one[0][1], one[0][2]))
+    picture = data[offset : offset + length]
+    if picture.startswith(_PNG_MAGIC):
+        _walk_png(picture)
+        return DocumentFormat.PNG, io.BytesIO(picture)
+    if not (0 < width <= _MAX_ICON_BITMAP_SIDE and 0 < height <= _MAX_ICON_BITMAP_SIDE):
+        raise InvalidImageError("The ICO is damaged: a bitmap in it has no icon's size.")
+    entry = _ICON_ENTRY.pack(width % 256, height % 256, 0, 0, 1, bits, length, 6 + _ICON_ENTRY.size)
+    return DocumentFormat.ICO, io.BytesIO(struct.pack("<HHH", 0, 1, 1) + entry + picture)
+
+
+def _icon_size(data: mmap.mmap, offset: int) -> tuple[int, int, int]:
+    """Width, height and bits of a pixel; a bitmap in an icon tells twice its height, for picture and mask."""
+    if data[offset : offset + len(_PNG_MAGIC)] == _PNG_MAGIC:
+        width, height, depth = struct.unpack_from(">IIB", data, offset + 16)
+        return width, height, depth
+    _, width, height, _, bits = _BITMAP_HEADER.unpack_from(data, offset)
+    return width, height // 2, bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -513,7 +703,6 @@ def _resolution(image: Image.Image) -> tuple[float | None, float | None]:
     return None, None
 
 
-_EXIF_ORIENTATION = 0x0112
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -537,12 +726,23 @@ def _exif_transposition(image: Image.Image) -> Image.Transpose | None:
 
 
 def _gray(image: Image.Image) -> Image.Image:
-    """8-bit gray, on white."""
+    """8-bit gray, on white; made band by band, so that a large picture is not held in a third form."""
+    if image.mode == "L" and "transparency" not in image.info:
+        return image.copy()
+    rows = max(1, _BAND_PIXELS // image.width)
+    bands = [(0, top, image.width, min(image.height, top + rows)) for top in range(0, image.height, rows)]
+    depth = _depth(image, bands) if image.mode.startswith("I") or image.mode == "F" else None
+    gray = Image.new("L", image.size)
+    for band in bands:
+        piece = image.crop(band)
+        gray.paste(_gray_band(piece) if depth is None else _scaled(piece, depth), band)
+    return gray
+
+
+def _gray_band(image: Image.Image) -> Image.Image:
     if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
         with_alpha = "LA" if image.mode in ("L", "LA", "La") else "RGBA"
         return _flattened(image if image.mode == with_alpha else image.convert(with_alpha))
-    if image.mode.startswith("I") or image.mode == "F":
-        return _scaled(image)
     if image.mode in ("CMYK", "HSV"):
         return image.convert("RGB").convert("L")
     if image.mode in ("LAB", "YCbCr"):
@@ -558,17 +758,24 @@ def _flattened(image: Image.Image) -> Image.Image:
     return Image.composite(gray, Image.new("L", gray.size, 255), alpha)
 
 
-def _scaled(image: Image.Image) -> Image.Image:
-    """Deep pixels by the number of bits that are used; real ones by their range."""
-    deep = image if image.mode in ("I", "F") else image.convert("I")
-    low, high = deep.getextrema()
+def _depth(image: Image.Image, bands: Sequence[tuple[int, int, int, int]]) -> tuple[float, float]:
+    """Factor and offset that bring deep pixels to 0..255: by the number of bits that are used; real ones by range."""
+    extremes = [extreme for band in bands for extreme in _deep(image.crop(band)).getextrema()]
+    low, high = min(extremes), max(extremes)
     if not (isinstance(low, int | float) and isinstance(high, int | float) and math.isfinite(high - low)):
         raise InvalidImageError("The image is damaged: its pixels are not numbers.")
-    if deep.mode == "F":
-        factor, offset = (255 / (high - low), -low * 255 / (high - low)) if high > low else (0.0, 255.0)
-    else:
-        factor, offset = 255 / (2 ** max(8, int(high).bit_length()) - 1), 0.0
-    return deep.point(lambda value: value * factor + offset).convert("L")
+    if image.mode == "F":
+        return (255 / (high - low), -low * 255 / (high - low)) if high > low else (0.0, 255.0)
+    return 255 / (2 ** max(8, int(high).bit_length()) - 1), 0.0
+
+
+def _deep(image: Image.Image) -> Image.Image:
+    return image if image.mode in ("I", "F") else image.convert("I")
+
+
+def _scaled(image: Image.Image, depth: tuple[float, float]) -> Image.Image:
+    factor, offset = depth
+    return _deep(image).point(lambda value: value * factor + offset).convert("L")
 
 
 # ---- PDF ------------------------------------------------------------------------------------------------------------
@@ -607,7 +814,9 @@ def _load_pdf_page(file: BinaryIO, page: int, max_pixels: int) -> PageImage:
             if not (math.isfinite(width) and math.isfinite(height) and min(width, height) > 0):
                 raise InvalidImageError("The PDF is damaged: a page has no size.")
             scale = min(
-                PDF_DPI / _POINTS_PER_INCH, math.sqrt(max_pixels / (width * height)), MAX_SIDE / max(width, height)
+                PDF_DPI / _POINTS_PER_INCH,
+                math.sqrt(max_pixels / (width * height)),
+                USUAL_MAX_SIDE / max(width, height),
             )
             bitmap = sheet.render(scale=scale, grayscale=True, fill_color=(255, 255, 255, 255))
             image = bitmap.to_pil().convert("L").copy()

@@ -145,6 +145,39 @@ def as_pdf(pages: Sequence[PrintedPage]) -> bytes:
     return encoded(first, "PDF", save_all=True, append_images=others, resolution=pages[0].dpi)
 
 
+def as_gif(pages: Sequence[PrintedPage]) -> bytes:
+    """One frame after the other."""
+    first, *others = (page.image for page in pages)
+    return encoded(first, "GIF", save_all=True, append_images=others, duration=100)
+
+
+def as_webp(page: PrintedPage, *, lossless: bool = True) -> bytes:
+    return encoded(page.image.convert("RGB"), "WEBP", lossless=lossless, method=0)
+
+
+def as_mpo(pages: Sequence[PrintedPage]) -> bytes:
+    """Several JPEGs in one file, as cameras with two lenses make them."""
+    first, *others = (page.image.convert("RGB") for page in pages)
+    return encoded(first, "MPO", save_all=True, append_images=others, quality=90)
+
+
+def as_ico(pictures: Sequence[Image.Image | bytes]) -> bytes:
+    """Pictures as PNG files, or as they come; none needs to have an icon's size."""
+    blobs = [one if isinstance(one, bytes) else encoded(one, "PNG") for one in pictures]
+    offset, directory = 6 + 16 * len(blobs), b""
+    for blob in blobs:
+        directory += struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 32, len(blob), offset)
+        offset += len(blob)
+    return struct.pack("<HHH", 0, 1, len(blobs)) + directory + b"".join(blobs)
+
+
+def icon_bitmap(image: Image.Image) -> bytes:
+    """A picture as icons held them before they held PNG: a bitmap of 24 bits, then the mask."""
+    body = encoded(image.convert("RGB"), "DIB")
+    mask = bytes((image.width + 31) // 32 * 4 * image.height)
+    return body[:8] + struct.pack("<i", 2 * image.height) + body[12:] + mask
+
+
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
@@ -256,7 +289,7 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
         "empty": (b"", "InvalidImageSize"),
         "text as png": (b"This is not an image.\n" * 100, "InvalidImage"),
         "gif": (encoded(page.image, "GIF"), "UnsupportedImageFormat"),
-        "webp": (b"RIFF\x24\0\0\0WEBPVP8 " + bytes(24), "UnsupportedImageFormat"),
+        "webp": (encoded(page.image, "WEBP", lossless=True), "UnsupportedImageFormat"),
         "truncated png": (as_png(page)[:-2000], "InvalidImage"),
         "png without end": (as_png(page)[:-12], "InvalidImage"),
         "png with a wrong checksum": (_flipped(as_png(page), -300), "InvalidImage"),

@@ -8,11 +8,17 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw, ImageStat
 
 from ocr_core import documents
 from ocr_core.documents import DocumentFormat, PageImage
-from ocr_core.errors import CoreError, FailedToProcessError, InvalidPageRangeError, UnsupportedImageFormatError
+from ocr_core.errors import (
+    CoreError,
+    FailedToProcessError,
+    InvalidImageDimensionError,
+    InvalidPageRangeError,
+    UnsupportedImageFormatError,
+)
 from tests import pages
 
 PAGE = pages.printed_page()
@@ -96,7 +102,7 @@ def test_a_declared_bomb_costs_nothing() -> None:
 @pytest.mark.parametrize(
     "head",
     [
-        b"\0\0\1\0\1\0",
+        b"\0\0\2\0\1\0",
         b"\0\0\0\x18ftypheic",
         b"\0\0\0\x0cjP  \r\n",
         b"8BPS\0\1",
@@ -254,6 +260,164 @@ def test_what_is_transparent_is_white_paper() -> None:
         found = loaded(blob)
         assert mean(found.image, (84, 64, 116, 76)) > 245
         assert mean(found.image, (4, 4, 36, 16)) < 10
+
+
+# ---- kinds of picture that only some callers take
+
+PICTURES = documents.Rules(formats=["jpeg", "gif", "webp", "ico"], max_side=documents.MAX_SIDE)
+SMALL = pages.printed_page(pages.LINES[:2], size=(900, 260))
+OTHER = pages.empty_page((300, 200))
+
+
+def inspected_widely(blob: bytes) -> documents.Inspection:
+    with opened(blob) as file:
+        return documents.inspect(file, PICTURES)
+
+
+def refused_widely(blob: bytes) -> str:
+    with pytest.raises(CoreError) as refusal:
+        inspected_widely(blob)
+    return refusal.value.code
+
+
+@pytest.mark.parametrize(
+    ("blob", "kind"),
+    [
+        (pages.as_gif([SMALL]), "gif"),
+        (pages.as_gif([SMALL, OTHER]), "gif"),
+        (pages.as_gif([SMALL]) + b"trailing garbage", "gif"),
+        (pages.as_webp(SMALL), "webp"),
+        (pages.as_webp(SMALL, lossless=False), "webp"),
+        (
+            pages.encoded(SMALL.image.convert("RGB"), "WEBP", save_all=True, append_images=[SMALL.image.rotate(180)]),
+            "webp",
+        ),
+        (pages.as_ico([SMALL.image]), "ico"),
+        (pages.as_ico([OTHER.image, SMALL.image, OTHER.image]), "ico"),
+        (pages.as_ico([pages.icon_bitmap(OTHER.image), SMALL.image]), "ico"),
+        (pages.as_ico([pages.icon_bitmap(SMALL.image), OTHER.image]), "ico"),
+        (pages.as_mpo([SMALL, OTHER]), "jpeg"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_one_picture_is_read_of_a_file_that_may_hold_several(blob: bytes, kind: str) -> None:
+    assert inspected_widely(blob) == documents.Inspection(format=DocumentFormat(kind), pages=1)
+    found = loaded(blob)
+    assert (found.width, found.height, found.image.mode) == (*SMALL.image.size, "L")
+    difference = ImageChops.difference(found.image, SMALL.image)
+    assert ImageStat.Stat(difference).mean[0] < 3
+
+
+@pytest.mark.parametrize("blob", [pages.as_gif([SMALL]), pages.as_webp(SMALL), pages.as_ico([SMALL.image])])
+def test_who_does_not_ask_for_other_pictures_does_not_get_them(blob: bytes) -> None:
+    with pytest.raises(UnsupportedImageFormatError):
+        inspected(blob)
+
+
+def test_a_jpeg_with_more_behind_it_is_a_jpeg_to_everyone() -> None:
+    assert inspected(pages.as_mpo([SMALL, OTHER])).format is DocumentFormat.JPEG
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize(
+    "blob",
+    [
+        pages.as_gif([SMALL]),
+        pages.as_webp(SMALL),
+        pages.as_webp(SMALL, lossless=False),
+        pages.as_ico([SMALL.image]),
+        pages.as_ico([pages.icon_bitmap(SMALL.image)]),
+    ],
+    ids=["gif", "webp-lossless", "webp", "ico", "ico-bitmap"],
+)
+def test_a_picture_that_is_cut_off_is_refused(blob: bytes, part: float) -> None:
+    assert refused_widely(blob[: int(len(blob) * part)]) == "InvalidImage"
+
+
+@pytest.mark.parametrize(
+    ("blob", "code"),
+    [
+        (pages.as_gif([pages.empty_page((49, 60))]), "InvalidImageDimension"),
+        (pages.as_ico([Image.new("L", (48, 48))]), "InvalidImageDimension"),
+        (pages.as_webp(pages.empty_page((40, 60))), "InvalidImageDimension"),
+        (b"GIF89a" + struct.pack("<HHBBB", 60_000, 60_000, 0, 0, 0) + b";", "InvalidImage"),
+        (
+            b"GIF89a" + struct.pack("<HHBBB", 100, 100, 0, 0, 0) + b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0)
+            + b"\x08\x01\x00\x00;",
+            "InvalidImageDimension",
+        ),
+        (b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + b"\xff" * 6, "InvalidImageDimension"),
+        (b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0" + bytes(4) + b"\x7f\x3e\0" * 2, "InvalidImageDimension"),
+        (b"RIFF\x16\0\0\0WEBPwhat\x0a\0\0\0" + bytes(10), "InvalidImage"),
+        (pages.as_ico([pages.declared_png(60_000, 60_000)]), "InvalidImageDimension"),
+        (pages.as_ico([struct.pack("<IiiHH", 40, 9000, 18000, 1, 8) + bytes(2000)]), "InvalidImage"),
+        (pages.as_ico([struct.pack("<IiiHH", 40, 200, -400, 1, 8) + bytes(2000)]), "InvalidImage"),
+        (b"\0\0\1\0\xff\0" + bytes(100), "InvalidImage"),
+    ],
+)  # fmt: skip
+def test_a_picture_whose_header_is_at_fault_costs_nothing(blob: bytes, code: str) -> None:
+    started = time.monotonic()
+    assert refused_widely(blob) == code
+    with pytest.raises(CoreError), opened(blob) as file:
+        documents.load_page(file, 1, max_pixels=CAP)
+    assert time.monotonic() - started < 1
+
+
+def test_thousands_of_frames_cost_nothing() -> None:
+    first = pages.as_gif([SMALL])
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
+    blob = first[:-1] + frame * 400_000 + b";"
+    started = time.monotonic()
+    assert inspected_widely(blob).pages == 1
+    assert loaded(blob).width == SMALL.image.width
+    assert time.monotonic() - started < 2
+
+
+def test_a_gif_of_ever_more_tiny_blocks_is_given_up() -> None:
+    blob = b"GIF89a" + struct.pack("<HHBBB", 100, 100, 0, 0, 0) + b"!\xfe" + b"\x01a" * 3_000_000 + b"\0;"
+    started = time.monotonic()
+    assert refused_widely(blob) == "InvalidImage"
+    assert time.monotonic() - started < 2
+
+
+def test_a_progressive_jpeg_that_would_not_fit_into_memory_is_refused_as_too_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = Image.new("RGB", (2000, 1000), "white")
+    plain, progressive = (pages.encoded(image, "JPEG", subsampling=0, progressive=flag) for flag in (False, True))
+    monkeypatch.setattr(documents, "MAX_DECODED_BYTES", 6 * 2000 * 1000)
+    assert inspected(plain).pages == 1
+    with pytest.raises(InvalidImageDimensionError, match="2000 x 1000"):
+        inspected(progressive)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}, {"exif": True}])
+def test_a_page_that_would_not_fit_into_memory_is_refused_as_too_large(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = options | ({"exif": exif} if "exif" in options else {})
+    image = Image.new("RGB", (2000, 1000), "white")
+    blob = pages.encoded(image, "TIFF", save_all=True, append_images=[image], **options)
+    monkeypatch.setattr(documents, "MAX_DECODED_BYTES", 5 * 2000 * 1000 + 1000)
+    if options:
+        with pytest.raises(InvalidImageDimensionError, match="memory"):
+            loaded(blob, 1)
+    else:
+        assert loaded(blob, 2).image.size == (2000, 1000)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "I;16", "F"])
+def test_a_picture_is_the_same_in_bands_as_in_one(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if mode == "I;16":
+        image = Image.linear_gradient("L").convert("I").point(lambda value: value * 16 + 0).convert("I;16")
+    else:
+        image = Image.linear_gradient("L").convert(mode)
+    blob = pages.encoded(image, "TIFF" if mode in ("F", "I;16") else "PNG")
+    whole = loaded(blob).image
+    monkeypatch.setattr(documents, "_BAND_PIXELS", 1000)
+    assert ImageChops.difference(loaded(blob).image, whole).getbbox() is None
 
 
 # ---- PDF
