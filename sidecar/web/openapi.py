@@ -32,6 +32,7 @@ bp = Blueprint("openapi", __name__, url_prefix="/swagger")
 _EXTENSION = "sidecar.openapi"
 _PLACE = re.compile(r"<(?:[^:<>]+:)?(\w+)>")
 _SOURCE = re.compile(r" \(contract [^)]*\)")
+_ADDRESS = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/.*)?$"
 _SILENT_METHODS = {"HEAD", "OPTIONS"}
 _MEDIA_TYPES = {
     "bmp": "image/bmp",
@@ -227,7 +228,7 @@ def _body(rules: DocumentRules) -> dict[str, Any]:
             "application/json": {
                 "schema": {
                     "type": "object",
-                    "properties": {"url": {"type": "string", "format": "uri", "pattern": "^https?://"}},
+                    "properties": {"url": {"type": "string", "format": "uri", "pattern": _ADDRESS}},
                     "required": ["url"],
                 }
             },
