@@ -24,6 +24,7 @@ from sidecar import __version__
 from sidecar.admission import Admission
 from sidecar.clock import Clock, SystemClock
 from sidecar.core_client import CoreClient
+from sidecar.document_download import DocumentDownload
 from sidecar.errors import LedgerUnavailableError, MeterAlreadyRunningError, SettingsError, SidecarError
 from sidecar.ledger import Ledger, recount_path, start_ledger
 from sidecar.license_mount import LEASE_NAME, LicenseMount
@@ -53,6 +54,7 @@ class Services:
         ledger: The ledger.
         admission: The gate.
         reader: Takes documents in.
+        downloads: Fetches documents that are named by URL.
         callers: Bounds those who send documents, or wait for one to be read: some threads are always left for polls,
             probes and pages.
     """
@@ -62,10 +64,13 @@ class Services:
     ledger: Ledger
     admission: Admission
     reader: Reader
+    downloads: DocumentDownload
     callers: threading.BoundedSemaphore
 
     def start(self) -> None:
         """Start the threads behind the routes; call it in the process that serves."""
+        if self.settings.document_sources:
+            _log.warning("Documents are fetched from the network.", places=str(self.settings.document_sources))
         self.reader.start()
         if recount_path(self.ledger.path).exists():
             threading.Thread(target=self._recount, name="recount", daemon=True).start()
@@ -230,6 +235,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
         ledger=ledger,
         admission=admission,
         reader=reader,
+        downloads=DocumentDownload(settings.document_sources),
         callers=threading.BoundedSemaphore(settings.web_threads * 3 // 4),
     )
 

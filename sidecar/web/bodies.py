@@ -7,17 +7,19 @@ bounds), so that clients that send before they listen get the answer instead of 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
-from typing import IO, Any
-from urllib.parse import urlsplit
+from typing import IO, Any, Protocol
 
 from flask import Request
 from gunicorn.http.errors import ParseException
-from werkzeug.exceptions import ClientDisconnected
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
 from sidecar.errors import DocumentRefusedError
 from sidecar.web.errors import UnsupportedMediaTypeError
@@ -28,36 +30,41 @@ _DRAIN_SECONDS = 20.0
 _SILENCE_SECONDS = 20.0
 _UPLOAD_SECONDS = 300.0
 _served = threading.local()
+_AROUND_FILE_BYTES = 256 * 1024
 _RAW_TYPES = {"", "application/octet-stream", "application/pdf"}
+_JSON_TYPES = {"application/json", "text/json"}
 
 
-def document_chunks(request: Request, *, max_bytes: int) -> Iterator[bytes]:
-    """The document in a request's body.
+class Fetch(Protocol):
+    """Gets the document at a URL; see `DocumentDownload.fetch`."""
+
+    def __call__(self, text: str, *, max_bytes: int) -> Iterator[bytes]:
+        """The document, piece by piece."""
+
+
+def document_chunks(request: Request, *, max_bytes: int, fetch: Fetch) -> Iterator[bytes]:
+    """The document in a request's body, or at the URL that the body names.
 
     Args:
         request: The request.
         max_bytes: Largest document.
+        fetch: Gets a document by its URL.
 
     Raises:
-        DocumentRefusedError: There is none, or it is only named by a URL.
+        DocumentRefusedError: There is none, it is too large, or it cannot be fetched. The pieces raise it as well.
         UnsupportedMediaTypeError: The body is of a kind that holds no document.
     """
     _bound_silence(request)
+    encoding = request.headers.get("Content-Encoding", "")
+    if encoding.strip().lower() not in {"", "identity"}:
+        raise UnsupportedMediaTypeError("A Content-Encoding is not supported; send the document as it is.")
     kind = request.mimetype
-    if kind == "application/json":
-        _refuse_url(request.stream.read(_MAX_JSON_BYTES + 1))
+    if kind in _JSON_TYPES or kind.endswith("+json"):
+        return fetch(_named_url(request), max_bytes=max_bytes)
     if kind == "multipart/form-data":
-        request.max_content_length = max_bytes + _MAX_JSON_BYTES
-        first = next(iter(request.files.values()), None)
-        if first is None:
-            raise DocumentRefusedError("BadArgument", "The multipart body has no file part.")
-        return _chunks(first.stream)
+        return _first_file(request, max_bytes)
     if kind in _RAW_TYPES or kind.startswith("image/"):
-        if request.content_length is not None and request.content_length > max_bytes:
-            raise DocumentRefusedError(
-                "InvalidImageSize", f"Input image is too large: at most {max_bytes} bytes are accepted."
-            )
-        return _chunks(request.stream, request.content_length)
+        return _chunks(request, max_bytes=max_bytes)
     raise UnsupportedMediaTypeError(
         f"The Content-Type '{kind[:80]}' is not supported; send application/octet-stream, image/* or application/pdf."
     )
@@ -94,28 +101,89 @@ def note_message(_worker: object, message: Any) -> None:
     _served.message = message
 
 
-def _chunks(stream: IO[bytes], length: int | None = None) -> Iterator[bytes]:
-    """The body piece by piece; one that ends early, or trickles for ever, is refused.
+def _chunks(request: Request, *, max_bytes: int) -> Iterator[bytes]:
+    """The body piece by piece; one that is too large, ends early, or trickles for ever, is refused."""
+    length = request.content_length  # None when it is chunked
+    if length is not None and length > max_bytes:
+        raise _too_large(max_bytes)
+    return _pieces(request.stream, length, max_bytes)
 
-    Args:
-        stream: Where it comes from.
-        length: Its declared length; None when it is chunked.
-    """
+
+def _pieces(stream: IO[bytes], length: int | None, max_bytes: int) -> Iterator[bytes]:
     until = time.monotonic() + _UPLOAD_SECONDS
     received = 0
     while True:
         try:
             chunk = stream.read(_CHUNK_BYTES)
         except (OSError, ClientDisconnected, ParseException) as exc:
-            raise DocumentRefusedError("BadArgument", "The request body ended before it was complete.") from exc
+            raise _incomplete() from exc
         received += len(chunk)
         if not chunk:
             break
+        if received > max_bytes:
+            raise _too_large(max_bytes)
         yield chunk
         if time.monotonic() > until:
             raise DocumentRefusedError("BadArgument", "The request body took too long to arrive.")
     if length is not None and received != length:
-        raise DocumentRefusedError("BadArgument", "The request body ended before it was complete.")
+        raise _incomplete()
+
+
+def _first_file(request: Request, max_bytes: int) -> Iterator[bytes]:
+    """The first file of a multipart body, as it comes; what lies around it is small, and passed over."""
+    boundary = request.mimetype_params.get("boundary", "").encode("utf-8", "replace")
+    if not boundary:
+        raise DocumentRefusedError("BadArgument", "The multipart body has no boundary.")
+    return _file_of(_chunks(request, max_bytes=max_bytes + _AROUND_FILE_BYTES), boundary)
+
+
+def _file_of(chunks: Iterator[bytes], boundary: bytes) -> Iterator[bytes]:
+    decoder = MultipartDecoder(boundary, max_form_memory_size=_AROUND_FILE_BYTES)
+    inside = False
+    try:
+        for chunk in itertools.chain(chunks, [None]):
+            decoder.receive_data(chunk)
+            while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
+                if isinstance(event, File | Field):
+                    inside = isinstance(event, File)
+                elif inside and isinstance(event, Data):
+                    yield event.data
+                    if not event.more_data:
+                        deque(chunks, maxlen=0)  # the rest is read, so that the connection can go on
+                        return
+            if isinstance(event, Epilogue):
+                break
+    except RequestEntityTooLarge as exc:
+        raise DocumentRefusedError("BadArgument", "The multipart body has a part that is too large.") from exc
+    except ValueError as exc:
+        raise DocumentRefusedError("BadArgument", "The multipart body is malformed or incomplete.") from exc
+    raise DocumentRefusedError("BadArgument", "The multipart body has no file part.")
+
+
+def _named_url(request: Request) -> str:
+    """The URL in a JSON body."""
+    try:
+        parsed = json.loads(b"".join(_chunks(request, max_bytes=_MAX_JSON_BYTES)))
+        url = parsed["url"] if isinstance(parsed, dict) else None
+    except (ValueError, KeyError, RecursionError):
+        url = None
+    except DocumentRefusedError as exc:
+        if exc.reason != "InvalidImageSize":
+            raise
+        url = None
+    if not isinstance(url, str) or not url:
+        raise DocumentRefusedError("BadArgument", "The JSON body is malformed or has no 'url'.")
+    return url
+
+
+def _too_large(max_bytes: int) -> DocumentRefusedError:
+    return DocumentRefusedError(
+        "InvalidImageSize", f"Input image is too large: at most {max_bytes} bytes are accepted."
+    )
+
+
+def _incomplete() -> DocumentRefusedError:
+    return DocumentRefusedError("BadArgument", "The request body ended before it was complete.")
 
 
 def _bound_silence(request: Request) -> None:
@@ -123,25 +191,3 @@ def _bound_silence(request: Request) -> None:
     connection = request.environ.get("gunicorn.socket")
     if connection is not None:
         connection.settimeout(_SILENCE_SECONDS)
-
-
-def _refuse_url(body: bytes) -> None:
-    """Tell apart what may be wrong with a JSON body; even a good one cannot be followed without a network."""
-    try:
-        parsed = json.loads(body) if len(body) <= _MAX_JSON_BYTES else None
-        url = parsed["url"] if isinstance(parsed, dict) else None
-    except (ValueError, KeyError, RecursionError):
-        url = None
-    if not isinstance(url, str) or not url:
-        raise DocumentRefusedError("BadArgument", "The JSON body is malformed or has no 'url'.")
-    try:
-        parts = urlsplit(url)
-        absolute = parts.scheme in {"http", "https"} and bool(parts.hostname)
-    except ValueError:
-        absolute = False
-    if not absolute:
-        raise DocumentRefusedError("InvalidImageUrl", "The image URL is not an absolute http or https address.")
-    raise DocumentRefusedError(
-        "FailedToDownloadImage",
-        "This service does not fetch documents from the network; send the document itself in the request body.",
-    )

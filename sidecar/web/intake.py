@@ -37,7 +37,7 @@ def submit(parameters: Callable[[], ReadParameters]) -> str:
     with _drained(one):
         standing = one.admission.require()
         asked = parameters()
-        return one.reader.submit(document_chunks(request, max_bytes=_max_bytes(one, asked)), asked, standing)
+        return one.reader.submit(_document(one, asked), asked, standing)
 
 
 def read_now(parameters: Callable[[], ReadParameters]) -> Operation:
@@ -53,7 +53,7 @@ def read_now(parameters: Callable[[], ReadParameters]) -> Operation:
     with _drained(one):
         standing = one.admission.require()
         asked = parameters()
-        return one.reader.read_now(document_chunks(request, max_bytes=_max_bytes(one, asked)), asked, standing)
+        return one.reader.read_now(_document(one, asked), asked, standing)
 
 
 def find(operation_id: str) -> Operation:
@@ -70,8 +70,9 @@ def accepted(path: str) -> Response:
     return empty_response(HTTPStatus.ACCEPTED, Operation_Location=origin() + path)
 
 
-def _max_bytes(one: Services, asked: ReadParameters) -> int:
-    return min(one.settings.max_document_bytes, asked.rules.max_bytes)
+def _document(one: Services, asked: ReadParameters) -> Iterator[bytes]:
+    max_bytes = min(one.settings.max_document_bytes, asked.rules.max_bytes)
+    return document_chunks(request, max_bytes=max_bytes, fetch=one.downloads.fetch)
 
 
 @contextmanager
