@@ -423,7 +423,7 @@ class OperationStore:
         """
         folder = self._folder(operation_id.lower())
         mark = self._mark(folder.name)
-        outcome = self._outcome(folder)
+        outcome = None if mark is None else self._outcome(folder)
         request = self._request(folder)
         if request is None:
             raise OperationNotFoundError(f"no operation {folder.name}")

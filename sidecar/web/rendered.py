@@ -1,4 +1,4 @@
-"""Answers to polls: an operation is rendered once for each version that asks, and then again only if memory was short.
+"""Answers to polls: what does not change is rendered once, and then again only if memory was short.
 
 Invariant: an operation that has ended never changes, so its bytes may be kept; but whether it is still there is asked
 at every poll. Nothing is kept of an operation that has not ended or that may be fetched once only, and never more than
@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from flask import Response, current_app
@@ -23,6 +23,7 @@ from sidecar.web.services import services
 
 EXTENSION = "sidecar.rendered"
 KEPT_BYTES = 8 * 2**20
+Source = TypeVar("Source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class RenderedAnswers:
         self._size = 0
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
         self._lock = threading.Lock()
+        self._newest: tuple[object, bytes] | None = None
 
     def get(self, operation_id: str, version: str) -> _Kept | None:
         """What is kept of an operation in the words of a version; whether it still holds is not said."""
@@ -63,6 +65,13 @@ class RenderedAnswers:
             self._size += len(body)
             while self._size > self._limit:
                 self._remove(next(iter(self._kept)))
+
+    def of_newest(self, source: Source, render: Callable[[Source], Any]) -> bytes:
+        """The bytes of an immutable value of which there is one at a time; kept until another one comes."""
+        newest = self._newest  # one reference, exchanged as a whole: no lock
+        if newest is None or newest[0] is not source:
+            newest = self._newest = (source, msgspec.json.encode(render(source)))
+        return newest[1]
 
     def drop(self, operation_id: str, version: str) -> None:
         """Let go of an answer whose operation is gone."""
@@ -104,6 +113,17 @@ def rendered(operation_id: str, version: str, render: Callable[[Operation], Any]
         once.content_length = len(body)
         return once
     return Response(body, content_type=JSON)
+
+
+def rendered_newest(source: Source, render: Callable[[Source], Any]) -> Response:
+    """The answer that shows the standing, the one immutable value that everything shows.
+
+    Args:
+        source: The value as of this moment; another object stands for another value.
+        render: From the value to its model; pure.
+    """
+    answers: RenderedAnswers = current_app.extensions[EXTENSION]
+    return Response(answers.of_newest(source, render), content_type=JSON)
 
 
 def _once(body: bytes, operation_id: str, reader: Reader) -> Iterator[bytes]:

@@ -6,14 +6,20 @@ which for that reason imports none of what serves (and stays half as large).
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from typing import Any
 
 import structlog
 from gunicorn.app.base import BaseApplication
+from gunicorn.http.unreader import SocketUnreader
 
 from sidecar.settings import Settings
 
 GRACEFUL_SECONDS = 4
+_ARENAS = 2
+_M_ARENA_MAX = -8  # malloc.h
+_PIECE_BYTES = 128 * 1024
 _log = structlog.get_logger("Tollgate.Web")
 
 
@@ -59,6 +65,7 @@ class WebServer(BaseApplication):  # type: ignore[misc]
         """The log's own threads belong to the worker."""
         from sidecar.bootstrap import LogSinks
 
+        _spare_memory()
         worker.log_sinks = LogSinks(self._settings, "web")
 
     def load(self) -> Any:
@@ -67,6 +74,14 @@ class WebServer(BaseApplication):  # type: ignore[misc]
         from sidecar.web.app import create_app
 
         return create_app(build_services(self._settings))
+
+
+def _spare_memory() -> None:
+    """Keep large uploads from leaving their size behind: few heaps for many threads, small pieces off the socket."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # glibc's, which else has a heap for each few threads
+        mallopt(_M_ARENA_MAX, _ARENAS)
+    SocketUnreader.max_body_chunk = _PIECE_BYTES
 
 
 def _services(worker: Any) -> Any:
@@ -85,6 +100,10 @@ def _started(worker: Any) -> None:
     one = _services(worker)
     if one is not None:
         one.start()
+        # What is there now stays. Let the collector not go through it again and again: that takes tens of
+        # milliseconds, in which nothing is answered.
+        gc.collect()
+        gc.freeze()
         _log.info("Now listening on: http://" + one.settings.listen)
 
 
