@@ -69,6 +69,7 @@ Settings are Key=Value words or environment variables (':' may be written '__');
   Core:MaxMegapixels           pages are shrunk to this            3
   Core:WorkerMemoryMegabytes   address space of one worker         2048
   Core:DieWithParent           stop when the starter is gone       false
+  Logging:LogLevel:Default     what is logged, from this level on  Information
 
 Exit codes: 0 stopped when told to, 64 usage, 65 a setting or model is unusable, 69 another core holds the socket,
 77 permission, 132 (self-test) this CPU has no AVX2.
@@ -112,7 +113,10 @@ def _stop(code: int, message: str) -> int:
 
 
 def _serve(settings: Settings) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # Libraries never below Information: at Debug, Pillow tells what stands in a document.
+    level = max(settings.log_level, logging.INFO)
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("ocr_core").setLevel(settings.log_level)
     if settings.die_with_parent:
         limits.die_with_parent(signal.SIGTERM, parent_pid=os.getppid())
     try:
@@ -236,7 +240,7 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
             "proc_name": SERVICE,
             "accesslog": None,
             "errorlog": "-",
-            "loglevel": "warning",
+            "loglevel": logging.getLevelName(min(max(settings.log_level, logging.WARNING), logging.CRITICAL)).lower(),
             "limit_request_line": 1024,
             "limit_request_fields": 32,
             "limit_request_field_size": 32 * 1024,

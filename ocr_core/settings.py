@@ -7,6 +7,7 @@ Invariants:
 * Settings are read once, into a frozen value; nothing else looks at the environment.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,24 @@ T = TypeVar("T")
 
 _SEPARATORS = re.compile(r"::?|__")
 _WORD = re.compile(r"([A-Za-z][A-Za-z0-9_:]*)=(.*)\Z", re.DOTALL)
+
+
+# Each beats those before it.
+_LEVEL_NAMES = (
+    "Logging:LogLevel:Default",
+    "Logging:LogLevel:ocr_core",
+    "Logging:Console:LogLevel:Default",
+    "Logging:Console:LogLevel:ocr_core",
+)
+_LEVELS = {
+    "trace": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "information": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+    "none": logging.CRITICAL + 1,
+}
 
 
 class SettingsError(ValueError):
@@ -48,6 +67,8 @@ class Settings:
         page_timeout_seconds: Deadline for one page (`Core:PageTimeoutSeconds`).
         max_pixels: Pages are shrunk to this many pixels (`Core:MaxMegapixels`).
         memory_bytes: Address space of one worker (`Core:WorkerMemoryMegabytes`).
+        log_level: What is logged, from this level on, as the standard library counts levels
+            (`Logging:Console:LogLevel:ocr_core`, else `…:Default`, else the same below `Logging:LogLevel`).
         die_with_parent: Stop when the process that started the core is gone (`Core:DieWithParent`).
     """
 
@@ -64,6 +85,7 @@ class Settings:
     page_timeout_seconds: int = 60
     max_pixels: int = 3_000_000
     memory_bytes: int = 2 * 1024**3
+    log_level: int = logging.INFO
     die_with_parent: bool = False
 
     @classmethod
@@ -85,6 +107,9 @@ class Settings:
                 raise SettingsError(f"{name}={value}: {exc}") from exc
 
         default = cls()
+        log_level = default.log_level
+        for name in _LEVEL_NAMES:
+            log_level = take(name, log_level, _level)
         tessdata = take("TESSDATA_PREFIX", default.tessdata, _path)
         return cls(
             socket=take("Sidecar:CoreSocket", default.socket, _path),
@@ -101,6 +126,7 @@ class Settings:
             max_pixels=take("Core:MaxMegapixels", default.max_pixels, _megapixels),
             memory_bytes=1024**2
             * take("Core:WorkerMemoryMegabytes", default.memory_bytes // 1024**2, _between(512, 2**20)),
+            log_level=log_level,
             die_with_parent=take("Core:DieWithParent", default.die_with_parent, _boolean),
         )
 
@@ -155,6 +181,13 @@ def _models(value: str) -> tuple[str, ...]:
     if not models:
         raise ValueError("must name at least one model, as in eng+deu")
     return models
+
+
+def _level(value: str) -> int:
+    try:
+        return _LEVELS[value.casefold()]
+    except KeyError:
+        raise ValueError("must be one of Trace, Debug, Information, Warning, Error, Critical, None") from None
 
 
 def _boolean(value: str) -> bool:

@@ -175,7 +175,12 @@ def diagnose(words: tuple[str, ...], config: Path | None, as_json: bool) -> None
     """Look for every cause of a refusal; works with the service down. Exit 1 when a check fails."""
     from sidecar.diagnose import diagnose as run_checks
 
-    checks = run_checks(settings_of(words, config, process="diagnose"), SystemClock())
+    checks = run_checks(
+        settings_of(words, config, process="diagnose"),
+        SystemClock(),
+        unknown=unknown_names(words, os.environ, config),
+        unused=unused_names(words, os.environ, config),
+    )
     if as_json:
         click.echo(json.dumps([asdict(check) for check in checks], indent=2))
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,10 +19,11 @@ from licenses.verify import day_text
 from sidecar.admission import Admission
 from sidecar.bootstrap import build_core_client, ledger_path
 from sidecar.clock import Clock, EffectiveTime, effective_time
-from sidecar.errors import SidecarError
+from sidecar.errors import SettingsError, SidecarError
 from sidecar.gate import State
 from sidecar.ledger import Ledger, LedgerSnapshot
 from sidecar.license_mount import LicenseMount
+from sidecar.log_files import require_log_mount
 from sidecar.settings import Settings
 from sidecar.states import STATES
 
@@ -49,11 +50,24 @@ class Check:
     next_step: str = ""
 
 
-def diagnose(settings: Settings, clock: Clock) -> list[Check]:
-    """Run all checks; a check that breaks is a failed check, never an end to the others."""
+def diagnose(
+    settings: Settings, clock: Clock, *, unknown: Sequence[str] = (), unused: Sequence[tuple[str, str]] = ()
+) -> list[Check]:
+    """Run all checks; a check that breaks is a failed check, never an end to the others.
+
+    Args:
+        settings: The settings.
+        clock: Where readings come from.
+        unknown: Names that look like settings and are none.
+        unused: Settings without effect here, with the reason.
+
+    Returns:
+        All outcomes.
+    """
     snapshot, ledger_check = _ledger(settings, clock)
     now = effective_time(clock.read(), snapshot.high_water if snapshot else None)
     checks: list[Callable[[], Iterator[Check]]] = [
+        lambda: _settings(settings, unknown, unused),
         lambda: _processor(settings),
         lambda: _clock(now),
         lambda: _trust_root(settings),
@@ -74,6 +88,19 @@ def diagnose(settings: Settings, clock: Clock) -> list[Check]:
         except (OSError, SidecarError, LicensesError) as exc:
             found.append(Check(name="check", result="fail", cause=f"{type(exc).__name__}: {exc}"))
     return found
+
+
+def _settings(settings: Settings, unknown: Sequence[str], unused: Sequence[tuple[str, str]]) -> Iterator[Check]:
+    for name in unknown:
+        yield Check(
+            name="settings", result="warn", cause=f"{name} is not known", next_step="see 'sidecar --help' for its name"
+        )
+    for name, reason in unused:
+        yield Check(name="settings", result="ok", cause=f"{name} is not used here: {reason}")
+    try:
+        require_log_mount(settings)
+    except SettingsError as exc:
+        yield Check(name="log", result="fail", cause=str(exc), next_step=exc.next_step)
 
 
 def _processor(settings: Settings) -> Iterator[Check]:

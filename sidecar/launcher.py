@@ -19,6 +19,7 @@ from functools import partial
 
 import structlog
 
+from sidecar.memory import LAUNCHER_VARIABLE
 from sidecar.settings import Settings, is_setting
 from sidecar.stop_signal import StopSignal
 
@@ -56,6 +57,7 @@ class Launcher:
             **settings.to_environment(),
             "SIDECAR_CONFIG": os.devnull,
             "PYTHONUNBUFFERED": "1",
+            LAUNCHER_VARIABLE: str(os.getpid()),
         }
         python = [sys.executable, "-m"]
         self._children = [

@@ -15,11 +15,13 @@ from licenses.model import READ_PAGES_METER
 from sidecar import __version__
 from sidecar.admission import Standing
 from sidecar.ledger import API_TYPE
+from sidecar.memory import service_bytes
 from sidecar.record_output import SERVICE_NAME
 from sidecar.states import STATES, public_word, status_message
 from sidecar.web.described import Answer, ApiDocument, Described, Parameter, described
 from sidecar.web.errors import error_response
 from sidecar.web.metrics import render_metrics
+from sidecar.web.rendered import rendered_newest
 from sidecar.web.responses import json_response
 from sidecar.web.services import services
 
@@ -37,11 +39,13 @@ class Ready(msgspec.Struct, frozen=True):
     message: str
 
 
-class Alive(msgspec.Struct, frozen=True):
-    """That the process answers."""
+class Alive(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """That the process answers; with the memory of the whole service where a limit is set."""
 
     service: str
     alive: bool
+    memory_megabytes: int | None = None
+    memory_limit_megabytes: int | None = None
 
 
 class LicenseStatus(msgspec.Struct, frozen=True, rename="camel"):
@@ -159,7 +163,7 @@ def ready() -> Response:
 )
 def status() -> Response:
     """The decision and its reason; 200 in every state, so that it can be read when nothing else can."""
-    return json_response(describe(services(current_app).admission.standing))
+    return rendered_newest(services(current_app).admission.standing, describe)
 
 
 @bp.get("/ContainerLiveness")
@@ -169,12 +173,22 @@ def status() -> Response:
         document=DOCUMENT,
         summary="That the process answers",
         operation_id="containerLiveness",
-        answers={HTTPStatus.OK: Answer(meaning="It does.", model=Alive)},
+        answers={
+            HTTPStatus.OK: Answer(meaning="It does.", model=Alive),
+            HTTPStatus.SERVICE_UNAVAILABLE: Answer(
+                meaning="The service takes more memory than HealthCheck:MemoryUpperboundInMB.", model=Alive
+            ),
+        },
     )
 )
 def liveness() -> Response:
-    """200 as long as this process answers."""
-    return json_response(Alive(SERVICE_NAME, alive=True))
+    """200 as long as this process answers and the service takes no more memory than it may."""
+    limit = services(current_app).settings.memory_limit_megabytes
+    if limit is None:
+        return json_response(Alive(SERVICE_NAME, alive=True))
+    megabytes = service_bytes() // 2**20
+    body = Alive(SERVICE_NAME, alive=megabytes <= limit, memory_megabytes=megabytes, memory_limit_megabytes=limit)
+    return json_response(body, HTTPStatus.OK if body.alive else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 @bp.get("/records/usage-logs/", strict_slashes=False)

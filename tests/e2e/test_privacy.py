@@ -31,6 +31,7 @@ from PIL import Image, PngImagePlugin
 from requests.adapters import HTTPAdapter
 
 from tests.e2e.site import Site, command, text_of, wait_until
+from tests.fakes.fluentd import FakeFluentd
 from tests.pages import LINES, bad_files, digital_pdf, encoded, printed_page
 
 CLIENT = "127.0.0.77"
@@ -312,6 +313,7 @@ class Day:
         results: What was found in the results in the spool.
         seen: The client's address as the kernel told it of a connection to the service.
         commands: What commands printed, by command.
+        fluentd: Where the log was sent to.
     """
 
     site: Site
@@ -323,6 +325,7 @@ class Day:
     results: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)
     commands: dict[str, bytes] = field(default_factory=dict)
+    fluentd: FakeFluentd | None = None
 
     def look(self) -> None:
         """Look into state, output and temporary files as they are now."""
@@ -334,7 +337,13 @@ class Day:
 
 @pytest.fixture(scope="module")
 def day() -> Iterator[Day]:
+    fluentd = FakeFluentd()
     site = Site(
+        "Logging:Disk:Format=json",
+        "Logging:Disk:LogLevel=Trace",
+        "Logging:Fluentd:LogLevel:Default=Trace",
+        "Fluentd:Host=127.0.0.1",
+        f"Fluentd:Port={fluentd.port}",
         "Metering:MinIntervalSeconds=1",
         "Metering:MaxIntervalSeconds=1",
         "Logging:Console:LogLevel:Default=Debug",
@@ -346,6 +355,7 @@ def day() -> Iterator[Day]:
     try:
         site.start()
         kept = Day(site, Search(WORDS, {**good_documents(), "no document": refused_documents()["no document"]}))
+        kept.fluentd = fluentd
         client = a_client()
         send_what_is_read(kept, client)
         send_what_is_refused(kept, client)
@@ -362,6 +372,7 @@ def day() -> Iterator[Day]:
         yield kept
     finally:
         site.remove()
+        fluentd.close()
 
 
 def send_what_is_read(day: Day, client: requests.Session) -> None:
@@ -583,6 +594,19 @@ def test_no_process_logs_it_at_the_most_talkative_level(day: Day) -> None:
     log = day.site.log.read_bytes()
     assert b"dbug:" in log
     assert day.search.found_in(log) == set()
+
+
+def test_neither_the_log_on_disk_nor_fluentd_tells_it(day: Day) -> None:
+    assert day.fluentd is not None
+    assert {f"tollgate.{process}" for process in ("web", "meter", "launcher")} <= {
+        tag for tag, _, _ in day.fluentd.events
+    }
+    assert any(record["level"] == "Debug" for record in day.fluentd.records("tollgate.web"))
+    assert day.search.found_in(day.fluentd.raw) == set()
+    logs = list(day.site.folder.glob("output/computervisionread/*/logs/web-*.log"))
+    assert any('"level": "Debug"' in path.read_text() for path in logs)
+    for path in logs:
+        assert day.search.found_in(path.read_bytes()) == set()
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,20 @@ def test_every_setting_is_read() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("words", "level"),
+    [
+        ([], 20),
+        (["Logging:LogLevel:Default=Debug"], 10),
+        (["Logging:Console:LogLevel:Default=error", "Logging:LogLevel:Default=Debug"], 40),
+        (["Logging:Console:LogLevel:ocr_core=None", "Logging:Console:LogLevel:Default=Trace"], 51),
+        (["Logging:LogLevel:OCR_CORE=Warning", "Logging:LogLevel:Default=Trace"], 30),
+    ],
+)
+def test_levels_of_the_log(words: list[str], level: int) -> None:
+    assert read_settings(words, {}).log_level == level
+
+
 def test_tessdata_prefix_is_the_default_of_tessdata() -> None:
     assert read_settings([], {"TESSDATA_PREFIX": "/models"}).tessdata == Path("/models")
     assert read_settings(["Core:Tessdata=/mine"], {"TESSDATA_PREFIX": "/models"}).tessdata == Path("/mine")
