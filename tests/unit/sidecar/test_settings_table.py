@@ -21,6 +21,7 @@ from sidecar.settings import (
     unknown_names,
     unused_names,
 )
+from tests import settings_table
 
 # The contract's table: name, a value, what it is here. A name that is not used has None.
 TABLE: list[tuple[str, str, str | None, Any]] = [
@@ -237,6 +238,10 @@ def test_help_tells_every_setting() -> None:
     told = {name for name, *_ in described()}
     assert told >= {one.metadata["name"] for one in named_fields()}
     assert all(wants and meaning for _, _, wants, meaning in described())
+
+
+def test_the_document_tells_every_setting_as_it_is() -> None:
+    assert settings_table.written() == settings_table.table(), "run python -m tests.settings_table"
 
 
 # ---- levels ---------------------------------------------------------------------------------------------------------
