@@ -22,7 +22,7 @@ import structlog
 from licenses.model import READ_PAGES_METER
 from ocr_core.page_text import PageText
 from sidecar.admission import Admission, NotServingError, Standing
-from sidecar.clock import Clock
+from sidecar.clock import Clock, effective_time
 from sidecar.core_client import CoreClient, Document, DocumentRules
 from sidecar.errors import (
     CoreDownError,
@@ -309,7 +309,7 @@ class Reader:
         Raises:
             OperationNotFoundError: Unknown, expired or deleted.
         """
-        return self._store.get(operation_id, now_ns=self._now_ns())
+        return self._store.get(operation_id, now_ns=self._polled_ns())
 
     def holds(self, ending: Ending) -> bool:
         """Whether `find` would still find an operation that has ended as it did before; cheap.
@@ -317,7 +317,7 @@ class Reader:
         Raises:
             SpoolUnavailableError: The spool cannot be read.
         """
-        return self._store.holds(ending, now_ns=self._now_ns())
+        return self._store.holds(ending, now_ns=self._polled_ns())
 
     def forget(self, operation_id: str) -> None:
         """Let go of an operation that has ended, and of its result."""
@@ -505,6 +505,11 @@ class Reader:
             self._jobs.pop(request.operation_id, None)
         self._store.leave(request.operation_id, job.claim)
         job.over.set()
+
+    def _polled_ns(self) -> int:
+        """Effective time by the high water that the standing was decided with: a poll waits for no database."""
+        snapshot = self._admission.standing.ledger
+        return effective_time(self._clock.read(), None if snapshot is None else snapshot.high_water).ns
 
     def _now_ns(self) -> int:
         """Effective time; the wall clock's while the ledger cannot be read."""

@@ -37,6 +37,7 @@ from ocr_core.page_text import PageText
 from sidecar.errors import DocumentRefusedError, OperationNotFoundError, SpoolUnavailableError
 
 Status = Literal["notStarted", "running", "succeeded", "failed"]
+_MOST_KNOWN = 1000
 _ABANDONED_NS = 3600 * 1_000_000_000
 _GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -127,6 +128,7 @@ class OperationStore:
         self._places = shared_directory / "unfinished"
         self._result_seconds = result_seconds
         self._problem = ""
+        self._known: dict[str, tuple[tuple[int, int], int]] = {}
 
     @property
     def result_seconds(self) -> int:
@@ -422,21 +424,18 @@ class OperationStore:
             SpoolUnavailableError: The spool cannot be read.
         """
         folder = self._folder(operation_id.lower())
-        mark = self._mark(folder.name)
+        mark = self._mark(folder.name, "outcome.json")
         outcome = None if mark is None else self._outcome(folder)
-        request = self._request(folder)
-        if request is None:
+        created_ns = self._created_ns(folder)
+        if created_ns is None:
             raise OperationNotFoundError(f"no operation {folder.name}")
         if outcome is None:
-            try:
-                updated_ns, running = (folder / "pages").stat().st_mtime_ns, True
-            except OSError:
-                updated_ns, running = request.created_ns, False
+            begun = self._mark(folder.name, "pages")
             return Operation(
                 operation_id=folder.name,
-                status="running" if running else "notStarted",
-                created_ns=request.created_ns,
-                updated_ns=max(request.created_ns, updated_ns),
+                status="notStarted" if begun is None else "running",
+                created_ns=created_ns,
+                updated_ns=created_ns if begun is None else max(created_ns, begun[1]),
             )
         if now_ns > outcome.expires_ns:
             raise OperationNotFoundError(f"operation {folder.name} has expired")
@@ -446,8 +445,8 @@ class OperationStore:
         return Operation(
             operation_id=folder.name,
             status="failed" if outcome.errors else "succeeded",
-            created_ns=request.created_ns,
-            updated_ns=max(request.created_ns, outcome.finished_ns),
+            created_ns=created_ns,
+            updated_ns=max(created_ns, outcome.finished_ns),
             pages=() if outcome.errors else self._result(folder),
             errors=outcome.errors,
             ending=ending,
@@ -464,7 +463,7 @@ class OperationStore:
         Raises:
             SpoolUnavailableError: The spool cannot be read.
         """
-        return now_ns <= ending.expires_ns and self._mark(ending.operation_id) == ending.mark
+        return now_ns <= ending.expires_ns and self._mark(ending.operation_id, "outcome.json") == ending.mark
 
     def expire(self, *, now_ns: int) -> int:
         """Remove outcomes past their lifetime, uploads that never became operations, and what nobody understands.
@@ -539,9 +538,25 @@ class OperationStore:
         except (KeyError, TypeError, ValueError):
             return None
 
-    def _mark(self, operation_id: str) -> tuple[int, int] | None:
+    def _created_ns(self, folder: Path) -> int | None:
+        """When an operation was accepted; None when it was not. Its request is read once, for it never changes."""
+        mark = self._mark(folder.name, "request.json")
+        if mark is None:
+            return None
+        known = self._known.get(folder.name)
+        if known is None or known[0] != mark:
+            request = self._request(folder)
+            if request is None:
+                return None
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            known = self._known[folder.name] = (mark, request.created_ns)
+        return known[1]
+
+    def _mark(self, operation_id: str, name: str) -> tuple[int, int] | None:
+        """What tells one file, or folder, of an operation from another in its place; None when there is none."""
         try:
-            found = os.stat(f"{self._root}/{operation_id}/outcome.json")  # no Path: it is on every poll's way
+            found = os.stat(f"{self._root}/{operation_id}/{name}")  # no Path: it is on every poll's way
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:
