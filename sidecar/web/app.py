@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Flask, Response
 
-from sidecar.web import errors, image_analysis, ocr, openapi, read_v2, read_v3, rendered, service_pages
+from sidecar.web import cors, errors, image_analysis, ocr, openapi, paths, read_v2, read_v3, rendered, service_pages
 from sidecar.web.services import EXTENSION, Services
 
 
@@ -14,6 +14,7 @@ def create_app(services: Services) -> Flask:
     app.extensions[EXTENSION] = services
     app.extensions[rendered.EXTENSION] = rendered.RenderedAnswers()
     app.url_map.merge_slashes = False
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # a method like another, except for the pages of `cors`
     dialects: dict[str, errors.Dialect] = {}
     observed = services.settings.error_compat == "observed"
     for version in read_v3.VERSIONS:
@@ -34,6 +35,8 @@ def create_app(services: Services) -> Flask:
     app.register_blueprint(openapi.bp)
     errors.register(app, dialects)
     app.after_request(_harden)
+    cors.register(app, services.settings.cors_origins, not_shared={service_pages.bp.name})
+    paths.register(app)
     return app
 
 

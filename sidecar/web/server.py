@@ -39,7 +39,7 @@ class WebServer(BaseApplication):  # type: ignore[misc]
         settings = self._settings
         for name, value in {
             "bind": [settings.listen],
-            "worker_class": "gthread",
+            "worker_class": "sidecar.web.worker.ApiWorker",
             "workers": settings.web_workers,
             "threads": settings.web_threads,
             "worker_connections": 1000,
