@@ -1,8 +1,8 @@
 """The output mount: where record files, checkpoints and acknowledgements of one instance go.
 
-Invariant: the only place that writes there, but for the folder of the log (`log_files`). Every look at the mount has a time limit, because a network file system
-may block for ever: a call that has not come back is left alone, and until it has, nothing else is tried. Nothing is
-deleted: a file that is damaged is moved aside.
+Invariant: the only place that writes there, but for the folder of the log (`log_files`). Every look at the mount has a
+time limit, because a network file system may block for ever: a call that has not come back is left alone, and until it
+has, nothing else is tried. Nothing is deleted: a file that is damaged is moved aside.
 """
 
 from __future__ import annotations
