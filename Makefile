@@ -88,6 +88,10 @@ test-faults: test-packages $(VENV)/.dev-installed ## The long forms: kills, I/O 
 	    tests/integration/licenses/test_honest_histories.py \
 	    tests/e2e/test_kills.py
 
+.PHONY: test-schemas
+test-schemas: test-packages $(VENV)/.dev-installed ## The long form: schemathesis over every OpenAPI document, drawn anew
+	SCHEMAS=full $(BIN)/python -m pytest -s tests/e2e/test_schemas.py
+
 .PHONY: bench
 bench: system-packages $(VENV)/.dev-installed ## Ratios against a baseline measured in the same run
 	$(BIN)/python -m benchmarks
