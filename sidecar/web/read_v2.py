@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Literal
 
 import msgspec
-from flask import Blueprint, Response
+from flask import Blueprint, Response, current_app
 
 from ocr_core.page_text import Line, PageText, Word
 from sidecar.core_client import DocumentRules
@@ -31,15 +31,18 @@ from sidecar.web.described import (
     described,
 )
 from sidecar.web.errors import Dialect, flat_body
-from sidecar.web.read_v3 import EARLIER_CODES
+from sidecar.web.read_v3 import EARLIER_CODES, MAX_SHEET_INCHES
 from sidecar.web.read_v3_wire import FailedSync
 from sidecar.web.rendered import rendered
 from sidecar.web.responses import json_response
+from sidecar.web.services import services
 
 VERSIONS = ("v2.0", "v2.1")
 DIALECT = Dialect(body=flat_body, codes=EARLIER_CODES)
-RULES = DocumentRules(formats=READ_RULES.formats, max_bytes=20 * 2**20, max_side=4199, max_pages=200)
-"""Below 20 MB, 200 pages, and below 4200 pixels: a picture of exactly 4200 was seen refused."""
+RULES = DocumentRules(
+    formats=READ_RULES.formats, max_bytes=20 * 2**20, max_side=4199, max_pages=200, max_sheet_inches=MAX_SHEET_INCHES
+)
+"""Up to 20 MB, 200 pages, and below 4200 pixels: a picture of exactly 4200 was seen refused."""
 LOW_CONFIDENCE = 0.7
 """Below it a word's confidence is told as `Low`; our choice, the original's is not known."""
 MODE = Parameter(name="mode", meaning="Printed or Handwritten; has no effect, as in the original container.")
@@ -251,4 +254,4 @@ def blueprint(version: str) -> Blueprint:
 
 def _parameters() -> ReadParameters:
     """Nothing can be asked of these versions: `mode` was ignored by the original container."""
-    return ReadParameters(rules=RULES)
+    return ReadParameters(rules=RULES, result_seconds=services(current_app).settings.result_seconds_v2)
