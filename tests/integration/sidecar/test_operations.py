@@ -44,6 +44,21 @@ class HeldCore:
         return PageText(page=page, width=100, height=100, unit="pixel", angle=0.0, orientation=0)
 
 
+class OpenGate:
+    """A decision as of this moment."""
+
+    def __init__(self, house: House, ledger: Ledger) -> None:
+        self._house = house
+        self._ledger = ledger
+
+    def refresh(self) -> Standing:
+        return self._house.standing
+
+    @property
+    def standing(self) -> Any:
+        return SimpleNamespace(ledger=self._ledger.snapshot(READ_PAGES_METER))
+
+
 class House:
     """One state directory and one spool, with as many web processes' readers as a test asks for."""
 
@@ -67,7 +82,7 @@ class House:
             store=self.store(result_seconds=result_seconds),
             core=cast("Any", self.core),
             ledger=ledger,
-            admission=cast("Any", SimpleNamespace(refresh=lambda: self.standing)),
+            admission=cast("Any", OpenGate(self, ledger)),
             clock=self.clock,
             max_running_seconds=HOUR,
             max_queued=max_queued,

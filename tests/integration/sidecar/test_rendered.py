@@ -7,7 +7,7 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from flask.testing import FlaskClient
@@ -16,7 +16,10 @@ from licenses.watch import LicenseView
 from ocr_core.page_text import Line, PageText, Word
 from sidecar.admission import Standing
 from sidecar.bootstrap import Services
+from sidecar.clock import HighWater
 from sidecar.gate import State, Verdict
+from sidecar.ledger import LedgerSnapshot
+from sidecar.reading import Reader
 from sidecar.results import Ending, Operation, OperationStore, ReadRequest
 from sidecar.settings import Settings
 from sidecar.web import service_pages
@@ -38,23 +41,14 @@ PAGE = PageText(
 )
 
 
-class Reader:
-    """A web process's reader on a spool, counting how often an operation is read from it."""
+class CountingReader(Reader):
+    """A web process's reader on a spool, counting how often an operation is looked up in it."""
 
-    def __init__(self, store: OperationStore, clock: FakeClock) -> None:
-        self._store = store
-        self._clock = clock
-        self.found = 0
+    found = 0
 
     def find(self, operation_id: str) -> Operation:
         self.found += 1
-        return self._store.get(operation_id, now_ns=self._clock.wall_ns)
-
-    def holds(self, ending: Ending) -> bool:
-        return self._store.holds(ending, now_ns=self._clock.wall_ns)
-
-    def forget(self, operation_id: str) -> None:
-        self._store.discard(operation_id)
+        return super().find(operation_id)
 
 
 class Process:
@@ -63,8 +57,18 @@ class Process:
     def __init__(self, folder: Path, clock: FakeClock) -> None:
         self.store = OperationStore(folder, result_seconds=RESULT_SECONDS)
         self.store.prepare()
-        self.reader = Reader(self.store, clock)
         self.admission = SimpleNamespace(standing=a_standing(State.ACTIVE))
+        nothing = cast("Any", None)
+        self.reader = CountingReader(
+            store=self.store,
+            core=nothing,
+            ledger=nothing,
+            admission=cast("Any", self.admission),
+            clock=clock,
+            max_running_seconds=60,
+            max_queued=10,
+            max_document_bytes=1000,
+        )
         one = SimpleNamespace(
             settings=Settings(),
             clock=clock,
@@ -90,6 +94,21 @@ def a_standing(state: State) -> Standing:
         window_closes_at=None,
         effective_at=NOW,
         quarantined=False,
+    )
+
+
+def a_snapshot(clock: FakeClock) -> LedgerSnapshot:
+    """A ledger that knows the present moment."""
+    known = HighWater(effective_ns=clock.wall_ns, boottime_ns=clock.boottime_ns, boot_id=clock.boot_id)
+    return LedgerSnapshot(
+        high_water=known,
+        failed_cycles=0,
+        failure="",
+        license_pages={},
+        size=1,
+        sealed_size=0,
+        pending_files=0,
+        license_floors={},
     )
 
 
@@ -173,6 +192,17 @@ def test_a_result_is_gone_as_soon_as_its_time_is_over(two: tuple[Process, Proces
     clock.wall_ns += 1
     assert [process.poll(one)[0] for process in two] == [404, 404]  # though nobody has removed it yet
     assert two[0].store.expire(now_ns=clock.wall_ns) == 1
+    assert [process.poll(one)[0] for process in two] == [404, 404]
+
+
+def test_a_clock_set_back_brings_no_result_back(two: tuple[Process, Process], clock: FakeClock) -> None:
+    one = begin(two[0], clock)
+    finish(two[0], clock, one)
+    assert two[0].poll(one)[0] == 200
+    clock.pass_seconds(RESULT_SECONDS + 1)
+    for process in two:
+        process.admission.standing = replace(process.admission.standing, ledger=a_snapshot(clock))
+    clock.step_wall(-RESULT_SECONDS)
     assert [process.poll(one)[0] for process in two] == [404, 404]
 
 
