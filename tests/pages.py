@@ -134,7 +134,8 @@ def as_bmp(page: PrintedPage) -> bytes:
 
 
 def as_tiff(pages: Sequence[PrintedPage], compression: str = "tiff_lzw") -> bytes:
-    first, *others = (page.image for page in pages)
+    # Copies, because what a picture was saved as before would be asked of this encoder too.
+    first, *others = (page.image.copy() for page in pages)
     dpi = (pages[0].dpi, pages[0].dpi)
     return encoded(first, "TIFF", save_all=True, append_images=others, compression=compression, dpi=dpi)
 
