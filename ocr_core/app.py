@@ -53,6 +53,7 @@ class InspectRequest(msgspec.Struct, frozen=True, kw_only=True):
         min_side: Shortest side of a picture that the caller takes, pixels.
         max_side: Longest side, pixels.
         max_pages: Most pages.
+        max_sheet_inches: Longest side of a PDF's page, inches; None for any.
         language: BCP-47 code that its pages will be read with; checked here, so that it is refused at once.
     """
 
@@ -61,6 +62,7 @@ class InspectRequest(msgspec.Struct, frozen=True, kw_only=True):
     min_side: Annotated[int, msgspec.Meta(ge=documents.MIN_SIDE)] = documents.MIN_SIDE
     max_side: Annotated[int, msgspec.Meta(le=documents.MAX_SIDE)] = documents.USUAL_MAX_SIDE
     max_pages: Annotated[int, msgspec.Meta(ge=1, le=documents.MAX_PAGES)] = documents.MAX_PAGES
+    max_sheet_inches: Annotated[float, msgspec.Meta(gt=0)] | None = None
     language: str | None = None
 
 
@@ -183,6 +185,7 @@ class _Core:
                     min_side=request.min_side,
                     max_side=request.max_side,
                     max_pages=request.max_pages,
+                    max_sheet_inches=request.max_sheet_inches,
                 ),
             )
         return msgspec.json.encode({"format": str(found.format), "pages": found.pages})

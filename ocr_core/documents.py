@@ -101,12 +101,14 @@ class Rules:
         min_side: Shortest side of a picture, pixels.
         max_side: Longest side of a picture, pixels.
         max_pages: Most pages of a document.
+        max_sheet_inches: Longest side of a PDF's page, inches; None for any.
     """
 
     formats: Collection[str] = USUAL_FORMATS
     min_side: int = MIN_SIDE
     max_side: int = USUAL_MAX_SIDE
     max_pages: int = MAX_PAGES
+    max_sheet_inches: float | None = None
 
     def require_sides(self, size: tuple[int, int]) -> None:
         """Refuse a picture that is too small or too large.
@@ -118,6 +120,23 @@ class Rules:
         if not all(low <= side <= high for side in size):
             raise InvalidImageDimensionError(
                 f"The image must be from {low} x {low} to {high} x {high} pixels. This one is {size[0]} x {size[1]}."
+            )
+
+    def require_sheet(self, page: int, size: tuple[float, float]) -> None:
+        """Refuse a page of a PDF that is too large.
+
+        Args:
+            page: Counted from 1.
+            size: Points.
+
+        Raises:
+            InvalidImageDimensionError: It is.
+        """
+        limit = self.max_sheet_inches
+        # A point more or less is a matter of rounding in whatever wrote the file.
+        if limit is not None and not max(size) <= limit * _POINTS_PER_INCH + 1:
+            raise InvalidImageDimensionError(
+                f"The pages of a PDF may be up to {limit:g} x {limit:g} inches. Page {page} is larger."
             )
 
     def require_page_count(self, pages: int) -> None:
@@ -802,6 +821,9 @@ def _open_pdf(file: BinaryIO, rules: Rules) -> Iterator[pypdfium2.PdfDocument]:
 def _inspect_pdf(file: BinaryIO, rules: Rules) -> int:
     with _open_pdf(file, rules) as pdf:
         pdf[0].close()
+        if rules.max_sheet_inches is not None:
+            for number in range(len(pdf)):
+                rules.require_sheet(number + 1, pdf.get_page_size(number))
         return len(pdf)
 
 

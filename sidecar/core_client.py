@@ -48,6 +48,7 @@ class DocumentRules:
         min_side: Shortest side of a picture, pixels.
         max_side: Longest side of a picture, pixels.
         max_pages: Most pages of a document.
+        max_sheet_inches: Longest side of a PDF's page, inches; None for any.
     """
 
     formats: tuple[str, ...]
@@ -55,6 +56,7 @@ class DocumentRules:
     min_side: int = 50
     max_side: int = 10_000
     max_pages: int = 2000
+    max_sheet_inches: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +153,7 @@ class CoreClient:
             "min_side": rules.min_side,
             "max_side": rules.max_side,
             "max_pages": rules.max_pages,
+            "max_sheet_inches": rules.max_sheet_inches,
             "language": language,
         }
         try:

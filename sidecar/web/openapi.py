@@ -211,6 +211,8 @@ def _body(rules: DocumentRules) -> dict[str, Any]:
     kinds = ["application/octet-stream", *dict.fromkeys(_MEDIA_TYPES[one] for one in rules.formats)]
     formats = ", ".join(one.upper() for one in rules.formats)
     pages = f" At most {rules.max_pages} pages." if {"pdf", "tiff"} & set(rules.formats) else ""
+    if rules.max_sheet_inches is not None:
+        pages += f" A PDF's pages up to {rules.max_sheet_inches:g} inches on each side."
     return {
         "required": True,
         "description": f"A document: {formats}. At most {rules.max_bytes:,} bytes, or what the setting "

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from flask import Blueprint, Response, request
 
+from sidecar.core_client import DocumentRules
 from sidecar.reading import READ_RULES, ReadParameters, require_pages_expression
 from sidecar.results import Operation
 from sidecar.web import intake
@@ -80,6 +81,10 @@ MODEL_VERSION_ASKED = Parameter(
     advice="use 'latest' or a date such as 2022-04-30",
 )
 
+MAX_SHEET_INCHES = 17.0
+"""Longest side of a PDF's page before 3.2 (contract E.1.5)."""
+EARLIER_RULES = replace(READ_RULES, max_sheet_inches=MAX_SHEET_INCHES)
+
 EARLIER_CODES: Mapping[str, str] = MappingProxyType(
     {
         "InvalidImage": "InvalidImageFormat",
@@ -108,6 +113,7 @@ class ReadVersion:
         shape: What its answers look like.
         query: The parameters that it knows; any other is ignored.
         codes: What it calls an error; those not named keep their name.
+        rules: What it takes.
     """
 
     path: str
@@ -115,6 +121,7 @@ class ReadVersion:
     shape: Shape
     query: tuple[Parameter, ...]
     codes: Mapping[str, str]
+    rules: DocumentRules = READ_RULES
 
     @property
     def prefix(self) -> str:
@@ -159,17 +166,37 @@ VERSIONS = (
         query=(LANGUAGE, PAGES),
         codes=PREVIEW_CODES,
     ),
-    ReadVersion(path="v3.1", version="3.1.0", shape=SHAPE_3_0, query=(SEVEN_LANGUAGES,), codes=EARLIER_CODES),
+    ReadVersion(
+        path="v3.1",
+        version="3.1.0",
+        shape=SHAPE_3_0,
+        query=(SEVEN_LANGUAGES,),
+        codes=EARLIER_CODES,
+        rules=EARLIER_RULES,
+    ),
     ReadVersion(
         path="v3.1-preview.2",
         version="3.1.0",
         shape=SHAPE_3_0,
         query=(SEVEN_LANGUAGES, PAGES),
         codes=PREVIEW_CODES,
+        rules=EARLIER_RULES,
     ),
-    ReadVersion(path="v3.0", version="3.0.0", shape=SHAPE_3_0, query=(SEVEN_LANGUAGES,), codes=EARLIER_CODES),
     ReadVersion(
-        path="v3.0-preview", version="3.0.0", shape=SHAPE_3_0_PREVIEW, query=(TWO_LANGUAGES,), codes=EARLIER_CODES
+        path="v3.0",
+        version="3.0.0",
+        shape=SHAPE_3_0,
+        query=(SEVEN_LANGUAGES,),
+        codes=EARLIER_CODES,
+        rules=EARLIER_RULES,
+    ),
+    ReadVersion(
+        path="v3.0-preview",
+        version="3.0.0",
+        shape=SHAPE_3_0_PREVIEW,
+        query=(TWO_LANGUAGES,),
+        codes=EARLIER_CODES,
+        rules=EARLIER_RULES,
     ),
 )
 
@@ -190,7 +217,7 @@ def blueprint(version: ReadVersion) -> Blueprint:
             summary="Start reading a document",
             operation_id="readAnalyze",
             query=version.query,
-            takes=READ_RULES,
+            takes=version.rules,
             answers={HTTPStatus.ACCEPTED: ACCEPTED},
             errors=DOCUMENT_ERRORS,
         )
@@ -206,7 +233,7 @@ def blueprint(version: ReadVersion) -> Blueprint:
             summary="Read a document and wait for the result",
             operation_id="readSyncAnalyze",
             query=version.query,
-            takes=READ_RULES,
+            takes=version.rules,
             answers={
                 HTTPStatus.OK: Answer(meaning="The result.", model=model),
                 HTTPStatus.INTERNAL_SERVER_ERROR: Answer(meaning="It could not be read.", model=FailedSync),
@@ -250,5 +277,8 @@ def read_parameters(version: ReadVersion) -> ReadParameters:
     pages = asked.get("pages", "")
     require_pages_expression(pages)
     return ReadParameters(
-        pages=pages, language=asked.get("language") or None, reading_order=asked.get("readingOrder", "basic")
+        pages=pages,
+        language=asked.get("language") or None,
+        reading_order=asked.get("readingOrder", "basic"),
+        rules=version.rules,
     )

@@ -15,6 +15,7 @@ from tests.pages import (
     as_png,
     as_tiff,
     character_error_rate,
+    digital_pdf,
     empty_page,
     printed_page,
 )
@@ -209,6 +210,15 @@ def test_v2_limit_of_bytes(service: Site) -> None:
 def test_v2_limit_of_pages(service: Site) -> None:
     document = as_tiff([TINY] * 201)
     assert post(service, "v2.0/read/core/asyncBatchAnalyze", document).json()["code"] == "BadArgument"
+
+
+def test_limit_of_a_sheet_before_3_2(service: Site) -> None:
+    document = digital_pdf([["Gate 7"]]).replace(b"[0 0 612 792]", b"[0 0 1230 99]")
+    for path in ("v2.0/recognizeText", "v3.0/read/analyze", "v3.1/read/syncAnalyze"):
+        answer = post(service, path, document)
+        assert (answer.status_code, answer.json()["code"]) == (400, "InvalidImageSize")
+    assert post(service, "v3.2-preview.1/read/analyze", document).status_code == 202
+    assert post(service, "v3.2/read/analyze", document).status_code == 202
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------

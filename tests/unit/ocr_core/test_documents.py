@@ -431,6 +431,26 @@ def test_a_pdf_page_is_told_in_inches_and_drawn_at_a_resolution_that_reads_well(
     assert found.image.width * found.image.height <= CAP * 1.01
 
 
+@pytest.mark.parametrize(
+    ("limit", "box", "fits"),
+    [
+        (17.0, b"[0 0 1224 99]", True),
+        (17.0, b"[0 0 1230 99]", False),
+        (17.0, b"[0 0 99 1230]", False),
+        (None, b"[0 0 1230 99]", True),
+    ],
+)
+def test_a_pdf_page_may_be_too_large_for_a_caller(limit: float | None, box: bytes, fits: bool) -> None:
+    blob = pages.digital_pdf([pages.LINES] * 2)
+    at = blob.rindex(b"[0 0 612 792]")  # the second page's
+    with opened(blob[:at] + box + blob[at + len(box) :]) as file:
+        if fits:
+            assert documents.inspect(file, documents.Rules(max_sheet_inches=limit)).pages == 2
+        else:
+            with pytest.raises(InvalidImageDimensionError, match="Page 2 is larger"):
+                documents.inspect(file, documents.Rules(max_sheet_inches=limit))
+
+
 def test_a_pdf_page_is_shown_as_its_own_rotation_says() -> None:
     found = loaded(pages.digital_pdf([pages.LINES], rotate=90))
     assert (found.width, found.height) == (11.0, 8.5)
