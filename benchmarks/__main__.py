@@ -1,4 +1,4 @@
-"""`make bench`: throughput through HTTP against bare tesserocr, start-up, memory, and the gate's decision.
+"""`make bench`: throughput through HTTP against bare tesserocr, polls, start-up, memory, and the gate's decision.
 
 The machine may be noisy: baseline and service take turns on the same pages, and the medians' ratio is the figure.
 """
@@ -15,7 +15,7 @@ from datetime import timedelta
 import psutil
 import requests
 
-from benchmarks import metering
+from benchmarks import metering, polling
 from benchmarks.bare import BareTesserocr
 from benchmarks.pages import bench_pages
 from licenses.verify import judge, open_license
@@ -40,6 +40,8 @@ def main() -> None:
         site.remove()
     _gate()
     _license()
+    print()
+    polling.main()
     print()
     metering.main()
 

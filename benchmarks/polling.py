@@ -40,7 +40,7 @@ from tests.pages import LINES, as_png, printed_page
 
 CONNECTIONS = 64
 RATE = 1500
-SECONDS = float(os.environ.get("BENCH_SECONDS", "5"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "3"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 UPLOADS = 10
 SIDE_BY_SIDE = 4
@@ -251,7 +251,7 @@ def main() -> None:
         os.sched_setaffinity(0, {ours})
         pin(site.processes(), ours)
         pin(site.processes("web"), theirs)
-        location = site.submit(as_png(printed_page(LINES * 4, size=(2480, 3508), dpi=300)))
+        location = site.submit(as_png(printed_page(LINES * 3, size=(2480, 3508), dpi=300)))
         result = site.result(location)
         lines = sum(len(page["lines"]) for page in result["analyzeResult"]["readResults"])
         finished = location.removeprefix(site.url)
@@ -320,7 +320,7 @@ def a_running_operation(site: Site) -> Iterator[str]:
     """The path of an operation that does not end meanwhile: the spool says that another process works on it."""
     store = OperationStore(site.folder / "share", result_seconds=60)
     name = str(uuid.uuid4())
-    claim = store.enter(name)
+    place = store.enter(name)
     (site.folder / "share" / "operations" / name).mkdir()
     store.accept(
         ReadRequest(
@@ -339,7 +339,7 @@ def a_running_operation(site: Site) -> Iterator[str]:
         yield f"/vision/v3.2/read/analyzeResults/{name}"
     finally:
         store.discard(name)
-        store.leave(name, claim)
+        store.leave(place)
 
 
 def while_pages_are_read(site: Site, path: str) -> None:
