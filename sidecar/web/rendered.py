@@ -22,7 +22,7 @@ from sidecar.web.responses import JSON
 from sidecar.web.services import services
 
 EXTENSION = "sidecar.rendered"
-KEPT_BYTES = 8 * 2**20
+KEPT_BYTES = 4 * 2**20
 Source = TypeVar("Source")
 
 
