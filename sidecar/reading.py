@@ -7,7 +7,6 @@ and every step may be repeated: pages that were read are kept, use is counted un
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import os
 import re
@@ -38,7 +37,7 @@ from sidecar.errors import (
 )
 from sidecar.gate import State, Verdict
 from sidecar.ledger import Ledger, UseEvent
-from sidecar.results import Ending, Operation, OperationStore, ReadRequest
+from sidecar.results import Ending, Operation, OperationStore, Place, ReadRequest
 
 READ_RULES = DocumentRules(formats=("jpeg", "png", "bmp", "tiff", "pdf"), max_bytes=536_870_912)
 """What Read 3.2 takes; the setting `Sidecar:MaxDocumentBytes` bounds every version."""
@@ -119,7 +118,7 @@ def select_pages(expression: str, total: int) -> tuple[int, ...]:
 @dataclass(slots=True)
 class _Job:
     request: ReadRequest
-    claim: int
+    place: Place
     deadline_ns: int
     waiting: set[int] = field(default_factory=set)
     read: dict[int, PageText] = field(default_factory=dict)
@@ -201,7 +200,7 @@ class Reader:
         """
         operation_id = str(uuid.uuid4())
         max_bytes = min(self._max_document_bytes, parameters.rules.max_bytes)
-        claim = self._store.enter(operation_id)
+        place = self._store.enter(operation_id)
         try:
             waiting = len(self._store.places())
             if waiting > self._max_queued:
@@ -224,16 +223,16 @@ class Reader:
                     self._store.result_seconds if parameters.result_seconds is None else parameters.result_seconds
                 ),
             )
-            self._reserve(request, claim, standing)
+            self._reserve(request, place, standing)
             self._store.accept(request)
-            self._enqueue(request, claim)
+            self._enqueue(request, place)
         except BaseException:
             self._store.discard(operation_id)
-            self._store.leave(operation_id, claim)
+            self._store.leave(place)
             raise
         return operation_id
 
-    def _reserve(self, request: ReadRequest, claim: int, standing: Standing) -> None:
+    def _reserve(self, request: ReadRequest, place: Place, standing: Standing) -> None:
         """Speak for the pages of a document, unless it is larger than what is left of a hard limit.
 
         What is being read counts in, whichever process reads it. A page may be seen both as spoken for and as counted
@@ -242,7 +241,7 @@ class Reader:
         lic = standing.license
         meter = lic.meter(READ_PAGES_METER) if lic else None
         if lic is None or meter is None or meter.hard is None or meter.overage_allowed:
-            self._store.reserve(claim, request)
+            self._store.reserve(place, request)
             return
         if not self._surveyed.wait(_SURVEY_SECONDS):
             raise QueueFullError("the spool has not been looked through yet", next_step="try again in a moment")
@@ -250,7 +249,7 @@ class Reader:
             used = self._store.reserved(lic.license_id)
             used += self._ledger.snapshot(READ_PAGES_METER).license_pages.get(lic.license_id, 0)
             if used + len(request.pages) <= meter.hard:
-                self._store.reserve(claim, request)
+                self._store.reserve(place, request)
                 return
         left = max(0, meter.hard - used)
         raise NotServingError(
@@ -358,10 +357,10 @@ class Reader:
 
     # ---- the queue --------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, request: ReadRequest, claim: int) -> None:
+    def _enqueue(self, request: ReadRequest, place: Place) -> None:
         with self._lock:
             deadline_ns = self._clock.read().boottime_ns + self._max_running_ns
-            job = _Job(request, claim, deadline_ns, waiting=set(request.pages))
+            job = _Job(request, place, deadline_ns, waiting=set(request.pages))
             self._jobs[request.operation_id] = job
             for ordinal, page in enumerate(request.pages):
                 self._push(self._virtual + 1 + ordinal, page, job)
@@ -503,7 +502,7 @@ class Reader:
             )
         with self._lock:
             self._jobs.pop(request.operation_id, None)
-        self._store.leave(request.operation_id, job.claim)
+        self._store.leave(job.place)
         job.over.set()
 
     def _polled_ns(self) -> int:
@@ -536,25 +535,25 @@ class Reader:
             self._store.survey()
             self._surveyed.set()
         found = []
-        for operation_id in self._store.places():
+        for operation_id, name in self._store.places().items():
             with self._lock:
                 if operation_id in self._jobs:
                     continue
             request = self._store.request(operation_id)
-            found.append((request.created_ns if request else 0, operation_id))
-        for _, operation_id in sorted(found):
-            claim = self._store.take_over(operation_id)
-            if claim is None:
+            found.append((request.created_ns if request else 0, operation_id, name))
+        for _, operation_id, name in sorted(found):
+            place = self._store.take_over(name)
+            if place is None:
                 continue
             try:
-                goes_on = self._takes_up(operation_id, claim)
+                goes_on = self._takes_up(operation_id, place)
             except SidecarError:
-                os.close(claim)
+                os.close(place.handle)
                 raise
             if not goes_on:
-                self._store.leave(operation_id, claim)
+                self._store.leave(place)
 
-    def _takes_up(self, operation_id: str, claim: int) -> bool:
+    def _takes_up(self, operation_id: str, place: Place) -> bool:
         """Go on with an operation that is held now; false when there is nothing to go on with."""
         request = self._store.request(operation_id)
         if request is None or request.synchronous:
@@ -562,10 +561,8 @@ class Reader:
             return False
         if self._store.is_over(operation_id):
             return False
-        with contextlib.suppress(SpoolUnavailableError):  # a power cut may have taken it; on a full disk it waits
-            self._store.reserve(claim, request)
         _log.info("taking up an unfinished operation", operation_id=operation_id)
-        self._enqueue(request, claim)
+        self._enqueue(request, place)
         return True
 
 

@@ -13,10 +13,10 @@ Layout of `<Mounts:Shared>/operations/<operation id>/`:
 * `result.jsonl`: all of them, a line each, written before the outcome.
 * `outcome.json`: how it ended, and until when it can be fetched.
 
-`<Mounts:Shared>/unfinished/<operation id>` is the operation's place: made before its document is taken in, removed with
-its outcome, locked by the process that works on it. It tells the pages that the operation will use, so that all
-processes count the same operations as waiting and the same pages as spoken for. Places are not synced to disk;
-`survey` makes those anew that a power cut took.
+`<Mounts:Shared>/unfinished/<operation id>+<pages>+<licence id>` is the operation's place: made before its document is
+taken in (and called by the id alone until it is known how many pages the operation will use), removed with its outcome,
+locked by the process that works on it. One look at that folder tells all processes the same: which operations wait, and
+which pages are spoken for. Places are not synced to disk; `survey` makes those anew that a power cut took.
 """
 
 from __future__ import annotations
@@ -107,6 +107,19 @@ class Operation:
     fetched_once: bool = False
 
 
+@dataclass(slots=True)
+class Place:
+    """A place among the unfinished operations that this process holds.
+
+    Attributes:
+        path: Its file, which tells of it by its name.
+        handle: Holds the lock on it, until it is closed or the process ends.
+    """
+
+    path: Path
+    handle: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outcome:
     finished_ns: int
@@ -163,68 +176,72 @@ class OperationStore:
 
     # ---- places ------------------------------------------------------------------------------------------------------
 
-    def enter(self, operation_id: str) -> int:
+    def enter(self, operation_id: str) -> Place:
         """Give a new operation its place, held by this process.
-
-        Returns:
-            A file descriptor that holds the place until it is closed, by `leave` or by the end of the process.
 
         Raises:
             SpoolUnavailableError: The spool is full or broken.
         """
+        path = self._places / self._folder(operation_id).name
         while True:
             with self._writing():
-                claim = self._open_place(operation_id, os.O_CREAT)
-            fcntl.flock(claim, fcntl.LOCK_EX)  # whoever found it before it was locked lets go of it at once
-            if os.fstat(claim).st_nlink:
-                return claim
-            os.close(claim)
+                handle = self._open_place(path)
+            fcntl.flock(handle, fcntl.LOCK_EX)  # whoever found it before it was locked lets go of it at once
+            if os.fstat(handle).st_nlink:
+                return Place(path, handle)
+            os.close(handle)
 
-    def take_over(self, operation_id: str) -> int | None:
+    def take_over(self, name: str) -> Place | None:
         """Hold the place of an operation that nobody works on any more.
 
-        Returns:
-            As `enter`; None when another process works on it, or when it has ended meanwhile.
-        """
-        try:
-            claim = self._open_place(operation_id)
-        except OSError:
-            return None
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            gone = os.fstat(claim).st_nlink == 0
-        except OSError:
-            gone = True
-        if gone:
-            os.close(claim)
-            return None
-        return claim
+        Args:
+            name: Of the place, from `places`.
 
-    def leave(self, operation_id: str, claim: int) -> None:
+        Returns:
+            None when another process works on it, or when it has ended meanwhile.
+        """
+        path = self._places / name
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = path.stat().st_ino == os.fstat(handle).st_ino
+        except OSError:
+            held = False
+        if not held:
+            os.close(handle)
+            return None
+        return Place(path, handle)
+
+    def leave(self, place: Place) -> None:
         """Give a place up."""
         with contextlib.suppress(OSError):  # a place that cannot be removed now is found to be over by whoever looks
-            (self._places / operation_id).unlink()
-        os.close(claim)
+            place.path.unlink()
+        os.close(place.handle)
 
-    def places(self) -> list[str]:
-        """The ids of all operations that are taken in or accepted and have not ended, in any process.
+    def places(self) -> dict[str, str]:
+        """All operations that are taken in or accepted and have not ended, in any process: places by operation id.
 
         Raises:
             SpoolUnavailableError: The spool cannot be read.
         """
         try:
-            return [name for name in os.listdir(self._places) if _GUID.fullmatch(name)]
+            return {name[:36]: name for name in os.listdir(self._places) if _GUID.fullmatch(name[:36])}
         except OSError as exc:
             raise _unavailable(exc, self._places) from exc
 
-    def reserve(self, claim: int, request: ReadRequest) -> None:
+    def reserve(self, place: Place, request: ReadRequest) -> None:
         """Note in an operation's place which pages it will use.
 
         Raises:
             SpoolUnavailableError: The spool is full or broken.
         """
+        path = self._places / _place_name(request)
         with self._writing():
-            os.pwrite(claim, f"{len(request.pages)} {request.license_id}\n".encode(), 0)
+            place.path.rename(path)
+        place.path = path
 
     def reserved(self, license_id: str) -> int:
         """Pages that operations which have not ended will use under a licence.
@@ -233,10 +250,11 @@ class OperationStore:
             SpoolUnavailableError: The spool cannot be read.
         """
         total = 0
-        for name in self.places():
-            with contextlib.suppress(FileNotFoundError, ValueError):  # it ended, or has reserved nothing yet
-                pages, _, under = (self._places / name).read_text("utf-8").strip().partition(" ")
-                total += int(pages) if under == license_id else 0
+        for name in self.places().values():
+            _, _, told = name.partition("+")
+            pages, _, under = told.partition("+")
+            if under == license_id and pages.isdecimal():
+                total += int(pages)
         return total
 
     @contextlib.contextmanager
@@ -260,27 +278,22 @@ class OperationStore:
         Raises:
             SpoolUnavailableError: The spool is full or broken.
         """
+        placed = self.places()
         for folder in self._folders():
-            if (folder / "outcome.json").exists() or (self._places / folder.name).exists():
+            request = None if (folder / "outcome.json").exists() else self._request(folder)
+            if request is None or placed.get(folder.name) == _place_name(request):
                 continue
-            request = self._request(folder)
-            if request is not None:
-                with self._writing():
-                    claim = self._open_place(folder.name, os.O_CREAT)
-                try:
-                    self.reserve(claim, request)
-                finally:
-                    os.close(claim)
+            with self._writing():
+                os.close(self._open_place(self._places / _place_name(request)))
+                if folder.name in placed:  # a power cut took the name that it had at last
+                    (self._places / placed[folder.name]).unlink(missing_ok=True)
 
-    def _open_place(self, operation_id: str, flags: int = 0) -> int:
-        path = self._places / self._folder(operation_id).name
+    def _open_place(self, path: Path) -> int:
         try:
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o640)
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except FileNotFoundError:
-            if not flags:
-                raise
             self._places.mkdir(mode=0o750)  # somebody tidied up
-            return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o640)
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     # ---- on the way in ----------------------------------------------------------------------------------------------
 
@@ -593,6 +606,11 @@ class OperationStore:
         except OSError as exc:
             self._problem = str(_unavailable(exc, self._root))
             raise _unavailable(exc, self._root) from exc
+
+
+def _place_name(request: ReadRequest) -> str:
+    """What the place of an accepted operation is called; a licence's id is made of what names are made of."""
+    return f"{request.operation_id}+{len(request.pages)}+{request.license_id}"
 
 
 def _modified_ns(path: Path) -> int:
