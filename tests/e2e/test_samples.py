@@ -31,7 +31,7 @@ PAGE = printed_page(LINES[:4], size=(1240, 560))
 # ---- a page in a browser --------------------------------------------------------------------------------------------
 
 SAMPLE_PAGE = """<!DOCTYPE html>
-<html><head><meta charset="utf-8"><title>Analyse</title></head><body>
+<html><head><meta charset="utf-8"><title>Analyse</title><link rel="icon" href="data:,"></head><body>
 <input type="file" id="file"><button id="go">Read image</button>
 <p id="location"></p><pre id="text"></pre><p id="error"></p>
 <script>
