@@ -72,7 +72,7 @@ class UnsupportedImageFormatError(CoreError):
 
 
 class InvalidImageDimensionError(CoreError):
-    """Fewer than 50 or more than 10 000 pixels along a side."""
+    """Too few or too many pixels along a side for whoever asks, or more than fit into memory."""
 
     code = "InvalidImageDimension"
     status = 400
