@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.site import Site
-from tests.pages import as_png, character_error_rate, printed_page
+from tests.pages import LINES, as_png, character_error_rate, printed_page
 
-PAGE = printed_page(size=(1240, 700))
+PAGE = printed_page(LINES[:4], size=(1240, 420))
 CLIENTS = Path(sys.prefix) / "clients"
 CURRENT = "0.9.1"
 SPEAKS = {

