@@ -211,13 +211,14 @@ def _body(rules: DocumentRules) -> dict[str, Any]:
     kinds = ["application/octet-stream", *dict.fromkeys(_MEDIA_TYPES[one] for one in rules.formats)]
     formats = ", ".join(one.upper() for one in rules.formats)
     pages = f" At most {rules.max_pages} pages." if {"pdf", "tiff"} & set(rules.formats) else ""
+    sheet = f" Sheets of at most {rules.max_sheet_inches:g} inches." if rules.max_sheet_inches else ""
     if rules.max_sheet_inches is not None:
         pages += f" A PDF's pages up to {rules.max_sheet_inches:g} inches on each side."
     return {
         "required": True,
         "description": f"A document: {formats}. At most {rules.max_bytes:,} bytes, or what the setting "
         f"Sidecar:MaxDocumentBytes says if that is less; pictures of {rules.min_side} to {rules.max_side} pixels on "
-        f"each side.{pages} An address is followed only where the site's settings allow it.",
+        f"each side.{pages}{sheet} An address is followed only where the site's settings allow it.",
         "content": {
             **dict.fromkeys(kinds, binary),
             "multipart/form-data": {
