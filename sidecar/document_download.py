@@ -184,7 +184,10 @@ class DocumentDownload:
 
     def _context(self) -> ssl.SSLContext:
         if self._trust is None:
-            self._trust = ssl.create_default_context()  # the system's roots, and those of SSL_CERT_FILE
+            context = ssl.create_default_context()
+            with contextlib.suppress(OSError):  # SSL_CERT_FILE was taken instead of the system's file: it comes on top
+                context.load_verify_locations(ssl.get_default_verify_paths().openssl_cafile)
+            self._trust = context
         return self._trust
 
 
