@@ -109,7 +109,7 @@ def test_tests_that_are_named_exist() -> None:
 
 
 def test_twelve_checks_have_a_test_each() -> None:
-    rows = table("The twelve checks of the contract")[1:]
+    rows = table("Twelve shape checks")[1:]
     assert [re.search(r"test_check_(\d\d)", row[1])[1] for row in rows] == [f"{n:02}" for n in range(1, 13)]  # type: ignore[index]
 
 
