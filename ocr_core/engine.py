@@ -62,15 +62,17 @@ class FoundLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundOrientation:
-    """Which way up a picture is, guessed without reading it.
+    """Which way up a picture is and which script it is in, guessed without reading it.
 
     Attributes:
         quarter_turns: How far the text is turned clockwise, 0..3.
         confidence: From 0 upwards; 15 is reasonably sure.
+        script: Such as Latin, Cyrillic, Han; empty where there is no guess.
     """
 
     quarter_turns: int
     confidence: float
+    script: str = ""
 
 
 class OcrEngine(Protocol):
@@ -85,10 +87,10 @@ class OcrEngine(Protocol):
         """Its version."""
 
     def languages(self) -> tuple[str, ...]:
-        """Installed models, sorted."""
+        """Installed models, sorted; a model of a whole script begins with `script/`."""
 
     def preload(self, languages: tuple[str, ...]) -> None:
-        """Load what `read` needs for these languages, so that the first page does not pay for it."""
+        """Load what `read` needs for these languages, so that the first page does not pay for it, and keep it."""
 
     def read(self, picture: Picture, languages: tuple[str, ...], *, timeout_seconds: float) -> tuple[FoundLine, ...]:
         """Read one picture.

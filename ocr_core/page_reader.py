@@ -1,8 +1,10 @@
-"""One page image → PageText: straighten, read, turn and read again if it reads badly, map back.
+"""One page image → PageText: straighten, read, turn it or change the models and read again if it needs to be, map back.
 
 Invariants:
 
-* A page that reads well is read once; what it pays for the others is one look at its ink profile.
+* A page that reads well, in a language of the models that it was read with, is read once; what it pays for the others
+  is one look at its ink profile and one at its words.
+* Of two readings the one with more text that the engine believes in stays; a second that fails leaves the first.
 * Every coordinate goes back through the inverse of what was done to the raster, so a polygon lies on the page as a
   viewer shows it.
 * The engine is behind a port; this module knows none by name.
@@ -10,16 +12,18 @@ Invariants:
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from PIL import Image
 
-from ocr_core import geometry, ink, skew
+from ocr_core import geometry, ink, page_language, skew
 from ocr_core.documents import PageImage
 from ocr_core.engine import FoundLine, OcrEngine, Picture
 from ocr_core.errors import EngineTimeoutError
 from ocr_core.geometry import Affine, Corners
+from ocr_core.languages import SCRIPTS, model_of_script, models_of_scripts
 from ocr_core.page_text import Line, PageText, Polygon, Style, Word
 from ocr_core.reading_order import ReadingOrder, ordered
 
@@ -33,6 +37,11 @@ _LINES_GAIN = 1.5
 _ACROSS_PLAINLY = 1.5
 _ORIENTATION_HINT = 3.0
 _ORIENTATION_SURE = 10.0
+_A_FEW_LINES = 200
+_MOST_SCRIPTS = 4
+_NO_WORSE = 0.97
+_DOUBTED_LINE = 0.5
+_DOUBTED_SHARE = 0.15
 _SHORT_LINE_HEIGHTS = 5
 _CONFIDENCE_DECIMALS = 3
 _ANGLE_DECIMALS = 4
@@ -47,12 +56,14 @@ class _Reading:
         back: From pixels of the raster to units of the page.
         turned: How many degrees the raster was turned back, that is, how far the text was turned clockwise.
         raster: What the engine was shown.
+        models: What it was read with.
     """
 
     lines: tuple[FoundLine, ...]
     raster: Image.Image
     back: Affine
     turned: float
+    models: tuple[str, ...]
 
     @property
     def words(self) -> int:
@@ -60,7 +71,7 @@ class _Reading:
 
     @property
     def confidence(self) -> float:
-        return _mean((word.confidence, len(word.text)) for line in self.lines for word in line.words)
+        return _mean((_sureness(line), _characters(line)) for line in self.lines)
 
     @property
     def is_strong(self) -> bool:
@@ -91,37 +102,58 @@ class PageReader:
     def read(
         self,
         image: PageImage,
-        languages: tuple[str, ...],
+        models: tuple[str, ...],
         *,
         order: ReadingOrder = "basic",
         language: str | None = None,
+        choices: Collection[str] = (),
         timeout_seconds: float = 60,
     ) -> PageText:
         """Read one page.
 
         Args:
             image: The page, decoded.
-            languages: Models to read with.
+            models: Models to read with.
             order: Order of the lines.
             language: BCP-47 code that the caller forced; told back as the page's language.
+            choices: Installed models that the page may be read with as well, if its script or its language asks for
+                them; empty leaves it at `models`.
             timeout_seconds: When to give up.
 
         Raises:
             EngineTimeoutError: The time was not enough.
             FailedToProcessError: The engine failed.
         """
-        until = self._monotonic() + timeout_seconds
-        reading = self._best_reading(image, languages, until)
-        return _page_text(image, reading, order, language)
+        started = self._monotonic()
+        until = started + timeout_seconds
+        reading = self._best_reading(image, models, choices, until)
+        if language is not None:
+            return _page_text(image, reading, order, language, (None,) * len(reading.lines))
+        told = page_language.tell(reading.lines, choices or models)
+        wanted = page_language.models_asked_for(
+            told, reading.models, choices, also=self._script_beside(reading, choices)
+        )
+        if wanted and until - self._monotonic() > self._monotonic() - started:
+            other = self._read_again(image, reading, wanted, until)
+            if other.evidence > _NO_WORSE * reading.evidence:
+                reading, told = other, page_language.tell(other.lines, choices)
+        return _page_text(image, reading, order, told.page, told.lines)
 
-    def _best_reading(self, image: PageImage, languages: tuple[str, ...], until: float) -> _Reading:
+    def _best_reading(
+        self, image: PageImage, models: tuple[str, ...], choices: Collection[str], until: float
+    ) -> _Reading:
         level = skew.estimate(image.image)
-        best = self._reading(image, 0, level, languages, until)
+        best = self._reading(image, 0, level, models, until)
         if not best.is_weak:
-            return self._stood_up(best, image, languages, until)
-        for quarters, slope in self._other_ways_up(image, level):
+            return self._stood_up(best, image, until)
+        tried = {(0, models)}
+        for quarters, slope, other_models in self._other_ways(image, level, best, choices):
+            way = quarters, other_models or best.models
+            if way in tried or (other_models and not best.is_weak):
+                continue
+            tried.add(way)
             try:
-                other = self._reading(image, quarters, slope, languages, until)
+                other = self._reading(image, quarters, slope, way[1], until)
             except EngineTimeoutError:
                 break
             if other.evidence > best.evidence:
@@ -130,7 +162,29 @@ class PageReader:
                 break
         return best
 
-    def _stood_up(self, reading: _Reading, image: PageImage, languages: tuple[str, ...], until: float) -> _Reading:
+    def _script_beside(self, reading: _Reading, choices: Collection[str]) -> str | None:
+        """The model of the script of those lines of a page that read badly while others read well."""
+        if not any(models_of_scripts(choices)):
+            return None
+        doubted = [line for line in reading.lines if _sureness(line) < _DOUBTED_LINE]
+        if sum(map(_characters, doubted)) <= _DOUBTED_SHARE * sum(map(_characters, reading.lines)):
+            return None
+        sides = list(zip(*(word.box for line in doubted for word in line.words), strict=True))
+        around = reading.raster.crop((min(sides[0]), min(sides[1]), max(sides[2]), max(sides[3])))
+        guess = self._engine.orientation(_picture(around, None))
+        return model_of_script(guess.script, choices) if guess is not None else None
+
+    def _read_again(self, image: PageImage, reading: _Reading, models: tuple[str, ...], until: float) -> _Reading:
+        """The same raster read with other models; the reading itself when that fails for want of time."""
+        remaining = until - self._monotonic()
+        try:
+            lines = self._engine.read(_picture(reading.raster, image.dpi), models, timeout_seconds=remaining)
+        except EngineTimeoutError:
+            return reading
+        again = replace(reading, lines=lines, models=models)
+        return again if reading.turned else self._stood_up(again, image, until)
+
+    def _stood_up(self, reading: _Reading, image: PageImage, until: float) -> _Reading:
         """The reading of text that the engine found lying on its side, as if it had been shown standing.
 
         Where it slopes as well it is read once more, level: that is how the engine reads best.
@@ -142,50 +196,64 @@ class PageReader:
         if abs(direction - 90 * round(direction / 90)) >= _STRAIGHTENED_FROM_DEGREES:
             slope = skew.estimate(image.image.transpose(_QUARTERS_BACK[quarters]))
             try:
-                level = self._reading(image, quarters, slope, languages, until)
+                level = self._reading(image, quarters, slope, reading.models, until)
             except EngineTimeoutError:
                 return reading
             return level if level.evidence >= reading.evidence else reading
         lines = tuple(_line_stood_up(line, quarters, reading.raster.size) for line in reading.lines)
-        return self._shown(image, _turned_back(reading.raster, quarters, 0), 90.0 * quarters, lines)
+        raster = _turned_back(reading.raster, quarters, 0)
+        return self._shown(image, raster, 90.0 * quarters, lines, reading.models)
 
-    def _other_ways_up(self, image: PageImage, level: skew.Skew) -> list[tuple[int, skew.Skew]]:
-        """Quarter turns worth trying, the likeliest first.
+    def _other_ways(
+        self, image: PageImage, level: skew.Skew, first: _Reading, choices: Collection[str]
+    ) -> Iterator[tuple[int, skew.Skew, tuple[str, ...]]]:
+        """Quarter turns and models worth trying, the likeliest first; no models: those of the best reading so far.
 
-        The ink profile tells along which axis the lines run; the engine's guess tells which end is up.
+        The ink profile tells along which axis the lines run; the engine's guess tells which end is up, and the script.
         """
+        guess = self._engine.orientation(_picture(image.image, image.dpi))
         upright = skew.estimate(image.image.transpose(Image.Transpose.ROTATE_90))
-        slopes = {1: upright, 2: level, 3: upright}
+        slopes = {0: level, 1: upright, 2: level, 3: upright}
+        model = model_of_script(guess.script, choices) if guess is not None else None
+        if guess is not None and model is not None and model not in first.models:
+            quarters = guess.quarter_turns if guess.confidence >= _ORIENTATION_HINT else 0
+            yield quarters, slopes[quarters], (model,)
         if upright.contrast > _ACROSS_PLAINLY * level.contrast:
             candidates = [1, 3]
         elif level.contrast > _ACROSS_PLAINLY * upright.contrast:
             candidates = [2]
         else:
             candidates = [2, 1, 3]
-        guess = self._engine.orientation(_picture(image.image, image.dpi))
         if guess is not None and guess.confidence >= _ORIENTATION_SURE:
             candidates = [guess.quarter_turns] if guess.quarter_turns else []
         elif guess is not None and guess.confidence >= _ORIENTATION_HINT:
             candidates.sort(key=lambda quarters: quarters != guess.quarter_turns)
-        return [(quarters, slopes[quarters]) for quarters in candidates]
+        for quarters in candidates:
+            yield quarters, slopes[quarters], ()
+        is_unsure = guess is None or (guess.script in SCRIPTS and guess.confidence < _ORIENTATION_HINT)
+        if is_unsure and sum(map(_characters, first.lines)) < _A_FEW_LINES:
+            for other in islice(models_of_scripts(choices), _MOST_SCRIPTS):
+                yield 0, level, (other,)
 
     def _reading(
-        self, image: PageImage, quarters: int, slope: skew.Skew, languages: tuple[str, ...], until: float
+        self, image: PageImage, quarters: int, slope: skew.Skew, models: tuple[str, ...], until: float
     ) -> _Reading:
         degrees = slope.degrees if _is_plain(slope) else 0.0
         raster = _turned_back(image.image, quarters, degrees)
         remaining = until - self._monotonic()
         if remaining <= 0:
             raise EngineTimeoutError("The page was not read in time.")
-        lines = self._engine.read(_picture(raster, image.dpi), languages, timeout_seconds=remaining)
-        return self._shown(image, raster, 90.0 * quarters + degrees, lines)
+        lines = self._engine.read(_picture(raster, image.dpi), models, timeout_seconds=remaining)
+        return self._shown(image, raster, 90.0 * quarters + degrees, lines, models)
 
     @staticmethod
-    def _shown(image: PageImage, raster: Image.Image, turned: float, lines: tuple[FoundLine, ...]) -> _Reading:
+    def _shown(
+        image: PageImage, raster: Image.Image, turned: float, lines: tuple[FoundLine, ...], models: tuple[str, ...]
+    ) -> _Reading:
         back = Affine.scaling(image.width / image.image.width, image.height / image.image.height).after(
             Affine.turning(turned, of=raster.size, onto=image.image.size)
         )
-        return _Reading(lines=lines, raster=raster, back=back, turned=turned)
+        return _Reading(lines=lines, raster=raster, back=back, turned=turned, models=models)
 
 
 def _is_plain(slope: skew.Skew) -> bool:
@@ -245,10 +313,14 @@ def _picture(gray: Image.Image, dpi: int | None) -> Picture:
 # ---- from the raster to the page ------------------------------------------------------------------------------------
 
 
-def _page_text(image: PageImage, reading: _Reading, order: ReadingOrder, language: str | None) -> PageText:
+def _page_text(
+    image: PageImage, reading: _Reading, order: ReadingOrder, language: str | None, of_lines: tuple[str | None, ...]
+) -> PageText:
     slope = _common_slope(reading.lines)
     angle = geometry.normalised(reading.turned + slope)
-    lines = tuple(_line(line, image, reading, slope) for line in reading.lines)
+    lines = tuple(
+        _line(line, image, reading, slope, of_line) for line, of_line in zip(reading.lines, of_lines, strict=True)
+    )
     return PageText(
         page=image.page,
         width=image.width,
@@ -277,7 +349,7 @@ def _length(line: FoundLine) -> float:
     return math.hypot(x2 - x1, y2 - y1)
 
 
-def _line(line: FoundLine, image: PageImage, reading: _Reading, common_slope: float) -> Line:
+def _line(line: FoundLine, image: PageImage, reading: _Reading, common_slope: float, language: str | None) -> Line:
     heights = sorted(min(box[2] - box[0], box[3] - box[1]) for box in (word.box for word in line.words))
     is_short = _length(line) < _SHORT_LINE_HEIGHTS * heights[len(heights) // 2]
     slope = common_slope if is_short else geometry.direction(line.baseline)
@@ -295,15 +367,24 @@ def _line(line: FoundLine, image: PageImage, reading: _Reading, common_slope: fl
         for word, box in zip(line.words, boxes, strict=True)
     )
     text = "".join(("" if word.glued or not number else " ") + word.text for number, word in enumerate(line.words))
-    confidence = round(_mean((word.confidence, len(word.text)) for word in line.words), _CONFIDENCE_DECIMALS)
+    confidence = round(_sureness(line), _CONFIDENCE_DECIMALS)
     return Line(
         text=text,
         polygon=polygon(geometry.around(boxes, slope)),
         words=words,
         confidence=confidence,
+        language=language,
         style=Style(name="other", confidence=max(0.5, confidence)),
         block=line.block,
     )
+
+
+def _sureness(line: FoundLine) -> float:
+    return _mean((word.confidence, len(word.text)) for word in line.words)
+
+
+def _characters(line: FoundLine) -> int:
+    return sum(len(word.text) for word in line.words)
 
 
 def _mean(weighted: Iterable[tuple[float, float]]) -> float:

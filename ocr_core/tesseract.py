@@ -3,7 +3,8 @@
 Invariants:
 
 * Pixels go in as bytes; neither Leptonica's decoders nor its encoders ever run.
-* One API object for each set of languages, made once, kept in a bounded least-recently-used cache.
+* One API object for each set of models, kept in a least-recently-used cache that is bounded in sets and in models;
+  what was preloaded is never thrown out.
 * An API object is used by one thread of one process at a time. Making one before a fork is safe (Tesseract starts no
   threads) and lets the workers share its pages of memory.
 """
@@ -13,6 +14,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 os.environ["OMP_THREAD_LIMIT"] = "1"  # read once, when the library is loaded; a build with OpenMP is slower with more
@@ -25,11 +27,18 @@ from ocr_core.errors import EngineTimeoutError, FailedToProcessError
 
 DEFAULT_TESSDATA = Path("/usr/share/tesseract-ocr/5/tessdata")
 ORIENTATION_MODEL = "osd"
+_SCRIPT = "script/"
 _NOT_LANGUAGES = frozenset({ORIENTATION_MODEL, "equ", "snum"})
 _MODEL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}\Z")
 
 # Characters that are words of their own: Chinese, Japanese, Korean.
 _ONE_CHARACTER_WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+
+# Characters between which Chinese and Japanese write no space; the engine sees one where type is set wide.
+_UNSPACED = re.compile(r"[\u3001-\u303f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff60]")
+
+# Arabic, Hebrew and their kin. The binding tells a word's letters from left to right, its symbols in reading order.
+_RIGHT_TO_LEFT = re.compile(r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
 
 _Box = tuple[int, int, int, int]
 
@@ -39,14 +48,18 @@ class TesserocrEngine:
 
     Args:
         tessdata: Folder of the models.
-        cached_languages: How many sets of languages stay loaded (10-15 MB each).
+        cached_sets: How many sets of models stay loaded.
+        cached_models: How many models stay loaded in all sets together (10-25 MB each); a set that alone has more
+            is loaded all the same.
     """
 
     name = "tesseract"
 
-    def __init__(self, tessdata: Path = DEFAULT_TESSDATA, *, cached_languages: int = 4) -> None:
+    def __init__(self, tessdata: Path = DEFAULT_TESSDATA, *, cached_sets: int = 4, cached_models: int = 4) -> None:
         self._tessdata = tessdata
-        self._cached_languages = cached_languages
+        self._cached_sets = cached_sets
+        self._cached_models = cached_models
+        self._preloaded: set[tuple[str, ...]] = set()
         self._apis: OrderedDict[tuple[str, ...], PyTessBaseAPI] = OrderedDict()
         self._orientation_api: PyTessBaseAPI | None = None
 
@@ -57,18 +70,22 @@ class TesserocrEngine:
 
     def languages(self) -> tuple[str, ...]:
         """See `OcrEngine.languages`."""
-        found = []
-        for folder, prefix in ((self._tessdata, ""), (self._tessdata / "script", "script/")):
+        found = set()
+        for folder in (self._tessdata, self._tessdata / "script"):
             try:
                 stems = [entry.name.removesuffix(".traineddata") for entry in folder.glob("*.traineddata")]
             except OSError:
                 continue
-            found += [prefix + stem for stem in stems if stem not in _NOT_LANGUAGES and _MODEL_NAME.match(stem)]
+            for stem in stems:
+                if stem not in _NOT_LANGUAGES and _MODEL_NAME.match(stem):
+                    # Debian puts the models of scripts beside those of languages; their names begin with a capital.
+                    found.add(f"{_SCRIPT}{stem}" if folder != self._tessdata or stem[0].isupper() else stem)
         return tuple(sorted(found))
 
     def preload(self, languages: tuple[str, ...]) -> None:
         """See `OcrEngine.preload`."""
         self._api(languages)
+        self._preloaded.add(languages)
 
     def read(self, picture: Picture, languages: tuple[str, ...], *, timeout_seconds: float) -> tuple[FoundLine, ...]:
         """See `OcrEngine.read`."""
@@ -103,17 +120,32 @@ class TesserocrEngine:
         if not found:
             return None
         return FoundOrientation(
-            quarter_turns=int(found["orient_deg"]) // 90 % 4, confidence=float(found["orient_conf"])
+            quarter_turns=int(found["orient_deg"]) // 90 % 4,
+            confidence=float(found["orient_conf"]),
+            script=str(found["script_name"]),
         )
 
     def _api(self, languages: tuple[str, ...]) -> PyTessBaseAPI:
         api = self._apis.get(languages)
         if api is None:
-            while len(self._apis) >= self._cached_languages:
-                self._apis.popitem(last=False)[1].End()
-            api = self._apis[languages] = self._new_api("+".join(languages), PSM.AUTO)
+            self._make_room(len(languages))
+            api = self._apis[languages] = self._new_api("+".join(map(self._file_of, languages)), PSM.AUTO)
         self._apis.move_to_end(languages)
         return api
+
+    def _make_room(self, models: int) -> None:
+        """Throw out sets that were not used for the longest time until one more fits."""
+        idle = [languages for languages in self._apis if languages not in self._preloaded]
+        while idle and (
+            len(self._apis) >= self._cached_sets or sum(map(len, self._apis)) + models > self._cached_models
+        ):
+            self._apis.pop(idle.pop(0)).End()
+
+    def _file_of(self, model: str) -> str:
+        """A model's file within the folder, without its suffix."""
+        bare = model.removeprefix(_SCRIPT)
+        in_folder = bare != model and not (self._tessdata / f"{bare}.traineddata").is_file()
+        return model if in_folder else bare
 
     def _new_api(self, models: str, mode: int) -> PyTessBaseAPI:
         oem = OEM.DEFAULT if mode == PSM.OSD_ONLY else OEM.LSTM_ONLY
@@ -148,6 +180,8 @@ def _lines(api: PyTessBaseAPI) -> Iterator[FoundLine]:
             block += new_block
         found = _words(results)
         if found:
+            if words and _UNSPACED.match(words[-1].text[-1]) and _UNSPACED.match(found[0].text):
+                found[0] = replace(found[0], glued=True)
             words += found
             baseline = baseline or _baseline(results, found)
         more = results.Next(RIL.WORD)
@@ -162,25 +196,33 @@ def _words(results: tesserocr.PyResultIterator) -> list[FoundWord]:
         return []
     if len(text) > 1 and _ONE_CHARACTER_WORDS.search(text):
         return list(_characters(results))
-    return [FoundWord(text=text, box=box, confidence=_confidence(results, RIL.WORD))]
+    confidence = _confidence(results, RIL.WORD)
+    if _RIGHT_TO_LEFT.search(text):
+        text = "".join(symbol for symbol, _, _ in _symbols(results)) or text
+    return [FoundWord(text=text, box=box, confidence=confidence)]
 
 
 def _characters(results: tesserocr.PyResultIterator) -> Iterator[FoundWord]:
     """The symbols of the word under the iterator; letters and digits between ideographs stay together."""
     pending: list[tuple[str, _Box, float]] = []
     glued = False
+    for symbol in _symbols(results):
+        if pending and (_ONE_CHARACTER_WORDS.match(symbol[0]) or _ONE_CHARACTER_WORDS.match(pending[-1][0])):
+            yield _joined(pending, glued=glued)
+            pending, glued = [], True
+        pending.append(symbol)
+    if pending:
+        yield _joined(pending, glued=glued)
+
+
+def _symbols(results: tesserocr.PyResultIterator) -> Iterator[tuple[str, _Box, float]]:
+    """Text, box and confidence of each symbol of the word under the iterator, in reading order."""
     more = True
     while more:
         text, box = _text(results, RIL.SYMBOL), results.BoundingBox(RIL.SYMBOL)
-        alone = _ONE_CHARACTER_WORDS.match(text)
         if text and box is not None:
-            if pending and (alone or _ONE_CHARACTER_WORDS.match(pending[-1][0])):
-                yield _joined(pending, glued=glued)
-                pending, glued = [], True
-            pending.append((text, box, _confidence(results, RIL.SYMBOL)))
+            yield text, box, _confidence(results, RIL.SYMBOL)
         more = not results.IsAtFinalElement(RIL.WORD, RIL.SYMBOL) and results.Next(RIL.SYMBOL)
-    if pending:
-        yield _joined(pending, glued=glued)
 
 
 def _joined(symbols: list[tuple[str, _Box, float]], *, glued: bool) -> FoundWord:
