@@ -30,7 +30,7 @@ from ocr_core import cpu, limits, self_test
 from ocr_core.app import SERVICE, Services, WsgiApp, create_app
 from ocr_core.clock import SystemClock
 from ocr_core.errors import CoreError, NotSupportedLanguageError
-from ocr_core.languages import known_models
+from ocr_core.languages import FIRST_MODEL, first_model, known_models
 from ocr_core.settings import Settings, SettingsError, WordError, read_settings
 from ocr_core.tesseract import TesserocrEngine
 from ocr_core.wall import Wall
@@ -64,7 +64,7 @@ Settings are Key=Value words or environment variables (':' may be written '__');
   Core:Workers                 pages read at once                  the CPUs that may be used
   Core:CpuInfo                 file that lists the CPU's flags     /proc/cpuinfo
   Core:Tessdata                folder of Tesseract models          $TESSDATA_PREFIX or Debian's
-  Core:Languages               models without a language asked     eng
+  Core:Languages               models without a language asked     detected among all
   Core:PageTimeoutSeconds      deadline for one page               60
   Core:MaxMegapixels           pages are shrunk to this            3
   Core:WorkerMemoryMegabytes   address space of one worker         2048
@@ -158,7 +158,7 @@ def build(settings: Settings) -> Services:
         raise NotSupportedLanguageError(
             f"There is no Tesseract model in {settings.tessdata}. Install tesseract-ocr-eng, or set Core:Tessdata."
         )
-    default_languages = known_models(settings.languages, installed)
+    default_languages = known_models(settings.languages or (first_model(installed),), installed)
     engine.preload(default_languages)
     wall = Wall(
         cpu=cpu.probe(settings.cpu_info),
@@ -173,7 +173,9 @@ def build(settings: Settings) -> Services:
         wall=wall,
         version=version(),
         shared_directory=settings.shared_directory,
+        tessdata=settings.tessdata,
         default_languages=default_languages,
+        detects=not settings.languages,
         workers=settings.workers,
         page_timeout_seconds=settings.page_timeout_seconds,
         max_pixels=settings.max_pixels,
@@ -267,9 +269,8 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
 
 def _self_test(settings: Settings, *, as_json: bool) -> int:
     """Print what this machine can do, and read a page that is drawn here."""
-    facts = self_test.run(
-        TesserocrEngine(settings.tessdata), settings.languages, cpu.probe(settings.cpu_info), settings.max_pixels
-    )
+    models = settings.languages or (FIRST_MODEL,)  # the page drawn is in English
+    facts = self_test.run(TesserocrEngine(settings.tessdata), models, cpu.probe(settings.cpu_info), settings.max_pixels)
     facts = {"service": SERVICE, "version": version(), **facts}
     text = json.dumps(facts, indent=2) if as_json else "\n".join(f"{name:<20} {_told(facts[name])}" for name in facts)
     sys.stdout.write(text + "\n")

@@ -1,8 +1,8 @@
-"""The core over HTTP: three routes, plain WSGI, one request at a time for each worker process.
+"""The core over HTTP: four routes, plain WSGI, one request at a time for each worker process.
 
 Invariants:
 
-* `/inspect` and `/page` pass the wall first; `/health` answers always.
+* `/inspect` and `/page` pass the wall first; `/health` and `/languages` answer always.
 * Every answer is JSON; a refusal is `{"error": {"code", "message"}}` with a code of `errors`; no traceback leaves.
 * A document is named by its GUID alone, opened without following a link, and never written to.
 * Neither text nor file names of documents are logged.
@@ -72,7 +72,7 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         document: GUID of the operation whose document it is.
         page: Counted from 1.
-        language: BCP-47 code to read with; None reads with the default models.
+        language: BCP-47 code to read with; None or "unk" has it detected.
         languages: Tesseract models to read with, for callers that know them; `language` goes first.
         reading_order: "basic" or "natural".
     """
@@ -93,7 +93,9 @@ class Services:
         wall: The second wall.
         version: Of this package.
         shared_directory: Holds `operations/<guid>/document`.
+        tessdata: Where the models lie.
         default_languages: Models to read with when the caller names no language.
+        detects: Whether a page may then be read again with another installed model that its language asks for.
         workers: How many pages are read at once.
         page_timeout_seconds: Deadline for one page.
         max_pixels: Pages are shrunk to this many pixels.
@@ -103,7 +105,9 @@ class Services:
     wall: Wall
     version: str
     shared_directory: Path
+    tessdata: Path
     default_languages: tuple[str, ...]
+    detects: bool
     workers: int
     page_timeout_seconds: float
     max_pixels: int
@@ -114,6 +118,7 @@ def create_app(services: Services) -> WsgiApp:
     core = _Core(services)
     routes: dict[str, tuple[str, Callable[[Environ], bytes]]] = {
         "/health": ("GET", core.health),
+        "/languages": ("GET", core.languages),
         "/inspect": ("POST", core.inspect),
         "/page": ("POST", core.page),
     }
@@ -142,7 +147,7 @@ def create_app(services: Services) -> WsgiApp:
 
 
 class _Core:
-    """The three routes."""
+    """The four routes."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -161,6 +166,7 @@ class _Core:
                 "languages": sorted(self._installed),
                 "supported_languages": self._supported,
                 "default_languages": services.default_languages,
+                "detects": services.detects,
                 "workers": services.workers,
                 "cpu": {"supported": cpu.supported, "reason": cpu.reason},
                 "license": {
@@ -171,12 +177,25 @@ class _Core:
             }
         )
 
+    def languages(self, _: Environ) -> bytes:
+        """Every language that may be asked for, what reads it, and what is missing where nothing does."""
+        services = self._services
+        return msgspec.json.encode(
+            {
+                "tessdata": str(services.tessdata),
+                "models": sorted(self._installed),
+                "default_models": services.default_languages,
+                "detects": services.detects,
+                "languages": languages.described(self._installed),
+            }
+        )
+
     def inspect(self, environ: Environ) -> bytes:
         """What a document is, and how many pages it has."""
         self._services.wall.admit(_lease(environ))
         request = _request(environ, InspectRequest)
-        if request.language is not None:
-            languages.models_for(request.language, self._installed)
+        if (language := languages.requested(request.language)) is not None:
+            languages.models_for(language, self._installed)
         with open_document(self._services.shared_directory, request.document) as file:
             found = documents.inspect(
                 file,
@@ -194,22 +213,24 @@ class _Core:
         """The text of one page."""
         self._services.wall.admit(_lease(environ))
         request = _request(environ, PageRequest)
-        models = self._models(request)
+        language = languages.requested(request.language)
+        models = self._models(language, request.languages)
         with open_document(self._services.shared_directory, request.document) as file:
             image = documents.load_page(file, request.page, max_pixels=self._services.max_pixels)
         page = self._reader.read(
             image,
             models,
             order=request.reading_order,
-            language=request.language,
+            language=language,
+            choices=self._installed if self._services.detects and not request.languages else (),
             timeout_seconds=self._services.page_timeout_seconds,
         )
         return page.to_wire()
 
-    def _models(self, request: PageRequest) -> tuple[str, ...]:
-        if request.language is not None:
-            return languages.models_for(request.language, self._installed)
-        return languages.known_models(request.languages or self._services.default_languages, self._installed)
+    def _models(self, language: str | None, models: tuple[str, ...]) -> tuple[str, ...]:
+        if language is not None:
+            return languages.models_for(language, self._installed)
+        return languages.known_models(models or self._services.default_languages, self._installed)
 
 
 @contextmanager

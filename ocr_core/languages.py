@@ -18,6 +18,8 @@ from ocr_core.errors import NotSupportedLanguageError
 UNKNOWN = "unk"
 """What a client names to have the language detected, as if it had named none."""
 
+FIRST_MODEL = "eng"
+
 _SHOWN = 40
 
 _DEVANAGARI = "script/Devanagari hin"
@@ -267,6 +269,17 @@ def models_of_scripts(installed: Collection[str]) -> Iterator[str]:
     """For each script other than the Latin that an installed model reads, the first such model, each once."""
     found = (model_of_script(script, installed) for script in SCRIPTS)
     yield from dict.fromkeys(model for model in found if model is not None)
+
+
+def first_model(installed: Collection[str]) -> str:
+    """The model that a page of unknown language is read with first: English, or whatever there is.
+
+    Raises:
+        NotSupportedLanguageError: There is none at all.
+    """
+    if not installed:
+        raise NotSupportedLanguageError("No Tesseract model is installed.")
+    return FIRST_MODEL if FIRST_MODEL in installed else min(installed)
 
 
 def known_models(models: Collection[str], installed: Collection[str]) -> tuple[str, ...]:

@@ -117,7 +117,7 @@ class PageReader:
             order: Order of the lines.
             language: BCP-47 code that the caller forced; told back as the page's language.
             choices: Installed models that the page may be read with as well, if its script or its language asks for
-                them; empty leaves it at `models`.
+                them and no language is forced; empty leaves it at `models`.
             timeout_seconds: When to give up.
 
         Raises:
@@ -126,7 +126,7 @@ class PageReader:
         """
         started = self._monotonic()
         until = started + timeout_seconds
-        reading = self._best_reading(image, models, choices, until)
+        reading = self._best_reading(image, models, choices if language is None else (), until)
         if language is not None:
             return _page_text(image, reading, order, language, (None,) * len(reading.lines))
         told = page_language.tell(reading.lines, choices or models)

@@ -63,7 +63,8 @@ class Settings:
         workers: How many pages are read at once (`Core:Workers`; the CPUs that may be used).
         cpu_info: The file that lists the CPU's flags (`Core:CpuInfo`).
         tessdata: The folder of the models (`Core:Tessdata`, or TESSDATA_PREFIX).
-        languages: Models to read with when the caller names no language (`Core:Languages`, joined by +).
+        languages: Models to read with when the caller names no language (`Core:Languages`, joined by +); empty has the
+            language detected among all that are installed.
         page_timeout_seconds: Deadline for one page (`Core:PageTimeoutSeconds`).
         max_pixels: Pages are shrunk to this many pixels (`Core:MaxMegapixels`).
         memory_bytes: Address space of one worker (`Core:WorkerMemoryMegabytes`).
@@ -81,7 +82,7 @@ class Settings:
     workers: int = 1
     cpu_info: Path = Path("/proc/cpuinfo")
     tessdata: Path = DEFAULT_TESSDATA
-    languages: tuple[str, ...] = ("eng",)
+    languages: tuple[str, ...] = ()
     page_timeout_seconds: int = 60
     max_pixels: int = 3_000_000
     memory_bytes: int = 2 * 1024**3

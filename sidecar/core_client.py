@@ -17,6 +17,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ocr_core.page_text import PageText
 from sidecar.errors import (
     CoreDownError,
@@ -80,13 +82,49 @@ class CoreHealth:
         workers: Pages it recognises side by side.
         cpu_problem: Why this processor cannot run it; empty when it can.
         engine: Name and version of the engine.
-        languages: Codes that requests may name.
+        languages: Installed models.
     """
 
     workers: int
     cpu_problem: str
     engine: str
     languages: tuple[str, ...]
+
+
+class CoreLanguage(msgspec.Struct, frozen=True, kw_only=True):
+    """One language that requests may name.
+
+    Attributes:
+        code: BCP-47.
+        name: In English.
+        served_by: The installed model that reads it; None when there is none.
+        own_model: The model made for it, or for its script.
+        debian_package: What installs `own_model` on Debian.
+    """
+
+    code: str
+    name: str
+    served_by: str | None
+    own_model: str
+    debian_package: str
+
+
+class CoreLanguages(msgspec.Struct, frozen=True, kw_only=True):
+    """Which languages the core reads, and with what.
+
+    Attributes:
+        tessdata: The folder of the models.
+        models: Installed models.
+        default_models: What a page is read with first when the request names no language.
+        detects: Whether it is then read again with the installed model that its language asks for.
+        languages: All that requests may name, by English name.
+    """
+
+    tessdata: str
+    models: tuple[str, ...]
+    default_models: tuple[str, ...]
+    detects: bool
+    languages: tuple[CoreLanguage, ...]
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -138,6 +176,23 @@ class CoreClient:
             )
         except (KeyError, TypeError, ValueError) as exc:
             raise CoreUnavailableError(f"the core's health answer is malformed: {exc!r}") from exc
+
+    def languages(self) -> CoreLanguages:
+        """Ask which languages it reads.
+
+        Raises:
+            CoreUnavailableError: It does not answer.
+        """
+        try:
+            status, answer = self._call("GET", "/languages", None, _HEALTH_SECONDS)
+        except CoreUnavailableError:
+            raise
+        except SidecarError as exc:
+            raise CoreUnavailableError(f"the core is not well: {exc}", next_step="read the core's log") from exc
+        try:
+            return msgspec.json.decode(answer, type=CoreLanguages)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+            raise CoreUnavailableError(f"the core's answer is malformed (status {status}): {exc}") from exc
 
     def inspect(self, operation_id: str, rules: DocumentRules, language: str | None) -> Document:
         """Have the core look at a document's structure, and refuse what the rules do not take.

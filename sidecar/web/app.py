@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from flask import Flask, Response
 
-from sidecar.web import cors, errors, image_analysis, ocr, openapi, paths, read_v2, read_v3, rendered, service_pages
+from sidecar.web import (
+    cors,
+    errors,
+    image_analysis,
+    language_pages,
+    ocr,
+    openapi,
+    paths,
+    read_v2,
+    read_v3,
+    rendered,
+    service_pages,
+)
 from sidecar.web.services import EXTENSION, Services
 
 
@@ -32,10 +44,11 @@ def create_app(services: Services) -> Flask:
     app.register_blueprint(image_analysis.bp)
     dialects[image_analysis.bp.name] = image_analysis.DIALECT
     app.register_blueprint(service_pages.bp)
+    app.register_blueprint(language_pages.bp)
     app.register_blueprint(openapi.bp)
     errors.register(app, dialects)
     app.after_request(_harden)
-    cors.register(app, services.settings.cors_origins, not_shared={service_pages.bp.name})
+    cors.register(app, services.settings.cors_origins, not_shared={service_pages.bp.name, language_pages.bp.name})
     paths.register(app)
     return app
 

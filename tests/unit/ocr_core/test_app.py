@@ -42,7 +42,9 @@ class Client:
                 wall=FakeWall(),  # type: ignore[arg-type]
                 version="1.2.3",
                 shared_directory=folder,
+                tessdata=Path("/models"),
                 default_languages=("eng",),
+                detects=True,
                 workers=2,
                 page_timeout_seconds=60,
                 max_pixels=3_000_000,
