@@ -96,16 +96,16 @@ class Parameter:
         return self._one(value) is not None
 
     def schema(self) -> dict[str, Any]:
-        """The same as a JSON schema; an optional one may be empty, as clients that fill in a form send it."""
+        """The same as a JSON schema."""
         one: dict[str, Any] = {"type": "string"}
         if set(self.choices) == {"true", "false"}:
             one = {"type": "boolean"}
         elif self.choices:
             one["enum"] = list(self.choices)
         elif self.pattern:
-            one["pattern"] = self.pattern if self.required or self.many else f"^$|{self.pattern}"
+            one["pattern"] = self.pattern
         if self.many:
-            return {"type": "array", "items": one, "minItems": int(self.required)}
+            return {"type": "array", "items": one, "minItems": 1}
         if self.default:
             one["default"] = self.default == "true" if one["type"] == "boolean" else self.default
         return one

@@ -201,6 +201,8 @@ def _parameter(parameter: Parameter, place: str) -> dict[str, Any]:
         "description": parameter.meaning,
         "schema": parameter.schema(),
     }
+    if place == "query" and not parameter.required:
+        out["allowEmptyValue"] = True  # as clients that fill in a form send it
     if parameter.many:
         out |= {"style": "form", "explode": False}
     return out

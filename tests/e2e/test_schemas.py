@@ -26,7 +26,7 @@ from tests.integration.sidecar.test_openapi import DOCUMENTS
 from tests.pages import as_bmp, as_jpeg, as_pdf, as_png, as_tiff, encoded, printed_page
 
 FULL = os.environ.get("SCHEMAS") == "full"
-EXAMPLES = 200 if FULL else 5
+EXAMPLES = 50 if FULL else 5
 PAGE = printed_page(["Gate 7"], size=(160, 60), points=9)
 DOCUMENTS_OF_KIND = {
     "application/octet-stream": as_png(PAGE),
