@@ -16,6 +16,7 @@ from werkzeug.datastructures import Headers
 from sidecar.admission import NotServingError
 from sidecar.errors import OperationNotFoundError
 from sidecar.gate import State, Verdict
+from sidecar.results import Operation
 from sidecar.settings import load_settings
 from sidecar.web.app import create_app
 from sidecar.web.origin import origin_of
@@ -317,3 +318,25 @@ def test_what_gunicorn_refuses_is_json(exc: Exception, status: int, capsys: pyte
     assert b"secret" not in client.sent
     assert "secret" not in told.out + told.err
     assert "192.0.2.7" not in told.out + told.err
+
+
+# ---- results that may be fetched once -------------------------------------------------------------------------------
+
+
+def test_what_may_be_fetched_once_is_forgotten_after_a_get_alone() -> None:
+    operation_id = "11111111-2222-4333-8444-555555555555"
+    forgotten: list[str] = []
+    operation = Operation(operation_id=operation_id, status="failed", created_ns=0, updated_ns=0, fetched_once=True)
+    reader = SimpleNamespace(find=lambda _id: operation, forget=forgotten.append)
+    one = SimpleNamespace(settings=load_settings([], {}), admission=Refusing(), reader=reader)
+    client = create_app(cast("Any", one)).test_client()
+    head = client.head(RESULT)
+    assert (head.status_code, forgotten) == (200, [])
+    unread = client.get(RESULT, buffered=False)
+    unread.close()  # the client had hung up
+    assert forgotten == []
+    get = client.get(RESULT)
+    assert get.json is not None
+    assert (get.json["status"], get.headers["Content-Length"]) == ("failed", str(len(get.data)))
+    assert head.headers["Content-Length"] == get.headers["Content-Length"]
+    assert forgotten == [operation_id]
