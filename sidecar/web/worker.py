@@ -1,13 +1,18 @@
 """Gunicorn's worker, answering what is no proper HTTP request in JSON as everything else is answered (contract E.9).
 
-Invariant: nothing that a client sent, nor its address, is repeated or logged; the master imports this, so it imports
-nothing that serves.
+Invariant: a client that says nothing holds a connection but no thread, and one that stops in the middle of a request
+holds a thread for so long and no longer. Nothing that a client sent, nor its address, is repeated or logged. The master
+imports this, so it imports nothing that serves.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import selectors
 import socket
+import struct
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -22,7 +27,7 @@ from gunicorn.http.errors import (
     ParseException,
     UnsupportedTransferCoding,
 )
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 _STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (LimitRequestLine, HTTPStatus.REQUEST_URI_TOO_LONG),
@@ -41,11 +46,30 @@ _MESSAGES = {
     HTTPStatus.BAD_REQUEST: "The request is not well-formed HTTP.",
     HTTPStatus.INTERNAL_SERVER_ERROR: "The request could not be processed.",
 }
+_SILENCE_SECONDS = 10
 _log = structlog.get_logger("Tollgate.Web")
 
 
 class ApiWorker(ThreadWorker):  # type: ignore[misc]
-    """The threaded worker, with JSON for what reaches no route."""
+    """The threaded worker, with bounds for silent clients, and with JSON for what reaches no route."""
+
+    def init_process(self) -> None:
+        """Serve until the worker is stopped."""
+        self.log.error_log.addFilter(_is_no_silence)
+        super().init_process()
+
+    def accept(self, listener: Any) -> None:
+        """Take a connection in. It waits among the others until it says something; Gunicorn's own waits in a thread."""
+        try:
+            client, address = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        self.nr_conns += 1
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _SILENCE_SECONDS, 0))
+        connection = TConn(self.cfg, client, address, listener.getsockname())
+        connection.set_timeout()
+        self.pending_conns.append(connection)
+        self.poller.register(client, selectors.EVENT_READ, partial(self.on_pending_socket_readable, connection))
 
     def handle_error(self, _request: Any, client: socket.socket, _address: Any, exc: Exception) -> None:
         """Answer a request that failed outside of the application, then let the connection be closed."""
@@ -56,6 +80,11 @@ class ApiWorker(ThreadWorker):  # type: ignore[misc]
             util.write_nonblock(client, refusal(status))
         except Exception as failure:  # noqa: BLE001 - the client may be gone; the worker must not be
             _log.debug("no answer could be sent", error=type(failure).__name__)
+
+
+def _is_no_silence(record: logging.LogRecord) -> bool:
+    """Whether a line of Gunicorn's log is about anything else than a client that stopped in the middle of a request."""
+    return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError))
 
 
 def refusal(status: HTTPStatus) -> bytes:
