@@ -5,7 +5,7 @@ Invariants:
 * Web, meter and core look through this one module, so they agree.
 * A licence in force stays in force as long as it is good itself and its file's name is still there: a truncated,
   half-copied, unreadable or worse file under that name disturbs nothing.
-* A file that is taken away is taken away: two seconds later what was read from it is forgotten (a file that is being
+* A file that is taken away is taken away: a second later what was read from it is forgotten (a file that is being
   exchanged has no name for a moment). What it revoked stays revoked.
 * The trust root in force gives way only to its successor; a production one, once believed here, is never rolled back.
 * What is remembered outlives a process: the keeper (the meter) writes it beside the ledger, the others read it there.
@@ -18,9 +18,10 @@ import base64
 import binascii
 import contextlib
 import os
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from licenses import durable
@@ -38,7 +39,7 @@ KEPT_NAME = "license.kept"
 KEPT_REVOKED_NAME = "revoked.kept"
 KEPT_ROOT_NAME = "trust-root.kept"
 _MAX_KEPT_BYTES = 2 * MAX_BYTES
-_EXCHANGED_WITHIN = timedelta(seconds=2)
+_EXCHANGED_WITHIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,7 @@ class LicenseWatch:
         state_directory: Where the device's public key appears at the meter's first start.
         host: The facts of this host.
         keeper: Whether this process writes down what is remembered; one process does.
+        monotonic: Seconds from a clock that never steps.
     """
 
     def __init__(
@@ -92,7 +94,9 @@ class LicenseWatch:
         state_directory: Path,
         host: HostFactors | None = None,
         keeper: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._monotonic = monotonic
         self._directory = directory
         self._trust_root_path = trust_root_path
         self._state_directory = state_directory
@@ -104,7 +108,7 @@ class LicenseWatch:
         self._device: VerifyingKey | None = None
         self._kept: LicenseFile | None = None
         self._seen_name = ""
-        self._missing_from: datetime | None = None
+        self._missing_from: float | None = None
         self._revoked_by: bytes | None = None
         self._revoked_sequence = 0
         self._trust_root_problem = ""
@@ -157,7 +161,7 @@ class LicenseWatch:
             files = (LicenseFile(self._kept.name, None, str(exc)),)
         device = self.device
         choice = choose(
-            self._with_kept(files, at),
+            self._with_kept(files),
             root,
             at=at,
             host=self._host,
@@ -233,26 +237,27 @@ class LicenseWatch:
             self._write(KEPT_REVOKED_NAME, choice.revoked_by)
         self._revoked_by, self._revoked_sequence = choice.revoked_by, choice.revoked_sequence
 
-    def _with_kept(self, files: tuple[LicenseFile, ...], at: datetime) -> tuple[LicenseFile, ...]:
+    def _with_kept(self, files: tuple[LicenseFile, ...]) -> tuple[LicenseFile, ...]:
         """Add the licence in force as it was read, if its name is there with other content or was a moment ago."""
         kept = self._kept
         if kept is None:
             return files
         same_name = [file for file in files if file.name == kept.name]
         if not same_name:
-            if self._is_being_exchanged(at):
+            if self._is_being_exchanged():
                 return (*files, kept)
             self._forget()
             return files
         self._seen_name, self._missing_from = kept.name, None
         return files if same_name[0].blob == kept.blob else (*files, kept)
 
-    def _is_being_exchanged(self, at: datetime) -> bool:
+    def _is_being_exchanged(self) -> bool:
         """Whether the name of the licence in force, which this process has seen, is gone only since a moment ago."""
         if self._kept is None or self._kept.name != self._seen_name:
             return False
-        self._missing_from = self._missing_from or at
-        return timedelta(0) <= at - self._missing_from < _EXCHANGED_WITHIN
+        now = self._monotonic()
+        self._missing_from = now if self._missing_from is None else self._missing_from
+        return now - self._missing_from < _EXCHANGED_WITHIN_SECONDS
 
     def _keep(self, files: tuple[LicenseFile, ...], choice: Choice) -> None:
         if not choice.serves:

@@ -170,6 +170,7 @@ class Wall:
             trust_root_path=self._trust_root,
             state_directory=self._state_directory,
             host=self._host,
+            monotonic=lambda: self._clock.boottime_ms() / 1000,
         )
 
     def _open(self, header: str | None) -> tuple[Lease | None, str]:

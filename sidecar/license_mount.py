@@ -6,7 +6,8 @@ Invariant: one `LicenseWatch` behind one lock; every look happens at the effecti
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -28,15 +29,19 @@ class LicenseMount:
     Args:
         settings: Where they are.
         keeper: Whether this process writes down the licence in force; the meter does.
+        monotonic: Seconds from a clock that never steps.
     """
 
-    def __init__(self, settings: Settings, *, keeper: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, *, keeper: bool = False, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._watch = LicenseWatch(
             settings.license_directory,
             trust_root_path=settings.trust_root,
             state_directory=settings.state_directory,
             host=collect(operator_id=settings.host_id or None),
             keeper=keeper,
+            monotonic=monotonic,
         )
         self._lock = threading.Lock()
         self.lease_path: Path = settings.state_directory / LEASE_NAME

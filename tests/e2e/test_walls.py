@@ -63,7 +63,7 @@ def take_away(site: Site) -> None:
     """Remove the licence and wait until web and meter noticed: a file exchanged before that disturbs nothing."""
     site.license_file.unlink()
     lease = site.folder / "state" / "lease.dsse.json"
-    wait_until(lambda: site.status()["state"] == "UNLICENSED" and not lease.exists(), 3, "still licensed")
+    wait_until(lambda: site.status()["state"] == "UNLICENSED" and not lease.exists(), 5, "still licensed")
 
 
 def test_licence_taken_away_and_put_back(licensed: Site) -> None:
@@ -73,13 +73,13 @@ def test_licence_taken_away_and_put_back(licensed: Site) -> None:
     kept = licensed.license_file.read_bytes()
     for _ in range(2):
         licensed.license_file.unlink()
-        wait_until(lambda: licensed.ready() == 503, 2, "still served without a licence")
+        wait_until(lambda: licensed.ready() == 503, 5, "still served without a licence")
         require_refused(licensed, "Invalid", "UNLICENSED")
         assert licensed.result(location)["status"] == "succeeded", "what was paid for can be fetched in every state"
         assert licensed.get("/").status_code == 200
         assert licensed.pages() == before
         licensed.license_file.write_bytes(kept)
-        licensed.wait_ready(2)
+        licensed.wait_ready(5)
         assert licensed.sync(PAGE).status_code == 200
         before += 1
         assert licensed.pages() == before

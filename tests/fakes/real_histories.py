@@ -114,7 +114,7 @@ class RealHistory:
             ledger_path(self.settings), clock=self.clock, instance=self.device.instance_id, version=self._version
         )
         self.output = RecordOutput(self.settings.output_directory, self.device.instance_id)
-        licenses = LicenseMount(self.settings, keeper=True)
+        licenses = LicenseMount(self.settings, keeper=True, monotonic=lambda: self.clock.read().boottime_ns / 1e9)
         self.exchange = Exchange(
             ledger=self.ledger,
             licenses=licenses,

@@ -55,7 +55,7 @@ class Site:
     def start(self) -> None:
         migrate(self.settings, self.clock)
         self.device = DeviceKey.load_or_create(self.settings.state_directory)
-        self.licenses = LicenseMount(self.settings)
+        self.licenses = LicenseMount(self.settings, monotonic=lambda: self.clock.read().boottime_ns / 1e9)
         self.ledger = Ledger(
             ledger_path(self.settings), clock=self.clock, instance=self.device.instance_id, version="0.1.0"
         )
@@ -310,6 +310,9 @@ def test_licence_taken_away_takes_the_lease_and_is_noted(site: Site) -> None:
     kept = site.license_file.read_bytes()
     site.license_file.unlink()
     site.meter.watch_license()
+    assert site.licenses.lease_path.exists(), "it may be that the file is being exchanged"
+    site.clock.pass_seconds(1)
+    site.meter.watch_license()
     assert not site.licenses.lease_path.exists()
     site.license_file.write_bytes(kept)
     site.meter.watch_license()
@@ -436,6 +439,8 @@ def test_an_older_licence_cannot_come_back(site: Site) -> None:
     site.license_file.write_bytes(site.vendor.seal(a_license(sequence=2, page_limit=5)))
     site.meter.watch_license()
     site.license_file.unlink()
+    site.meter.watch_license()
+    site.clock.pass_seconds(1)
     site.meter.watch_license()
     site.license_file.write_bytes(old)
     site.meter.watch_license()

@@ -139,11 +139,14 @@ def test_a_lease_cannot_be_replayed_by_setting_the_wall_clock_back(house: House)
     assert type(refusal(house, header)) is LeaseRefusedError
 
 
-def test_a_licence_taken_away_is_missed_within_half_a_second_and_found_again(house: House) -> None:
+def test_a_licence_taken_away_is_missed_after_a_second_and_found_again(house: House) -> None:
     header = house.header()
     house.wall.admit(header)
     blob = house.license_file.read_bytes()
     house.license_file.unlink()
+    for _ in range(2):
+        house.pass_half_a_second()
+        house.wall.admit(header)  # it may be that the file is being exchanged
     house.pass_half_a_second()
     assert type(refusal(house, header)) is LicenseRefusedError
     house.license_file.write_bytes(blob)
@@ -196,7 +199,9 @@ def test_health_tells_the_standing_without_a_lease(house: House) -> None:
     standing = house.wall.license_standing()
     assert (standing.standing, standing.license_id) == ("valid", a_license().license_id)
     house.license_file.unlink()
-    house.pass_half_a_second()
+    for _ in range(3):
+        house.wall.license_standing()
+        house.pass_half_a_second()
     standing = house.wall.license_standing()
     assert (standing.standing, standing.license_id) == ("none", None)
     assert "no licence file" in standing.reason
