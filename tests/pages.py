@@ -54,12 +54,18 @@ class PrintedPage:
 
 
 def printed_page(
-    lines: Sequence[str] = LINES, *, size: tuple[int, int] = (1240, 1754), dpi: int = 150, points: float = 11
+    lines: Sequence[str] = LINES,
+    *,
+    size: tuple[int, int] = (1240, 1754),
+    dpi: int = 150,
+    points: float = 11,
+    font_name: str | None = None,
 ) -> PrintedPage:
-    """Black print on white; an A4 sheet at 150 DPI unless told otherwise."""
+    """Black print on white; an A4 sheet at 150 DPI unless told otherwise; with `font_name`, an installed font."""
     image = Image.new("L", size, 255)
     pen = ImageDraw.Draw(image)
-    font = ImageFont.load_default(size=points * dpi / 72)
+    pixels = points * dpi / 72
+    font = ImageFont.load_default(size=pixels) if font_name is None else ImageFont.truetype(font_name, pixels)
     left, top, pitch = 0.8 * dpi, dpi, points * dpi / 72 * 1.6
     words = []
     for number, line in enumerate(lines):

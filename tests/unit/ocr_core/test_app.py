@@ -123,8 +123,28 @@ def test_a_language_is_a_code_and_is_told_back(tmp_path: Path) -> None:
     assert engine.languages_asked == [("deu",)]
     client("POST", "/page", {"document": name, "page": 1, "languages": ["eng", "deu"]})
     assert engine.languages_asked[-1] == ("eng", "deu")
-    client("POST", "/page", {"document": name, "page": 1, "language": None})
-    assert engine.languages_asked[-1] == ("eng",)
+    for unnamed in (None, "unk"):
+        client("POST", "/page", {"document": name, "page": 1, "language": unnamed})
+        assert engine.languages_asked[-1] == ("eng",)
+
+
+def test_a_code_is_told_back_as_the_contract_spells_it(client: Client) -> None:
+    name = client.put(pages.as_png(PAGE))
+    _, answer = client("POST", "/page", {"document": name, "page": 1, "language": "DE"})
+    assert PageText.from_bytes(answer).language == "de"
+    assert client("POST", "/inspect", {"document": name, "language": "unk"})[0] == 200
+
+
+def test_languages_are_listed_with_what_reads_them(client: Client) -> None:
+    status, answer = client("GET", "/languages")
+    told = json.loads(answer)
+    assert status == 200
+    assert (told["models"], told["default_models"], told["detects"]) == (["deu", "eng"], ["eng"], True)
+    by_code = {one["code"]: one for one in told["languages"]}
+    assert by_code["de"]["served_by"] == "deu"
+    assert by_code["ru"] == {
+        "code": "ru", "name": "Russian", "served_by": None, "own_model": "rus", "debian_package": "tesseract-ocr-rus",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("path", ["/inspect", "/page"])

@@ -141,3 +141,107 @@ def test_a_second_try_out_of_time_leaves_the_first() -> None:
         return NONSENSE
 
     assert read(FakeEngine(answer), printed_page()).lines[0].text == "i1| ;~"
+
+
+# ---- languages and scripts ------------------------------------------------------------------------------------------
+
+GERMAN = "Jede Seite wird nur einmal gezahlt und der Weg uber die Brucke ist schmal"
+RUSSIAN = "Каждая страница считается только один раз и погода сегодня прекрасная"
+INSTALLED = ("deu", "eng", "fra", "rus")
+
+
+class ByModel(FakeEngine):
+    """Reads what the model it is asked for would read."""
+
+    def __init__(self, texts: dict[tuple[str, ...], Sequence[FoundLine]], **fields: object) -> None:
+        super().__init__(installed=INSTALLED, **fields)  # type: ignore[arg-type]
+        self._texts = texts
+
+    def read(self, picture: Picture, languages: tuple[str, ...], *, timeout_seconds: float) -> tuple[FoundLine, ...]:
+        super().read(picture, languages, timeout_seconds=timeout_seconds)
+        return tuple(self._texts[languages])
+
+
+def detect(engine: FakeEngine, page: PrintedPage, **fields: object) -> PageText:
+    reader = PageReader(engine)
+    return reader.read(an_image(page.image), ("eng",), choices=INSTALLED, **fields)  # type: ignore[arg-type]
+
+
+def test_a_page_in_another_language_is_read_again_with_its_model() -> None:
+    german = a_line(GERMAN.replace("gezahlt", "gezählt"), confidence=0.95)
+    engine = ByModel({("eng",): (a_line(GERMAN, confidence=0.9),), ("deu",): (german,)})
+    found = detect(engine, printed_page())
+    assert engine.languages_asked == [("eng",), ("deu",)]
+    assert found.language == "de"
+    assert "gezählt" in found.lines[0].text
+    assert found.lines[0].language is None
+
+
+def test_the_first_reading_stays_when_the_second_is_worse_or_late() -> None:
+    first = (a_line(GERMAN, confidence=0.9),)
+    worse = ByModel({("eng",): first, ("deu",): (a_line(GERMAN, confidence=0.6),)})
+    assert detect(worse, printed_page()).lines[0].confidence == 0.9
+
+    def answer(_: Picture, number: int) -> Sequence[FoundLine]:
+        if number:
+            raise EngineTimeoutError("too slow")
+        return first
+
+    late = detect(FakeEngine(answer), printed_page())
+    assert (late.language, late.lines[0].confidence) == ("de", 0.9)
+
+
+def test_a_page_that_took_half_its_time_is_not_read_again() -> None:
+    seconds = iter([0.0, 0.0, 31.0, 31.0, 31.0])
+    engine = ByModel({("eng",): (a_line(GERMAN, confidence=0.9),)})
+    reader = PageReader(engine, monotonic=lambda: next(seconds))
+    found = reader.read(an_image(printed_page().image), ("eng",), choices=INSTALLED, timeout_seconds=60)
+    assert (engine.languages_asked, found.language) == ([("eng",)], "de")
+
+
+def test_a_forced_language_is_told_back_and_nothing_else_is_tried() -> None:
+    engine = ByModel({("eng",): (a_line(GERMAN),)})
+    assert detect(engine, printed_page(), language="en").language == "en"
+    assert engine.languages_asked == [("eng",)]
+
+
+def test_without_a_choice_the_language_is_told_and_the_reading_stays() -> None:
+    engine = FakeEngine(lambda *_: (a_line(GERMAN),))
+    assert read(engine, printed_page()).language == "de"
+    assert len(engine.pictures) == 1
+
+
+def test_another_script_is_read_with_the_model_that_the_orientation_model_hints_at() -> None:
+    guess = FoundOrientation(quarter_turns=0, confidence=20, script="Cyrillic")
+    engine = ByModel({("eng",): NONSENSE, ("rus",): (a_line(RUSSIAN),)}, guess=guess)
+    found = detect(engine, printed_page())
+    assert engine.languages_asked == [("eng",), ("rus",)]
+    assert (found.language, found.orientation) == ("ru", 0)
+
+
+def test_another_script_on_its_side_is_stood_up_at_once() -> None:
+    guess = FoundOrientation(quarter_turns=1, confidence=20, script="Cyrillic")
+    engine = ByModel({("eng",): NONSENSE, ("rus",): (a_line(RUSSIAN),)}, guess=guess)
+    found = detect(engine, turned(printed_page(), 90))
+    assert len(engine.pictures) == 2
+    assert (found.language, found.orientation) == ("ru", 1)
+
+
+def test_a_few_lines_that_the_orientation_model_cannot_place_are_tried_with_each_script() -> None:
+    engine = ByModel({("eng",): NONSENSE, ("rus",): (a_line(RUSSIAN),)})
+    assert detect(engine, printed_page()).language == "ru"
+
+
+def test_lines_of_another_script_among_lines_that_read_well() -> None:
+    english = a_line("the meter counts every page that was read and nothing else at all", top=100)
+    guess = FoundOrientation(quarter_turns=0, confidence=20, script="Cyrillic")
+    engine = ByModel(
+        {
+            ("eng",): (english, a_line("Kaxkgan ctpahuua", top=200, confidence=0.3)),
+            ("eng", "rus"): (english, a_line(RUSSIAN, top=200)),
+        },
+        guess=guess,
+    )
+    found = detect(engine, printed_page())
+    assert engine.languages_asked == [("eng",), ("eng", "rus")]
+    assert {found.language, *(line.language for line in found.lines)} >= {"ru"}
