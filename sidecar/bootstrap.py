@@ -211,7 +211,7 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     """
     clock = clock or SystemClock()
     migrate(settings, clock)
-    licenses = LicenseMount(settings)
+    licenses = _license_mount(settings, clock)
     ledger = Ledger(ledger_path(settings), clock=clock, instance=_instance(licenses, settings), version=__version__)
     core = build_core_client(settings)
     store = build_store(settings)
@@ -252,7 +252,7 @@ def build_meter(settings: Settings, clock: Clock | None = None) -> Meter:
         device = DeviceKey.load_or_create(settings.state_directory)
     except LicensesError as exc:
         raise LedgerUnavailableError(str(exc), next_step=exc.next_step) from exc
-    licenses = LicenseMount(settings, keeper=True)
+    licenses = _license_mount(settings, clock, keeper=True)
     ledger = Ledger(ledger_path(settings), clock=clock, instance=device.instance_id, version=__version__)
     require_cadence(settings, licenses, ledger)
     return Meter(
@@ -327,6 +327,10 @@ def _open_lock(settings: Settings, name: str) -> int:
             f"{settings.state_directory}: {exc.strerror or exc}",
             next_step=f"make that folder (Sidecar:StateDirectory) and run 'chown {uid}:{gid}' on it",
         ) from exc
+
+
+def _license_mount(settings: Settings, clock: Clock, *, keeper: bool = False) -> LicenseMount:
+    return LicenseMount(settings, keeper=keeper, monotonic=lambda: clock.read().boottime_ns / 1e9)
 
 
 def _device_public(settings: Settings) -> VerifyingKey | None:
