@@ -200,6 +200,7 @@ class CoreClient:
         Raises:
             DocumentRefusedError: The document is at fault.
             CoreRefusedError: The core will not work.
+            CoreTimeoutError: It took longer than the limit, or no worker was free for so long.
             CoreUnavailableError: The core died, twice.
         """
         body = {
@@ -211,10 +212,7 @@ class CoreClient:
             "max_sheet_inches": rules.max_sheet_inches,
             "language": language,
         }
-        try:
-            answer = _json(*self._twice("/inspect", body, _INSPECT_SECONDS))
-        except CoreTimeoutError as exc:
-            raise DocumentRefusedError("InvalidImage", "The document could not be examined in time.") from exc
+        answer = _json(*self._twice("/inspect", body, _INSPECT_SECONDS))
         try:
             return Document(format=str(answer["format"]), pages=int(answer["pages"]))
         except (KeyError, TypeError, ValueError) as exc:

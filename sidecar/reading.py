@@ -26,6 +26,7 @@ from sidecar.core_client import CoreClient, Document, DocumentRules
 from sidecar.errors import (
     CoreDownError,
     CoreRefusedError,
+    CoreTimeoutError,
     CoreUnavailableError,
     DocumentRefusedError,
     LedgerUnavailableError,
@@ -261,9 +262,16 @@ class Reader:
         )
 
     def _inspect(self, operation_id: str, parameters: ReadParameters) -> Document:
-        """Have the core look at the document; when it refuses to, say why in the words of the gate."""
+        """Have the core look at the document; when it refuses to, say why in the words of the gate.
+
+        A core that is busy with others' pages may not come to it in time, which says nothing about the document.
+        """
         try:
             return self._core.inspect(operation_id, parameters.rules, parameters.language)
+        except CoreTimeoutError as exc:
+            if len(self._store.places()) > 1:
+                raise QueueFullError("the core is busy with other documents", next_step="try again later") from exc
+            raise DocumentRefusedError("InvalidImage", "The document could not be examined in time.") from exc
         except CoreRefusedError as exc:
             verdict = self._admission.refresh().verdict
             if not verdict.serves:

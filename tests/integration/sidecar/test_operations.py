@@ -18,7 +18,7 @@ from licenses.model import READ_PAGES_METER
 from ocr_core.page_text import PageText
 from sidecar.admission import NotServingError, Standing
 from sidecar.core_client import Document
-from sidecar.errors import DocumentRefusedError, OperationNotFoundError, QueueFullError
+from sidecar.errors import CoreTimeoutError, DocumentRefusedError, OperationNotFoundError, QueueFullError
 from sidecar.ledger import Ledger, prepare
 from sidecar.reading import Reader, ReadParameters
 from sidecar.results import OperationStore, ReadRequest
@@ -34,8 +34,11 @@ class HeldCore:
     def __init__(self) -> None:
         self.may_read = threading.Event()
         self.folder = Path()
+        self.busy = False
 
     def inspect(self, operation_id: str, _rules: object, _language: object) -> Document:
+        if self.busy:
+            raise CoreTimeoutError("no answer within 10 s")
         size = (self.folder / "operations" / operation_id / "document").stat().st_size
         return Document(format="pdf", pages=size)
 
@@ -235,6 +238,19 @@ def test_the_queue_is_one_over_all_processes(house: House) -> None:
     house.core.may_read.set()
     wait_until(lambda: one.waiting_operations == 0)
     house.submit(other, 1)
+
+
+def test_a_busy_core_is_not_the_documents_fault(house: House) -> None:
+    reader = house.reader()
+    house.submit(reader, 1)
+    house.core.busy = True
+    with pytest.raises(QueueFullError):
+        house.submit(reader, 1)
+    house.core.may_read.set()
+    wait_until(lambda: reader.waiting_operations == 0)
+    with pytest.raises(DocumentRefusedError, match="in time"):  # nobody else was there to wait for
+        house.submit(reader, 1)
+    assert reader.waiting_operations == 0
 
 
 def test_the_place_of_a_dead_upload_is_given_away(house: House) -> None:
