@@ -214,7 +214,8 @@ class PageReader:
         guess = self._engine.orientation(_picture(image.image, image.dpi))
         upright = skew.estimate(image.image.transpose(Image.Transpose.ROTATE_90))
         slopes = {0: level, 1: upright, 2: level, 3: upright}
-        model = model_of_script(guess.script, choices) if guess is not None else None
+        is_doubted = first.confidence < WEAK_CONFIDENCE
+        model = model_of_script(guess.script, choices) if guess is not None and is_doubted else None
         if guess is not None and model is not None and model not in first.models:
             quarters = guess.quarter_turns if guess.confidence >= _ORIENTATION_HINT else 0
             yield quarters, slopes[quarters], (model,)
@@ -231,7 +232,7 @@ class PageReader:
         for quarters in candidates:
             yield quarters, slopes[quarters], ()
         is_unsure = guess is None or (guess.script in SCRIPTS and guess.confidence < _ORIENTATION_HINT)
-        if is_unsure and sum(map(_characters, first.lines)) < _A_FEW_LINES:
+        if is_doubted and is_unsure and sum(map(_characters, first.lines)) < _A_FEW_LINES:
             for other in islice(models_of_scripts(choices), _MOST_SCRIPTS):
                 yield 0, level, (other,)
 
