@@ -216,7 +216,9 @@ class Settings:
         "Core:Workers", _whole(1, 256), None, "pages recognised side by side (default: usable CPUs)"
     )
     cpu_info: Path = _setting("Core:CpuInfo", _path, Path("/proc/cpuinfo"), "where CPU flags are read")
-    core_languages: str = _setting("Core:Languages", _text, "", "models when no language is asked for, as deu+eng; empty detects")
+    core_languages: str = _setting(
+        "Core:Languages", _text, "", "models when no language is asked for, as deu+eng; empty detects"
+    )
     core_tessdata: str = _setting("Core:Tessdata", _text, "", "folder of language data")
     core_max_megapixels: str = _setting("Core:MaxMegapixels", _text, "", "pages are read at this size at most (3)")
     core_worker_memory: str = _setting("Core:WorkerMemoryMegabytes", _text, "", "memory limit of a core worker (2048)")
