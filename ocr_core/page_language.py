@@ -15,7 +15,7 @@ from ocr_core.engine import FoundLine
 from ocr_core.language_detection import Identified, identify, letters_in
 from ocr_core.languages import is_own_model_in, model_recognised
 
-MAX_MODELS = 3
+MAX_MODELS = 2
 
 _BELIEVED = 0.6
 _ONE_LANGUAGE = 0.8

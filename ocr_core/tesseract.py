@@ -55,7 +55,7 @@ class TesserocrEngine:
 
     name = "tesseract"
 
-    def __init__(self, tessdata: Path = DEFAULT_TESSDATA, *, cached_sets: int = 4, cached_models: int = 4) -> None:
+    def __init__(self, tessdata: Path = DEFAULT_TESSDATA, *, cached_sets: int = 4, cached_models: int = 3) -> None:
         self._tessdata = tessdata
         self._cached_sets = cached_sets
         self._cached_models = cached_models
