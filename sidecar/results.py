@@ -38,6 +38,7 @@ from sidecar.errors import DocumentRefusedError, OperationNotFoundError, SpoolUn
 
 Status = Literal["notStarted", "running", "succeeded", "failed"]
 _MOST_KNOWN = 1000
+_GONE = ".gone-"
 _ABANDONED_NS = 3600 * 1_000_000_000
 _GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -336,8 +337,8 @@ class OperationStore:
         self._replace(self._folder(request.operation_id) / "request.json", content, durable=not request.synchronous)
 
     def discard(self, operation_id: str) -> None:
-        """Remove an operation and all that belongs to it."""
-        shutil.rmtree(self._folder(operation_id), ignore_errors=True)
+        """Remove an operation and all that belongs to it; for whoever asks it is gone in one step."""
+        self._remove(self._folder(operation_id))
 
     # ---- while it runs ----------------------------------------------------------------------------------------------
 
@@ -497,11 +498,23 @@ class OperationStore:
             else:
                 stale = now_ns > _modified_ns(folder) + _ABANDONED_NS
             if stale:
-                shutil.rmtree(folder, ignore_errors=True)
+                self._remove(folder)
                 removed += 1
+        for left_over in self._root.glob(_GONE + "*"):
+            shutil.rmtree(left_over, ignore_errors=True)
         return removed
 
     # ---- inside -----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _remove(folder: Path) -> None:
+        """Take the folder's name away, then the folder: nobody meets an operation that is there by half."""
+        gone = folder.with_name(_GONE + folder.name)
+        try:
+            folder.rename(gone)
+        except OSError:
+            gone = folder  # it is not there, or nothing can be renamed here; what can be removed is
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _folder(self, operation_id: str) -> Path:
         if not _GUID.fullmatch(operation_id):
@@ -519,6 +532,8 @@ class OperationStore:
         try:
             return tuple(PageText.from_bytes(line) for line in (folder / "result.jsonl").read_bytes().splitlines())
         except (OSError, ValueError) as exc:
+            if isinstance(exc, FileNotFoundError) and self._mark(folder.name, "outcome.json") is None:
+                raise OperationNotFoundError(f"operation {folder.name} was removed just now") from exc
             raise SpoolUnavailableError(f"the result of operation {folder.name} cannot be read: {exc}") from exc
 
     def _request(self, folder: Path) -> ReadRequest | None:

@@ -7,7 +7,9 @@ import os
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -336,6 +338,43 @@ def test_what_may_be_fetched_once_is_not_kept_for_ever(house: House) -> None:
     with pytest.raises(OperationNotFoundError):
         reader.find(operation_id)
     assert house.store().expire(now_ns=house.clock.wall_ns) == 1
+
+
+def test_whoever_asks_while_a_result_is_removed_finds_it_whole_or_not_at_all(house: House) -> None:
+    """Polls never see an operation half gone: neither as a broken store nor as one that is running again."""
+    reader = house.reader()
+    seen: Counter[str] = Counter()
+    for _ in range(40):
+        operation_id = ended(house, reader, result_seconds=0)
+        begun = threading.Barrier(4)
+
+        def poll(operation_id: str = operation_id, begun: threading.Barrier = begun) -> list[str]:
+            begun.wait()
+            told = []
+            while not told or told[-1] != "gone":
+                try:
+                    told.append(reader.find(operation_id).status)
+                except OperationNotFoundError:
+                    told.append("gone")
+            return told
+
+        with ThreadPoolExecutor(3) as pool:
+            polls = [pool.submit(poll) for _ in range(3)]
+            begun.wait()
+            reader.forget(operation_id)
+            for one in polls:
+                seen.update(one.result(timeout=30))
+    assert set(seen) <= {"succeeded", "gone"}
+    assert seen["gone"] == 120
+    assert not list((house.folder / "operations").iterdir())
+
+
+def test_what_a_removal_left_over_is_removed_with_the_expired(house: House) -> None:
+    store = house.store()
+    left_over = house.folder / "operations" / ".gone-0b8b2a1e-6a1e-4a55-9c3e-0d5a4a3f2b10"
+    (left_over / "pages").mkdir(parents=True)
+    assert store.expire(now_ns=house.clock.wall_ns) == 0
+    assert not left_over.exists()
 
 
 def test_results_of_an_earlier_version_expire_by_the_setting(house: House) -> None:
