@@ -110,17 +110,24 @@ class Rules:
     max_pages: int = MAX_PAGES
     max_sheet_inches: float | None = None
 
+    def sides(self) -> str:
+        """How large a picture must be, for people."""
+        low, high = self.min_side, self.max_side
+        return f"The image must be from {low} x {low} to {high} x {high} pixels."
+
+    def advice(self) -> str:
+        """What to send, for people."""
+        *others, last = [one.upper() for one in DocumentFormat if one in self.formats] or ["nothing"]
+        return f"Send {', '.join(others)} or {last}." if others else f"Send {last}."
+
     def require_sides(self, size: tuple[int, int]) -> None:
         """Refuse a picture that is too small or too large.
 
         Raises:
             InvalidImageDimensionError: It is.
         """
-        low, high = self.min_side, self.max_side
-        if not all(low <= side <= high for side in size):
-            raise InvalidImageDimensionError(
-                f"The image must be from {low} x {low} to {high} x {high} pixels. This one is {size[0]} x {size[1]}."
-            )
+        if not all(self.min_side <= side <= self.max_side for side in size):
+            raise InvalidImageDimensionError(f"{self.sides()} This one is {size[0]} x {size[1]}.")
 
     def require_sheet(self, page: int, size: tuple[float, float]) -> None:
         """Refuse a page of a PDF that is too large.
@@ -193,11 +200,12 @@ class PageImage:
     dpi: int | None
 
 
-def sniff(head: bytes) -> DocumentFormat:
+def sniff(head: bytes, rules: Rules = READABLE) -> DocumentFormat:
     """Tell the format by the first bytes.
 
     Args:
         head: The first 1024 bytes or more.
+        rules: What the caller takes; nothing else is advised.
 
     Raises:
         UnsupportedImageFormatError: A picture of a kind that is not read.
@@ -210,8 +218,8 @@ def sniff(head: bytes) -> DocumentFormat:
         return DocumentFormat.PDF
     for pattern, name in _OTHER_PICTURES:
         if pattern.match(head):
-            raise UnsupportedImageFormatError(f"{name} is not read. Send JPEG, PNG, BMP, TIFF or PDF.")
-    raise InvalidImageError("The bytes are not an image. Send JPEG, PNG, BMP, TIFF or PDF.")
+            raise UnsupportedImageFormatError(f"{name} is not read. {rules.advice()}")
+    raise InvalidImageError(f"The bytes are not an image. {rules.advice()}")
 
 
 def inspect(file: BinaryIO, rules: Rules = USUAL) -> Inspection:
@@ -225,8 +233,8 @@ def inspect(file: BinaryIO, rules: Rules = USUAL) -> Inspection:
         CoreError: One of the document codes.
     """
     size = _size(file)
-    with _decoding(), _mapped(file) as data:
-        kind = _taken(data, rules.formats)
+    with _decoding(rules), _mapped(file) as data:
+        kind = _taken(data, rules)
         if kind is DocumentFormat.PDF:
             pages = _inspect_pdf(file, rules)
         elif kind is DocumentFormat.TIFF:
@@ -285,14 +293,14 @@ _DECODER_ERRORS = (
 
 
 @contextlib.contextmanager
-def _decoding() -> Iterator[None]:
+def _decoding(rules: Rules = READABLE) -> Iterator[None]:
     """Turn what decoders raise on damaged or hostile bytes into refusals; a failing disk stays a failure."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
-        raise InvalidImageDimensionError(f"The image has more than {Image.MAX_IMAGE_PIXELS} pixels.") from exc
+        raise InvalidImageDimensionError(f"{rules.sides()} This one is larger.") from exc
     except pypdfium2.PdfiumError as exc:
         raise InvalidImageError("The PDF is damaged.") from exc
     except MemoryError as exc:
@@ -345,11 +353,10 @@ _PLUGINS = {
 }
 
 
-def _taken(data: mmap.mmap, formats: Collection[str]) -> DocumentFormat:
-    kind = sniff(data[:_PDF_HEADER_WITHIN])
-    if kind not in formats:
-        names = ", ".join(sorted(name.upper() for name in formats)) or "nothing"
-        raise UnsupportedImageFormatError(f"{kind.upper()} is not taken here; taken is: {names}.")
+def _taken(data: mmap.mmap, rules: Rules) -> DocumentFormat:
+    kind = sniff(data[:_PDF_HEADER_WITHIN], rules)
+    if kind not in rules.formats:
+        raise UnsupportedImageFormatError(f"{kind.upper()} is not read here. {rules.advice()}")
     return kind
 
 

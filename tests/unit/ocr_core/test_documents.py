@@ -115,9 +115,21 @@ def test_other_pictures_are_named_as_such(head: bytes) -> None:
         documents.sniff(head + bytes(64))
 
 
-def test_a_format_that_the_caller_does_not_take_is_refused() -> None:
-    with opened(pages.as_png(PAGE)) as file, pytest.raises(UnsupportedImageFormatError, match="taken is: PDF, TIFF"):
-        documents.inspect(file, documents.Rules(formats=["tiff", "pdf"]))
+@pytest.mark.parametrize(
+    ("blob", "formats", "message"),
+    [
+        (pages.as_png(PAGE), ["pdf", "tiff"], "PNG is not read here. Send TIFF or PDF."),
+        (pages.as_png(PAGE), ["pdf"], "PNG is not read here. Send PDF."),
+        (b"8BPS" + bytes(64), ["gif", "bmp", "jpeg"], "PSD is not read. Send JPEG, BMP or GIF."),
+        (b"junk" * 99, ["jpeg", "gif"], "The bytes are not an image. Send JPEG or GIF."),
+        (pages.declared_png(60_000, 60_000), ["png"], "The image must be from 50 x 50 to 10000 x 10000 pixels."),
+        (pages.declared_png(15_000, 99), ["png"], "The image must be from 50 x 50 to 10000 x 10000 pixels."),
+    ],
+)
+def test_a_refusal_names_what_the_caller_takes(blob: bytes, formats: list[str], message: str) -> None:
+    with opened(blob) as file, pytest.raises(CoreError) as refusal:
+        documents.inspect(file, documents.Rules(formats=formats))
+    assert str(refusal.value).startswith(message)
 
 
 def test_a_disk_that_fails_is_not_a_bad_image() -> None:
