@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any, Protocol
 
 from flask import Request
@@ -33,6 +33,17 @@ _served = threading.local()
 _AROUND_FILE_BYTES = 256 * 1024
 _RAW_TYPES = {"", "application/octet-stream", "application/pdf"}
 _JSON_TYPES = {"application/json", "text/json"}
+_TYPES_OF_FORMATS = {
+    "bmp": "image/bmp",
+    "gif": "image/gif",
+    "ico": "image/x-icon",
+    "jpeg": "image/jpeg",
+    "mpo": "image/jpeg",
+    "pdf": "application/pdf",
+    "png": "image/png",
+    "tiff": "image/tiff",
+    "webp": "image/webp",
+}
 
 
 class Fetch(Protocol):
@@ -42,11 +53,17 @@ class Fetch(Protocol):
         """The document, piece by piece."""
 
 
-def document_chunks(request: Request, *, max_bytes: int, fetch: Fetch) -> Iterator[bytes]:
+def raw_types(formats: Iterable[str]) -> list[str]:
+    """The Content-Types that clients give to the bytes of a document of these formats."""
+    return ["application/octet-stream", *dict.fromkeys(_TYPES_OF_FORMATS[one] for one in formats)]
+
+
+def document_chunks(request: Request, *, formats: Iterable[str], max_bytes: int, fetch: Fetch) -> Iterator[bytes]:
     """The document in a request's body, or at the URL that the body names.
 
     Args:
         request: The request.
+        formats: What the route reads; a refusal advises nothing else. What the bytes are is the core's to say.
         max_bytes: Largest document.
         fetch: Gets a document by its URL.
 
@@ -66,7 +83,8 @@ def document_chunks(request: Request, *, max_bytes: int, fetch: Fetch) -> Iterat
     if kind in _RAW_TYPES or kind.startswith("image/"):
         return _chunks(request, max_bytes=max_bytes)
     raise UnsupportedMediaTypeError(
-        f"The Content-Type '{kind[:80]}' is not supported; send application/octet-stream, image/* or application/pdf."
+        f"The Content-Type '{kind[:80]}' is not supported; send the document as {', '.join(raw_types(formats))} or "
+        "multipart/form-data, or its 'url' as application/json."
     )
 
 

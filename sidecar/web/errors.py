@@ -56,7 +56,7 @@ _log = structlog.get_logger("Tollgate.Web")
 
 
 class ErrorDetail(msgspec.Struct, frozen=True):
-    """Code and message of contract E.1.4."""
+    """Code and message of an error (contract E.1.4)."""
 
     code: str
     message: str

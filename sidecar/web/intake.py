@@ -72,7 +72,7 @@ def accepted(path: str) -> Response:
 
 def _document(one: Services, asked: ReadParameters) -> Iterator[bytes]:
     max_bytes = min(one.settings.max_document_bytes, asked.rules.max_bytes)
-    return document_chunks(request, max_bytes=max_bytes, fetch=one.downloads.fetch)
+    return document_chunks(request, formats=asked.rules.formats, max_bytes=max_bytes, fetch=one.downloads.fetch)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from sidecar import __version__
 from sidecar.core_client import DocumentRules
+from sidecar.web.bodies import raw_types
 from sidecar.web.described import Answer, ApiDocument, Described, Parameter, descriptions_of
 from sidecar.web.errors import error_model
 from sidecar.web.responses import empty_response, json_response
@@ -34,16 +35,11 @@ _PLACE = re.compile(r"<(?:[^:<>]+:)?(\w+)>")
 _SOURCE = re.compile(r" \(contract [^)]*\)")
 _ADDRESS = r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/.*)?$"
 _SILENT_METHODS = {"HEAD", "OPTIONS"}
-_MEDIA_TYPES = {
-    "bmp": "image/bmp",
-    "gif": "image/gif",
-    "ico": "image/x-icon",
-    "jpeg": "image/jpeg",
-    "mpo": "image/jpeg",
-    "pdf": "application/pdf",
-    "png": "image/png",
-    "tiff": "image/tiff",
-    "webp": "image/webp",
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds after which to try again; absent where that cannot help.",
+        "schema": {"type": "integer", "minimum": 1},
+    }
 }
 _ERROR_MEANINGS = {
     400: "The document or a parameter is at fault.",
@@ -177,6 +173,8 @@ def _operation(one: Operation, name: str, schema_of: Mapping[type, dict[str, Any
         if answer is not None and answer.model is not None:
             bodies.insert(0, schema_of[answer.model])
         responses[str(status)] = _response(status, answer, bodies)
+        if status == HTTPStatus.SERVICE_UNAVAILABLE and status in said.errors:
+            responses[str(status)]["headers"] = _RETRY_AFTER
     return {**out, "responses": responses}
 
 
@@ -210,19 +208,17 @@ def _parameter(parameter: Parameter, place: str) -> dict[str, Any]:
 
 def _body(rules: DocumentRules) -> dict[str, Any]:
     binary = {"schema": {"type": "string", "format": "binary"}}
-    kinds = ["application/octet-stream", *dict.fromkeys(_MEDIA_TYPES[one] for one in rules.formats)]
     formats = ", ".join(one.upper() for one in rules.formats)
     pages = f" At most {rules.max_pages} pages." if {"pdf", "tiff"} & set(rules.formats) else ""
-    sheet = f" Sheets of at most {rules.max_sheet_inches:g} inches." if rules.max_sheet_inches else ""
     if rules.max_sheet_inches is not None:
         pages += f" A PDF's pages up to {rules.max_sheet_inches:g} inches on each side."
     return {
         "required": True,
         "description": f"A document: {formats}. At most {rules.max_bytes:,} bytes, or what the setting "
         f"Sidecar:MaxDocumentBytes says if that is less; pictures of {rules.min_side} to {rules.max_side} pixels on "
-        f"each side.{pages}{sheet} An address is followed only where the site's settings allow it.",
+        f"each side.{pages} An address is followed only where the site's settings allow it.",
         "content": {
-            **dict.fromkeys(kinds, binary),
+            **dict.fromkeys(raw_types(rules.formats), binary),
             "multipart/form-data": {
                 "schema": {
                     "type": "object",

@@ -93,7 +93,7 @@ class CoreStatus(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel"):
-    """The contract's three fields first, then ours: the same decision in more words."""
+    """The decision in three fields, then the same in more words, with the facts behind it."""
 
     service: str
     api_status: str

@@ -116,6 +116,19 @@ def test_document_is_whole(name: str) -> None:
     schemathesis.openapi.from_dict(document).validate()
 
 
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_document_names_nothing_that_its_readers_do_not_have(name: str) -> None:
+    assert not re.findall(r"[^.']*(?:[Cc]ontract|ADR|issue \d|\b[A-H]\.\d)[^.']*", str(DOCUMENTS[name]))
+
+
+def test_whoever_may_be_told_to_come_back_is_told_when() -> None:
+    for name, document in DOCUMENTS.items():
+        for operations in document["paths"].values():
+            for one in operations.values():
+                headers = one["responses"].get("503", {}).get("headers", {})
+                assert ("Retry-After" in headers) is ("503" in one["responses"] and name != "service")
+
+
 def test_error_bodies_are_what_the_dialect_of_the_version_says() -> None:
     def error_of(app: Flask, name: str) -> str:
         operations = next(iter(build_documents(app)[name]["paths"].values()))

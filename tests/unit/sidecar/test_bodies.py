@@ -38,7 +38,7 @@ def fetch(text: str, *, max_bytes: int) -> Iterator[bytes]:
 
 
 def document(*args: Any, limit: int = LIMIT, **named: Any) -> bytes:
-    return b"".join(document_chunks(a_request(*args, **named), max_bytes=limit, fetch=fetch))
+    return b"".join(document_chunks(a_request(*args, **named), formats=("png", "pdf"), max_bytes=limit, fetch=fetch))
 
 
 def reason(*args: Any, **named: Any) -> str:
@@ -80,6 +80,19 @@ def test_raw_bytes(kind: str | None, chunked: bool) -> None:
 def test_kinds_that_hold_no_document(kind: str) -> None:
     with pytest.raises(UnsupportedMediaTypeError):
         document(b"x", kind)
+
+
+@pytest.mark.parametrize(
+    ("formats", "kinds"),
+    [(("jpeg", "gif"), "image/jpeg, image/gif"), (("png", "pdf"), "image/png, application/pdf")],
+)
+def test_a_kind_that_holds_no_document_is_answered_with_those_that_do(formats: tuple[str, ...], kinds: str) -> None:
+    with pytest.raises(UnsupportedMediaTypeError) as refusal:
+        document_chunks(a_request(b"x", "text/plain"), formats=formats, max_bytes=LIMIT, fetch=fetch)
+    assert str(refusal.value) == (
+        "The Content-Type 'text/plain' is not supported; send the document as application/octet-stream, "
+        f"{kinds} or multipart/form-data, or its 'url' as application/json."
+    )
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "deflate, gzip", "x"])
@@ -206,5 +219,7 @@ def test_no_form_breaks_more_than_itself(pieces: list[bytes]) -> None:
 
 def test_the_file_is_handed_on_while_it_comes() -> None:
     """Never the whole of it in memory."""
-    chunks = document_chunks(a_request(multipart(FILE + bytes(LIMIT)), FORM), max_bytes=LIMIT, fetch=fetch)
+    chunks = document_chunks(
+        a_request(multipart(FILE + bytes(LIMIT)), FORM), formats=("png",), max_bytes=LIMIT, fetch=fetch
+    )
     assert max(map(len, chunks)) <= 128 * 1024
