@@ -42,8 +42,10 @@ from sidecar.results import Ending, Operation, OperationStore, Place, ReadReques
 
 READ_RULES = DocumentRules(formats=("jpeg", "png", "bmp", "tiff", "pdf"), max_bytes=536_870_912)
 """What Read 3.2 takes; the setting `Sidecar:MaxDocumentBytes` bounds every version."""
+PAGES_ADVICE = "use page numbers and ranges such as 1,3-5,8-"
+"""What to use for `pages`, for people."""
 _PAGED_FORMATS = {"tiff", "pdf"}
-_PAGES_ITEM = re.compile(r"(\d{1,9})|(\d{1,9})-(\d{1,9})|(\d{1,9})-|-(\d{1,9})", re.ASCII)
+_PAGES_ITEM = re.compile(r"0*(\d{1,9})|0*(\d{1,9})-(?:0*(\d{1,9}))?|-0*(\d{1,9})", re.ASCII)
 _SCAN_SECONDS = 5.0
 _PATIENCE_SECONDS = 1.0
 _HOLD_SECONDS = 10.0
@@ -84,14 +86,7 @@ def require_pages_expression(expression: str) -> None:
     Raises:
         DocumentRefusedError: With reason `InvalidPageRange`.
     """
-    for item in expression.split(",") if expression else ():
-        match = _PAGES_ITEM.fullmatch(item.strip())
-        numbers = [int(text) for text in match.groups() if text] if match else []
-        if match is None or min(numbers) < 1 or (len(numbers) == 2 and numbers[0] > numbers[1]):
-            raise DocumentRefusedError(
-                "InvalidPageRange",
-                f"The Pages parameter '{expression[:100]}' is invalid: use page numbers and ranges such as 1,3-5,8-.",
-            )
+    _page_ranges(expression)
 
 
 def select_pages(expression: str, total: int) -> tuple[int, ...]:
@@ -100,20 +95,32 @@ def select_pages(expression: str, total: int) -> tuple[int, ...]:
     Raises:
         DocumentRefusedError: With reason `InvalidPageRange` when it reaches beyond the document.
     """
-    require_pages_expression(expression)
-    if not expression:
+    ranges = _page_ranges(expression)
+    if not ranges:
         return tuple(range(1, total + 1))
     chosen: set[int] = set()
-    for item in expression.split(","):
-        first, dash, last = item.strip().partition("-")
-        low = int(first or 1)
-        high = int(last) if last else (total if dash else low)
+    for low, end in ranges:
+        high = total if end is None else end
         if low > total or high > total:
             raise DocumentRefusedError(
                 "InvalidPageRange", f"The Pages parameter exceeds the number of pages ({total}) in the document."
             )
         chosen.update(range(low, high + 1))
     return tuple(sorted(chosen))
+
+
+def _page_ranges(expression: str) -> list[tuple[int, int | None]]:
+    """First and last page of each item, None for the document's last; leading zeros say nothing (contract E.1.1)."""
+    ranges: list[tuple[int, int | None]] = []
+    for item in expression.split(",") if expression else ():
+        match = _PAGES_ITEM.fullmatch(item.strip())
+        single, first, last, until = match.groups() if match else (None, None, None, None)
+        low = int(single or first or 1)
+        high = int(text) if (text := single or last or until) else None
+        if match is None or low < 1 or (high is not None and high < low):
+            raise DocumentRefusedError("InvalidPageRange", f"The pages parameter is invalid: {PAGES_ADVICE}.")
+        ranges.append((low, high))
+    return ranges
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
 """What a route says of itself: its parameters, the documents it takes, its answers.
 
 Invariant: a parameter is read from the request by the very object that describes it, and the OpenAPI documents are made
-from nothing but the application's routes, these descriptions and the models that the routes encode.
+from nothing but the application's routes, these descriptions and the models that the routes encode. Names of the query
+match in any letter case, as those of ASP.NET do, and nothing that is given twice is passed over in silence.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, TypeVar
+
+from werkzeug.datastructures import MultiDict
 
 from sidecar.core_client import DocumentRules
 from sidecar.errors import DocumentRefusedError
@@ -66,23 +69,30 @@ class Parameter:
     refusal: str = "BadArgument"
     advice: str = ""
 
-    def read(self, values: Mapping[str, str]) -> str:
+    def is_given(self, values: MultiDict[str, str]) -> bool:
+        """Whether a query holds it, and not only empty."""
+        return bool(self._given(values))
+
+    def read(self, values: MultiDict[str, str]) -> str:
         """The value in a query; the default when it is absent or empty. Of `many`, all of them as they came.
 
         Raises:
-            DocumentRefusedError: With the reason of `refusal`: it is required and absent, or is none of what it may be.
+            DocumentRefusedError: With the reason of `refusal`: it is required and absent, is none of what it may be, or
+                is given more than once with different values where there is but one.
         """
-        given = values.get(self.name, "")
+        given = self._given(values)
         if not given:
             if self.required:
                 raise DocumentRefusedError(self.refusal, f"The {self.name} parameter is missing: {self._advice()}.")
             return self.default
-        found = [self._one(item) for item in (given.split(",") if self.many else (given,))]
+        if not self.many and len(set(given)) > 1:
+            raise DocumentRefusedError(self.refusal, f"The {self.name} parameter is given more than once.")
+        found = [self._one(item) for item in (",".join(given).split(",") if self.many else given[:1])]
         if None in found:
             raise DocumentRefusedError(self.refusal, f"The {self.name} parameter is invalid: {self._advice()}.")
         return ",".join(item for item in found if item is not None)
 
-    def read_many(self, values: Mapping[str, str]) -> tuple[str, ...]:
+    def read_many(self, values: MultiDict[str, str]) -> tuple[str, ...]:
         """The values of one that may have `many`.
 
         Raises:
@@ -109,6 +119,11 @@ class Parameter:
         if self.default:
             one["default"] = self.default == "true" if one["type"] == "boolean" else self.default
         return one
+
+    def _given(self, values: MultiDict[str, str]) -> list[str]:
+        """Its values in a query, whatever the case of its name; an empty one is none."""
+        name = self.name.lower()
+        return [value for key, several in values.lists() if key.lower() == name for value in several if value]
 
     def _one(self, value: str) -> str | None:
         """The value as it is spelled here; None when it is none."""

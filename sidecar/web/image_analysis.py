@@ -72,6 +72,7 @@ SMARTCROPS_ASPECT_RATIOS = Parameter(
     many=True,
     advice="use numbers from 0.75 to 1.8, separated by commas",
 )
+MODEL_NAME = Parameter(name="model-name", meaning="Custom model; there is none, so whoever names one is refused.")
 MODEL_VERSION_ASKED = Parameter(
     name="model-version",
     meaning="Accepted for compatibility; there is one model.",
@@ -203,9 +204,9 @@ def analyze() -> Response:
 def _parameters() -> ReadParameters:
     """The query parameters of contract E.6, and what can be told of the body before it is read."""
     API_VERSION.read(request.args)
-    if request.args.get("model-name"):
+    if MODEL_NAME.is_given(request.args):
         raise DocumentRefusedError("BadArgument", "Custom models are not served here; leave out model-name.")
-    if not request.args.get("features"):
+    if not FEATURES.is_given(request.args):
         raise DocumentRefusedError("BadArgument", "Either features or model-name must be specified; use features=read.")
     for parameter in (FEATURES, LANGUAGE, GENDER_NEUTRAL_CAPTION, SMARTCROPS_ASPECT_RATIOS, MODEL_VERSION_ASKED):
         parameter.read(request.args)

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from flask import Blueprint, Response, request
 
 from sidecar.core_client import DocumentRules
-from sidecar.reading import READ_RULES, ReadParameters, require_pages_expression
+from sidecar.reading import PAGES_ADVICE, READ_RULES, ReadParameters, require_pages_expression
 from sidecar.results import Operation
 from sidecar.web import intake
 from sidecar.web.described import (
@@ -61,10 +61,10 @@ TWO_LANGUAGES = replace(SEVEN_LANGUAGES, choices=("en", "es"))
 PAGES = Parameter(
     name="pages",
     meaning="Pages of a PDF or TIFF document, such as 1,3-5,8-.",
-    pattern=r"^([1-9]\d{0,8}(-([1-9]\d{0,8})?)?|-[1-9]\d{0,8})$",
+    pattern=r"^(0*[1-9]\d{0,8}(-(0*[1-9]\d{0,8})?)?|-0*[1-9]\d{0,8})$",
     many=True,
     refusal="InvalidPageRange",
-    advice="use page numbers and ranges such as 1,3-5,8-",
+    advice=PAGES_ADVICE,
 )
 READING_ORDER = Parameter(
     name="readingOrder",

@@ -17,6 +17,10 @@ from sidecar.reading import select_pages
         ("3,1,1-2", 3, (1, 2, 3)),
         (" 1 , 3 ", 3, (1, 3)),
         ("6-6", 6, (6,)),
+        ("01", 3, (1,)),
+        ("002-0003", 3, (2, 3)),
+        ("-02,06-", 6, (1, 2, 6)),
+        ("0" * 5000 + "1", 3, (1,)),
     ],
 )
 def test_select_pages(expression: str, total: int, pages: tuple[int, ...]) -> None:
@@ -24,7 +28,28 @@ def test_select_pages(expression: str, total: int, pages: tuple[int, ...]) -> No
 
 
 @pytest.mark.parametrize(
-    "expression", ["9-3", "0", "a", "1-2-3", "1,,2", ",", "-", "1;2", "7", "7-", "1-7", "-7", "٣", "1" * 30, "1.0"]
+    "expression",
+    [
+        "9-3",
+        "0",
+        "00",
+        "-0",
+        "0-",
+        "00-1",
+        "a",
+        "1-2-3",
+        "1,,2",
+        ",",
+        "-",
+        "1;2",
+        "7",
+        "7-",
+        "1-7",
+        "-7",
+        "٣",
+        "1" * 30,
+        "1.0",
+    ],
 )
 def test_bad_expressions(expression: str) -> None:
     with pytest.raises(DocumentRefusedError) as caught:

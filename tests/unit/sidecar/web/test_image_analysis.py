@@ -89,6 +89,9 @@ def asked(query: str) -> ReadParameters:
         "api-version=2023-10-01&features=read&smartcrops-aspect-ratios=0.75,1,1.0,1.33,1.8",
         "api-version=2023-10-01&features=read&model-version=2023-10-01-preview",
         "api-version=2023-10-01&features=read&model-name=",
+        "API-VERSION=2023-10-01&Features=read",
+        "api-version=2023-10-01&Api-Version=2023-10-01&features=read&FEATURES=Read",
+        "api-version=2023-10-01&features=read&smartcrops-aspect-ratios=1&SmartCrops-Aspect-Ratios=1.5",
     ],
 )
 def test_what_is_asked_is_understood(query: str) -> None:
@@ -124,6 +127,11 @@ GOOD = "api-version=2023-10-01&features=read"
         (f"{GOOD}&smartcrops-aspect-ratios=1.81", "BadArgument"),
         (f"{GOOD}&smartcrops-aspect-ratios=1,wide", "BadArgument"),
         (f"{GOOD}&model-version=yesterday", "BadArgument"),
+        (f"{GOOD}&api-version=2024-02-01", "BadArgument"),
+        (f"{GOOD}&features=caption", "NotSupportedVisualFeature"),
+        (f"{GOOD}&FEATURES=caption", "NotSupportedVisualFeature"),
+        (f"{GOOD}&Model-Name=mine", "BadArgument"),
+        (f"{GOOD}&language=en&Language=de", "NotSupportedLanguage"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(query: str, reason: str) -> None:
