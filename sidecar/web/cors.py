@@ -1,7 +1,7 @@
 """Pages of other origins as callers (contract H28): off, unless `Sidecar:CorsAllowedOrigins` names them.
 
-Invariant: what a browser may let another origin's page do is the same for answers, errors and unrouted paths; the
-service's own pages, its records among them, are shared with nobody.
+Invariant: what a browser may let another origin's page do is the same for answers, errors, preflights and unrouted
+paths; the service's own pages, its records among them, are shared with nobody.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def register(app: Flask, origins: Collection[str], *, not_shared: Collection[str
         failure = request.routing_exception
         if request.method != "OPTIONS" or not wanted or not isinstance(failure, MethodNotAllowed):
             return None
+        if _blueprint(app) in not_shared:
+            return None
         response = empty_response(HTTPStatus.NO_CONTENT)
         if wanted in (failure.valid_methods or ()):
             response.headers["Access-Control-Allow-Methods"] = ", ".join(sorted(failure.valid_methods or ()))
@@ -48,7 +50,7 @@ def register(app: Flask, origins: Collection[str], *, not_shared: Collection[str
         return response
 
     def allow(response: Response) -> Response:
-        if request.blueprint in not_shared:
+        if _blueprint(app) in not_shared:
             return response
         if "*" in origins:
             response.headers["Access-Control-Allow-Origin"] = "*"
@@ -63,3 +65,13 @@ def register(app: Flask, origins: Collection[str], *, not_shared: Collection[str
 
     app.before_request(preflight)
     app.after_request(allow)
+
+
+def _blueprint(app: Flask) -> str | None:
+    """The blueprint that the request's path belongs to, also where it has no such method."""
+    failure = request.routing_exception
+    adapter = app.create_url_adapter(request)
+    if adapter is None or not isinstance(failure, MethodNotAllowed) or not failure.valid_methods:
+        return request.blueprint
+    endpoint, _ = adapter.match(method=next(iter(failure.valid_methods)))
+    return str(endpoint).rpartition(".")[0]

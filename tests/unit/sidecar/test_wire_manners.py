@@ -264,6 +264,15 @@ def test_the_services_own_pages_are_not_shared() -> None:
     assert cors_headers(answer.headers) == {}
 
 
+@pytest.mark.parametrize("path", ["/status", "/ready", "/languages", "/metrics", "/records/usage-logs/", "/"])
+def test_a_preflight_of_the_services_own_pages_is_refused_as_without_cors(path: str) -> None:
+    asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "GET"}
+    answer = client_of("Sidecar:CorsAllowedOrigins=*").options(path, headers=asked)
+    assert (answer.status_code, answer.data) == (405, b"")
+    assert cors_headers(answer.headers) == {}
+    assert cors_headers(client_of("Sidecar:CorsAllowedOrigins=*").post(path, headers=asked).headers) == {}
+
+
 def test_options_without_a_preflight_is_a_method_like_another() -> None:
     answer = client_of("Sidecar:CorsAllowedOrigins=*").options(ANALYZE)
     assert (answer.status_code, answer.data) == (405, b"")
