@@ -179,18 +179,19 @@ def _file_of(chunks: Iterator[bytes], boundary: bytes) -> Iterator[bytes]:
 
 
 def _named_url(request: Request) -> str:
-    """The URL in a JSON body."""
+    """The URL in a JSON body; its key may be in any letter case, as ASP.NET takes it, but there may be only one."""
     try:
         parsed = json.loads(b"".join(_chunks(request, max_bytes=_MAX_JSON_BYTES)))
-        url = parsed["url"] if isinstance(parsed, dict) else None
-    except (ValueError, KeyError, RecursionError):
+        named = [value for key, value in parsed.items() if key.lower() == "url"] if isinstance(parsed, dict) else []
+        url = named[0] if len(named) == 1 else None
+    except (ValueError, RecursionError):
         url = None
     except DocumentRefusedError as exc:
         if exc.reason != "InvalidImageSize":
             raise
         url = None
     if not isinstance(url, str) or not url:
-        raise DocumentRefusedError("BadArgument", "The JSON body is malformed or has no 'url'.")
+        raise DocumentRefusedError("BadArgument", "The JSON body is malformed or does not hold one 'url'.")
     return url
 
 

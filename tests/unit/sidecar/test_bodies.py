@@ -126,6 +126,11 @@ def test_a_url_is_handed_on_as_it_came(kind: str) -> None:
     )
 
 
+@pytest.mark.parametrize("body", ['{"URL":"http://x/"}', '{"n":1,"Url":"http://x/"}', '\ufeff{"uRL":"http://x/"}'])
+def test_the_key_of_a_url_is_taken_in_any_case(body: str) -> None:
+    assert document(body.encode(), "application/json") == f"http://x/ {LIMIT}".encode()
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -140,7 +145,8 @@ def test_a_url_is_handed_on_as_it_came(kind: str) -> None:
         b'{"url":7}',
         b'{"url":""}',
         b'{"url":["http://x.example/"]}',
-        b'{"Url":"http://x.example/"}',
+        b'{"url":"http://x.example/","Url":"http://y.example/"}',
+        b"{'url':'http://x.example/'}",
         b'{"url":"http://x.example/"} trailing',
         b"[" * 50_000,
         b"\xff\xfe\xfa",
