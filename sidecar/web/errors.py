@@ -266,6 +266,8 @@ def register(app: Flask, dialects: Mapping[str, Dialect]) -> None:
         wire = wire_error(exc)
         message = wire.message if wire.message is not None else str(exc)
         log = _log.error if wire.status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.debug
+        if wire.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            log = _log.warning  # it heals by itself or is told elsewhere; a full queue refuses by the thousand
         # A refusal of the request may quote it; what a client sent never reaches a log.
         quotes = isinstance(exc, DocumentRefusedError | UnsupportedMediaTypeError)
         cause = {} if quotes else {"cause": str(exc)}

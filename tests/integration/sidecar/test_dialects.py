@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 from flask import Flask
+from structlog.testing import capture_logs
 
 from sidecar.admission import NotServingError
 from sidecar.bootstrap import Services
@@ -78,6 +79,16 @@ def test_only_what_heals_carries_retry_after_and_in_whole_seconds(error: Excepti
         if "Retry-After" in got.headers:
             assert got.status_code == 503
             assert got.headers["Retry-After"].isdecimal()
+
+
+@pytest.mark.parametrize("error", EVERY_ERROR, ids=lambda error: type(error).__name__)
+def test_what_heals_by_itself_is_a_warning_in_the_log_and_no_error(error: Exception) -> None:
+    with capture_logs() as lines:
+        status = answer(OBSERVED_APP, OBSERVED[0], error).status_code
+    wanted = "debug" if status < 500 else "warning" if status == 503 else "error"
+    assert [(line["event"], line["status"], line["log_level"]) for line in lines] == [
+        ("request refused", status, wanted)
+    ]
 
 
 def test_codes_are_those_of_the_version() -> None:
