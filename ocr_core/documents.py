@@ -12,6 +12,7 @@ Invariants:
 """
 
 import contextlib
+import ctypes
 import io
 import math
 import mmap
@@ -64,6 +65,8 @@ _MAX_CHUNKS = 200_000
 _MAX_TIFF_ENTRIES = 4096
 _MAX_TIFF_TAG_BYTES = 128 * 1024 * 1024
 _POINTS_PER_INCH = 72
+_PLAUSIBLE_USER_UNITS = (0.01, 75_000.0)  # the upper one is the most that PDF 1.7 knows (Annex C)
+_MOST_COPIED_BYTES = 8 * 1024**3
 _PDF_HEADER_WITHIN = 1024
 
 Image.MAX_IMAGE_PIXELS = MAX_SIDE * MAX_SIDE
@@ -829,21 +832,70 @@ def _inspect_pdf(file: BinaryIO, rules: Rules) -> int:
     with _open_pdf(file, rules) as pdf:
         pdf[0].close()
         if rules.max_sheet_inches is not None:
+            is_scaled = _may_be_scaled(file) and _size(file) * len(pdf) <= _MOST_COPIED_BYTES
             for number in range(len(pdf)):
-                rules.require_sheet(number + 1, pdf.get_page_size(number))
+                width, height = pdf.get_page_size(number)
+                unit = _user_unit(pdf, number) if is_scaled else 1.0
+                rules.require_sheet(number + 1, (width * unit, height * unit))
         return len(pdf)
+
+
+def _may_be_scaled(file: BinaryIO) -> bool:
+    """Whether a page may have units of its own: the key is there to see, or may be inside a stream of objects."""
+    with _mapped(file) as data:
+        return data.find(b"/UserUnit") >= 0 or data.find(b"/ObjStm") >= 0
+
+
+_USER_UNIT = re.compile(rb"/UserUnit\s*(\+?[0-9]+(?:\.[0-9]*)?|\+?\.[0-9]+)(?=[/\s>])(?!\s+[0-9]+\s+R)")
+_NESTED = re.compile(rb"\((?:[^()\\]|\\.)*\)|<[0-9A-Fa-f\s]*>|(?<=.)<<[^<>]*>>", re.DOTALL)
+_PAGE_OBJECT = re.compile(rb"[0-9]\s+obj\s*(<<(?:(?!endobj).)*/Type\s*/Page\b(?!s).*?)endobj", re.DOTALL)
+_MAX_PAGE_OBJECT_BYTES = 1024 * 1024
+
+
+def _user_unit(pdf: pypdfium2.PdfDocument, number: int) -> float:
+    """How many points a page's unit is (`/UserUnit`); 1 where the page does not say or what it says cannot be.
+
+    The library neither heeds that entry nor tells it. A copy of the page, written out, does: plain, whatever the
+    original's compression and encryption.
+    """
+    written = bytearray()
+
+    def write(_: object, block: int, length: int) -> int:
+        written.extend(ctypes.string_at(block, length))
+        is_whole = b"endobj" in written[-length - 6 :] and _PAGE_OBJECT.search(written) is not None
+        return not is_whole and len(written) < _MAX_PAGE_OBJECT_BYTES
+
+    sink = pdfium.FPDF_FILEWRITE(version=1)
+    sink.WriteBlock = type(sink.WriteBlock)(write)
+    copy = pypdfium2.PdfDocument.new()
+    try:
+        with contextlib.suppress(pypdfium2.PdfiumError):
+            copy.import_pages(pdf, [number])
+            pdfium.FPDF_SaveAsCopy(copy, sink, pdfium.FPDF_NO_INCREMENTAL)
+    finally:
+        copy.close()
+    page = _PAGE_OBJECT.search(written)
+    entries = page.group(1) if page is not None else b""
+    nested = 1
+    while nested:
+        entries, nested = _NESTED.subn(b"", entries)
+    found = _USER_UNIT.search(entries)
+    unit = float(found.group(1)) if found is not None else 1.0
+    low, high = _PLAUSIBLE_USER_UNITS
+    return unit if low <= unit <= high else 1.0
 
 
 def _load_pdf_page(file: BinaryIO, page: int, max_pixels: int) -> PageImage:
     with _open_pdf(file, READABLE) as pdf:
         _require_page(page, len(pdf))
+        unit = _user_unit(pdf, page - 1) if _may_be_scaled(file) else 1.0
         sheet = pdf[page - 1]
         try:
             width, height = sheet.get_size()
             if not (math.isfinite(width) and math.isfinite(height) and min(width, height) > 0):
                 raise InvalidImageError("The PDF is damaged: a page has no size.")
             scale = min(
-                PDF_DPI / _POINTS_PER_INCH,
+                PDF_DPI / _POINTS_PER_INCH * max(1.0, unit),
                 math.sqrt(max_pixels / (width * height)),
                 USUAL_MAX_SIDE / max(width, height),
             )
@@ -855,8 +907,8 @@ def _load_pdf_page(file: BinaryIO, page: int, max_pixels: int) -> PageImage:
     return PageImage(
         image=image,
         page=page,
-        width=round(width / _POINTS_PER_INCH, 4),
-        height=round(height / _POINTS_PER_INCH, 4),
+        width=round(width * unit / _POINTS_PER_INCH, 4),
+        height=round(height * unit / _POINTS_PER_INCH, 4),
         unit="inch",
-        dpi=_plausible(round(scale * _POINTS_PER_INCH)),
+        dpi=_plausible(round(scale * _POINTS_PER_INCH / unit)),
     )

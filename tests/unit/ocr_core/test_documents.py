@@ -3,6 +3,7 @@ import os
 import struct
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -472,6 +473,89 @@ def test_a_pdf_page_of_any_size_costs_no_more_than_the_cap() -> None:
     huge = pages.digital_pdf([pages.LINES]).replace(b"[0 0 612 792]", b"[0 0 1e6 9e5]")
     found = loaded(huge)
     assert found.image.width * found.image.height <= CAP * 1.01
+
+
+def stream_of(entries: bytes, content: bytes) -> bytes:
+    return b"<< %s /Length %d >>\nstream\n%s\nendstream" % (entries, len(content), content)
+
+
+def scaled_pdf(unit: bytes, *, packed: bool = False) -> bytes:
+    """US letter whose units are larger than a point; packed: the page hides in a stream of objects."""
+    blob = pages.digital_pdf([pages.LINES])
+    if not packed:
+        return blob.replace(b"/Rotate 0", b"/UserUnit " + unit)
+    contents = blob[blob.index(b"5 0 obj") : blob.index(b"xref\n")]
+    inside = (
+        (1, b"<< /Type /Catalog /Pages 2 0 R >>"),
+        (2, b"<< /Type /Pages /Kids [4 0 R] /Count 1 >>"),
+        (3, b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"),
+        (4, b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /UserUnit %s /Contents 5 0 R "
+            b"/Resources << /Font << /F1 3 0 R >> >> >>" % unit),
+    )  # fmt: skip
+    index, objects = b"", b""
+    for number, body in inside:
+        index += b"%d %d " % (number, len(objects))
+        objects += body + b" "
+    out = b"%PDF-1.6\n"
+    places = [(0, 0, 0), *((2, 6, at) for at in range(4)), (1, len(out), 0)]
+    out += contents
+    places.append((1, len(out), 0))
+    packed_as = b"/Type /ObjStm /N 4 /First %d /Filter /FlateDecode" % len(index)
+    out += b"6 0 obj\n" + stream_of(packed_as, zlib.compress(index + objects)) + b"\nendobj\n"
+    start = len(out)
+    places.append((1, start, 0))
+    table = b"".join(struct.pack(">BIB", *place) for place in places)
+    out += b"7 0 obj\n" + stream_of(b"/Type /XRef /Size 8 /Root 1 0 R /W [1 4 1]", table) + b"\nendobj\n"
+    return out + b"startxref\n%d\n%%%%EOF\n" % start
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_units_of_a_pdf_page_may_be_larger_than_points(packed: bool) -> None:
+    found = loaded(scaled_pdf(b"2", packed=packed))
+    assert (found.width, found.height) == (17.0, 22.0)
+    assert found.image.width * found.image.height <= CAP * 1.01
+    assert found.dpi == pytest.approx(found.image.width / 17, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("unit", "width"),
+    [
+        (b"1.5", 12.75),
+        (b"75000", 637_500.0),
+        (b"0.5", 4.25),
+        (b"1e9", 8.5),
+        (b"1000000000", 8.5),
+        (b"75001", 8.5),
+        (b"0", 8.5),
+        (b"0.001", 8.5),
+        (b"-2", 8.5),
+        (b"/Two", 8.5),
+        (b"(2)", 8.5),
+        (b"null", 8.5),
+    ],
+)
+def test_units_out_of_bounds_are_points(unit: bytes, width: float) -> None:
+    found = loaded(scaled_pdf(unit))
+    assert found.width == width
+    assert 1_000_000 <= found.image.width * found.image.height <= CAP * 1.01
+
+
+def test_another_mention_of_units_does_not_count() -> None:
+    blob = pages.digital_pdf([pages.LINES]).replace(
+        b"/Rotate 0", b"/PieceInfo << /X << /UserUnit 3 /Y (/UserUnit 4) /Z <AB> >> >>"
+    )
+    assert loaded(blob).width == 8.5
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("unit", "fits"), [(b"1.5", True), (b"1.6", False)])
+def test_the_largest_sheet_is_judged_by_its_true_size(unit: bytes, fits: bool, packed: bool) -> None:
+    with opened(scaled_pdf(unit, packed=packed)) as file:
+        if fits:
+            assert documents.inspect(file, documents.Rules(max_sheet_inches=17.0)).pages == 1
+        else:
+            with pytest.raises(InvalidImageDimensionError, match="Page 1 is larger"):
+                documents.inspect(file, documents.Rules(max_sheet_inches=17.0))
 
 
 def test_a_pdf_is_read_through_its_descriptor_even_when_its_name_is_gone(tmp_path: os.PathLike[str]) -> None:
