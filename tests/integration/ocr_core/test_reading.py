@@ -4,12 +4,23 @@ import json
 import statistics
 
 import pytest
+from PIL import Image
 
 from ocr_core.page_text import PageText
 from tests import pages
 from tests.integration.ocr_core.running_core import RunningCore
 
 PAGE = pages.printed_page()
+STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""How the pixels of an upright page are stored, by EXIF orientation."""
 
 
 def read(core: RunningCore, blob: bytes, page: int = 1, **fields: object) -> PageText:
@@ -43,6 +54,17 @@ def test_a_printed_page_reads_with_less_than_2_percent_errors(core: RunningCore,
     found = read(core, blob, page)
     assert found.page == page
     assert pages.character_error_rate(PAGE.text, text_of(found)) < 0.02
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_reads_as_a_viewer_shows_it_mirrored_ones_too(core: RunningCore, orientation: int) -> None:
+    page = pages.printed_page(pages.LINES[:3], size=(1240, 360))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = page.image.transpose(STORED[orientation]) if orientation in STORED else page.image
+    found = read(core, pages.encoded(stored, "JPEG", quality=90, exif=exif, dpi=(page.dpi, page.dpi)))
+    assert (found.width, found.height, found.orientation) == (1240, 360, 0)
+    assert pages.character_error_rate(page.text, text_of(found)) < 0.01
 
 
 @pytest.mark.parametrize("degrees", [0, 0.5, 3, -7, 12, 90, 180, 270, 87, 93, 177])
