@@ -15,6 +15,7 @@ from sidecar.bootstrap import build_core_client
 from sidecar.core_client import CoreLanguages
 from sidecar.errors import CoreUnavailableError
 from sidecar.web.described import Answer, Described, described
+from sidecar.web.origin import root
 from sidecar.web.responses import json_response
 from sidecar.web.service_pages import DOCUMENT
 from sidecar.web.services import services
@@ -68,7 +69,7 @@ def languages() -> Response:
     if request.accept_mimetypes.best_match(["text/html", "application/json"], default="text/html") != "text/html":
         response = json_response(_described(told), _status(told))
     else:
-        page = render_template("languages.html", told=told, version=__version__)
+        page = render_template("languages.html", told=told, version=__version__, root=root())
         response = Response(page, status=int(_status(told)), content_type="text/html; charset=utf-8")
     response.vary.add("Accept")
     return response

@@ -22,6 +22,7 @@ from sidecar.core_client import DocumentRules
 from sidecar.web.bodies import raw_types
 from sidecar.web.described import Answer, ApiDocument, Described, Parameter, descriptions_of
 from sidecar.web.errors import error_model
+from sidecar.web.origin import prefix, root
 from sidecar.web.responses import empty_response, json_response
 
 FIRST_DOCUMENT = "vision-v3.2-read"
@@ -69,9 +70,9 @@ class Operation:
 
 
 @bp.get("", strict_slashes=False)
-def root() -> BaseResponse:
+def to_page() -> BaseResponse:
     """To the page; relative, so that it works behind any proxy."""
-    return redirect("/swagger/index.html")
+    return redirect(f"{root()}swagger/index.html")
 
 
 @bp.get("/")
@@ -95,7 +96,9 @@ def asset(name: str) -> Response:
 def document(name: str) -> Response:
     """One OpenAPI document."""
     found = _documents().get(OTHER_NAMES.get(name, name))
-    return empty_response(HTTPStatus.NOT_FOUND) if found is None else json_response(found)
+    if found is None:
+        return empty_response(HTTPStatus.NOT_FOUND)
+    return json_response({**found, "servers": [{"url": prefix() or "/"}]})
 
 
 def build_documents(app: Flask) -> dict[str, dict[str, Any]]:

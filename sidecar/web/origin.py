@@ -12,6 +12,7 @@ from ipaddress import IPv6Address
 from flask import current_app, request
 from werkzeug.datastructures import Headers
 
+from sidecar.web.paths import AS_SENT
 from sidecar.web.services import services
 
 _HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\])(:(?P<port>\d{1,5}))?", re.ASCII)
@@ -22,13 +23,22 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 def origin() -> str:
     """Scheme, host and port, as in `http://host:5000`; behind a trusted proxy also the path in front of ours."""
-    settings = services(current_app).settings
-    return origin_of(
-        request.headers,
-        scheme=request.scheme,
-        unnamed=settings.listen,
-        forwarded=settings.trusted_proxies.trust(request.remote_addr or ""),
-    )
+    listen = services(current_app).settings.listen
+    return origin_of(request.headers, scheme=request.scheme, unnamed=listen, forwarded=_forwarded())
+
+
+def prefix() -> str:
+    """The path that a trusted proxy has in front of ours, as in `/ocr`; empty where there is none."""
+    return _prefix(request.headers) if _forwarded() else ""
+
+
+def root() -> str:
+    """What links of our own pages begin with: `/ocr/` behind a trusted proxy that says so, else the way up from here.
+
+    Relative, for a proxy that is not trusted may have a path in front of ours too.
+    """
+    up = "../" * (request.environ.get(AS_SENT, request.path).count("/") - 1)
+    return f"{prefix()}/" if prefix() else up or "./"
 
 
 def origin_of(headers: Headers, *, scheme: str, unnamed: str, forwarded: bool) -> str:
@@ -42,7 +52,7 @@ def origin_of(headers: Headers, *, scheme: str, unnamed: str, forwarded: bool) -
         unnamed: Host and port where the headers name none that could be one.
         forwarded: Whether what `X-Forwarded-Proto`, `-Host`, `-Port` and `-Prefix` say counts.
     """
-    host, prefix = _host(headers.get("Host", "")) or unnamed, ""
+    host = _host(headers.get("Host", "")) or unnamed
     if forwarded:
         told = _last(headers, "X-Forwarded-Proto").lower()
         scheme = told if told in _DEFAULT_PORTS else scheme
@@ -51,10 +61,17 @@ def origin_of(headers: Headers, *, scheme: str, unnamed: str, forwarded: bool) -
         port = _last(headers, "X-Forwarded-Port")
         if _PORT.fullmatch(port) and 0 < int(port) < 65536 and not _port_of(told_host):
             host = _without_port(host) + ("" if port == _DEFAULT_PORTS[scheme] else f":{port}")
-        told_prefix = _last(headers, "X-Forwarded-Prefix")
-        if _PREFIX.fullmatch(told_prefix) and not {".", ".."} & set(told_prefix.split("/")):
-            prefix = told_prefix.rstrip("/")
-    return f"{scheme}://{host}{prefix}"
+    return f"{scheme}://{host}{_prefix(headers) if forwarded else ''}"
+
+
+def _forwarded() -> bool:
+    """Whether the request comes from a proxy that is believed."""
+    return services(current_app).settings.trusted_proxies.trust(request.remote_addr or "")
+
+
+def _prefix(headers: Headers) -> str:
+    told = _last(headers, "X-Forwarded-Prefix")
+    return told.rstrip("/") if _PREFIX.fullmatch(told) and not {".", ".."} & set(told.split("/")) else ""
 
 
 def _last(headers: Headers, name: str) -> str:

@@ -13,6 +13,9 @@ from typing import Any
 
 from flask import Flask
 
+AS_SENT = "sidecar.path_as_sent"
+"""Where in the WSGI environment the path is as the client sent it."""
+
 _VARIABLE = re.compile(r"<(?:(?P<converter>\w+)(?:\([^)]*\))?:)?\w+>")
 
 
@@ -93,7 +96,8 @@ def register(app: Flask) -> None:
     routed = app.wsgi_app
 
     def respelt(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        environ["PATH_INFO"] = spelling.of(environ.get("PATH_INFO", ""))
+        environ[AS_SENT] = environ.get("PATH_INFO", "")
+        environ["PATH_INFO"] = spelling.of(environ[AS_SENT])
         return routed(environ, start_response)
 
     app.wsgi_app = respelt  # type: ignore[method-assign]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 import msgspec
-from flask import Blueprint, Response, current_app, render_template, request
+from flask import Blueprint, Response, current_app, render_template
 
 from licenses.model import READ_PAGES_METER
 from sidecar import __version__
@@ -21,6 +21,7 @@ from sidecar.states import STATES, public_word, status_message
 from sidecar.web.described import Answer, ApiDocument, Described, Parameter, described
 from sidecar.web.errors import error_response
 from sidecar.web.metrics import render_metrics
+from sidecar.web.origin import origin, root
 from sidecar.web.rendered import rendered_newest
 from sidecar.web.responses import json_response
 from sidecar.web.services import services
@@ -251,8 +252,8 @@ def home() -> Response:
         status=describe(standing),
         info=STATES[standing.verdict.state],
         months=one.ledger.months(READ_PAGES_METER)[-12:] if standing.ledger else [],
-        host=request.headers.get("Host") or request.host,
-        scheme=request.scheme,
+        origin=origin(),
+        root=root(),
         version=__version__,
         now=standing.effective_at,
     )

@@ -57,7 +57,10 @@ def test_head_mirrors_get(service: Site, path: str) -> None:
     assert (head.status_code, head.content) == (200, b"")
 
 
-@pytest.mark.parametrize("path", ["/", "/languages", "/swagger", "/swagger/", "/swagger/index.html"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/languages", "/languages/", "//Languages", "/swagger", "//swagger", "/swagger/", "/swagger/index.html"],
+)
 def test_pages_fetch_everything_from_here(service: Site, path: str) -> None:
     answer = service.get(path)
     assert answer.status_code == 200

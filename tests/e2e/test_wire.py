@@ -9,12 +9,15 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import requests
+from selenium.webdriver.common.by import By
 
+from tests.e2e.browser import Browser
 from tests.e2e.site import Site, text_of, wait_until
 from tests.pages import LINES, as_pdf, as_png, printed_page
 
@@ -260,6 +263,89 @@ def test_operation_location_behind_a_proxy(open_site: Site) -> None:
         r"https://vision\.example:8443/ocr/vision/v3\.2/read/analyzeResults/[0-9a-f-]{36}",
         answer.headers["Operation-Location"],
     )
+
+
+class Prefixing(BaseHTTPRequestHandler):
+    """A reverse proxy with the service below `/ocr/`, as an operator would set one up."""
+
+    protocol_version = "HTTP/1.1"
+    upstream = ""
+    tells = False
+    strays: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        if not self.path.startswith("/ocr/"):
+            self.strays.append(self.path)
+            self.send_error(404)
+            return
+        passed = {name: value for name, value in self.headers.items() if not name.startswith("X-Forwarded-")}
+        if self.tells:
+            told = {"Proto": "http", "Host": self.headers["Host"], "Prefix": "/ocr"}
+            passed |= {f"X-Forwarded-{name}": value for name, value in told.items()}
+        answer = requests.request(
+            self.command,
+            self.upstream + self.path.removeprefix("/ocr"),
+            headers={**passed, "Accept-Encoding": "identity"},
+            data=self.rfile.read(int(self.headers.get("Content-Length", 0))),
+            allow_redirects=False,
+            timeout=30,
+        )
+        self.send_response(answer.status_code)
+        for name in ("Content-Type", "Content-Security-Policy", "Location", "Operation-Location"):
+            if name in answer.headers:
+                self.send_header(name, answer.headers[name])
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def below_a_prefix(site: Site, *, tells: bool) -> Iterator[str]:
+    handler = type("Proxy", (Prefixing,), {"upstream": site.url, "tells": tells, "strays": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/ocr"
+        assert handler.strays == []  # type: ignore[attr-defined]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_pages_below_a_prefix(open_site: Site, browser: Browser, tells: bool) -> None:
+    with below_a_prefix(open_site, tells=tells) as url:
+        browser.open(f"{url}/")
+        styled = "return getComputedStyle(document.querySelector('main')).display"
+        assert browser.driver.execute_script(styled) == "grid"
+        assert (f"{url}/vision/v3.2/read/syncAnalyze" in browser.find("pre").text) is tells
+        for link, then in (("Languages", "/languages"), ("Home", "/"), ("API", "/swagger/index.html")):
+            browser.driver.find_element(By.LINK_TEXT, link).click()
+            browser.wait(lambda at=then: browser.driver.current_url == url + at, f"{link} does not lead to {then}")
+            assert browser.find("header img").get_property("naturalWidth")
+        assert browser.find(".opblock")
+        browser.open(f"{url}/swagger")
+        browser.click("body > header a")
+        browser.wait(lambda: browser.driver.current_url == f"{url}/", "the API page does not lead home")
+        assert browser.complaints() == []
+
+
+def test_try_it_out_below_a_prefix(open_site: Site, browser: Browser) -> None:
+    with below_a_prefix(open_site, tells=True) as url:
+        browser.open(f"{url}/swagger/?urls.primaryName=The%20service%20itself")
+        browser.click("[id$='-ready'] .opblock-summary-control")
+        browser.click("[id$='-ready'] .try-out__btn")
+        browser.click("[id$='-ready'] .execute")
+        assert f"{url}/ready" in browser.find("[id$='-ready'] .request-url").text
+        answer = browser.find("[id$='-ready'] .live-responses-table .response")
+        assert answer.text.startswith("200")
+        assert browser.complaints() == []
 
 
 def test_a_browser_page_of_another_origin(open_site: Site) -> None:

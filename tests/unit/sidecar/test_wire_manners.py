@@ -205,6 +205,34 @@ def test_any_path_has_some_spelling(path: str) -> None:
     assert SPELLING.of(once) == once
 
 
+# ---- the API page behind a proxy -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prefix", "trusted", "leads_to"),
+    [
+        ("", "true", "./swagger/index.html"),
+        ("/ocr/", "true", "/ocr/swagger/index.html"),
+        ("/ocr", "false", "./swagger/index.html"),
+        ("//evil.example", "true", "./swagger/index.html"),
+    ],
+)
+def test_the_way_to_the_api_page(prefix: str, trusted: str, leads_to: str) -> None:
+    client = client_of(f"Sidecar:TrustForwardedHeaders={trusted}")
+    answer = client.get("/swagger", headers={"X-Forwarded-Prefix": prefix})
+    assert (answer.status_code, answer.headers["Location"]) == (302, leads_to)
+
+
+@pytest.mark.parametrize(("trusted", "server"), [("true", "/ocr"), ("false", "/")])
+def test_openapi_names_the_path_in_front(trusted: str, server: str) -> None:
+    client = client_of(f"Sidecar:TrustForwardedHeaders={trusted}")
+    told = [
+        client.get("/swagger/vision-v3.2-read/swagger.json", headers=headers).json
+        for headers in ({"X-Forwarded-Prefix": "/ocr"}, {})
+    ]
+    assert [document and document["servers"] for document in told] == [[{"url": server}], [{"url": "/"}]]
+
+
 # ---- pages of other origins -----------------------------------------------------------------------------------------
 
 
