@@ -35,7 +35,9 @@ def languages_command(words: tuple[str, ...], config: Path | None, as_json: bool
             next_step="start the service, or name the running core's socket with Sidecar:CoreSocket=…",
         ) from exc
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
+        from sidecar.web.language_pages import languages_told  # the same form as /languages.json
+
+        click.echo(msgspec.json.format(msgspec.json.encode(languages_told(told)), indent=2).decode())
     else:
         click.echo("\n".join(_lines(told)))
 

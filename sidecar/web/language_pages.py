@@ -59,7 +59,7 @@ class Languages(msgspec.Struct, frozen=True, rename="camel"):
 def languages_json() -> Response:
     """All languages, as JSON."""
     told = _told()
-    return json_response(_described(told), _status(told))
+    return json_response(languages_told(told), _status(told))
 
 
 @bp.get("/languages")
@@ -67,7 +67,7 @@ def languages() -> Response:
     """All languages: a page, or JSON where the caller prefers it."""
     told = _told()
     if request.accept_mimetypes.best_match(["text/html", "application/json"], default="text/html") != "text/html":
-        response = json_response(_described(told), _status(told))
+        response = json_response(languages_told(told), _status(told))
     else:
         page = render_template("languages.html", told=told, version=__version__, root=root())
         response = Response(page, status=int(_status(told)), content_type="text/html; charset=utf-8")
@@ -86,7 +86,8 @@ def _status(told: CoreLanguages | None) -> HTTPStatus:
     return HTTPStatus.OK if told is not None else HTTPStatus.SERVICE_UNAVAILABLE
 
 
-def _described(told: CoreLanguages | None) -> Languages:
+def languages_told(told: CoreLanguages | None) -> Languages:
+    """What the core says, in the form of `/languages.json`; None: it does not answer."""
     if told is None:
         return Languages(core_answers=False, tessdata="", models=[], default_models=[], detects=False, languages=[])
     return Languages(
