@@ -113,6 +113,8 @@ def _tell_of_settings(settings: Settings, words: tuple[str, ...], config: Path |
         _log.info(f"{name} is not used here: {reason}")
     _log.info(f"Using '{settings.license_directory}' for reading licence files.")
     _log.info(f"Using '{settings.output_directory}' for writing usage records.")
+    if settings.billing or settings.api_key:
+        _log.info("Billing and ApiKey serve DownloadLicense=True alone; metering stays local, by the licence file.")
     _log.info("Logging to console.")
     if settings.disk_log_format:
         _log.info(f"Logging to disk, below '{settings.output_directory}'.")
@@ -377,11 +379,17 @@ def _download_license(settings: Settings) -> None:
 
 def _require_mounts(settings: Settings) -> None:
     """A missing licence folder is a mistake in the command line, better said now than as a state (contract A.6)."""
-    if not settings.license_directory.is_dir():
+    if settings.license_directory.is_dir():
+        return
+    missing = f"the licence folder {settings.license_directory} does not exist"
+    mount = "mount a volume and make sure the directory named by Mounts:License exists"
+    if settings.billing or settings.api_key:
         raise SettingsError(
-            f"the licence folder {settings.license_directory} does not exist",
-            next_step="mount a volume and make sure the directory named by Mounts:License exists",
+            f"{missing}; Billing and ApiKey alone start nothing: metering stays local (there is no connected mode) and "
+            "a licence file is needed",
+            next_step=f"{mount}, then fetch the file with DownloadLicense=True or put in the one that the vendor sent",
         )
+    raise SettingsError(missing, next_step=mount)
 
 
 def _require_free_port(settings: Settings) -> None:

@@ -77,8 +77,8 @@ def _read_host(value: str) -> str:
 
 
 def _read_proxy(value: str) -> Proxy:
-    """The proxy's address; a missing scheme is `http`, as everywhere where people write this variable."""
-    parts = urlsplit(value if "://" in value else f"http://{value}")
+    """The proxy's address, with its scheme: without one, any word would do."""
+    parts = urlsplit(value)
     if parts.scheme != "http" or not parts.hostname or parts.path not in {"", "/"} or parts.query or parts.fragment:
         raise ValueError(value)
     credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
@@ -105,7 +105,7 @@ _text = Kind("a text", str)
 _flag = Kind("true or false", _read_flag)
 _path = Kind("a path", _read_path)
 _socket = Kind(f"a path of at most {_MAX_SOCKET_PATH_BYTES} bytes, as the kernel does for sockets", _read_socket)
-_listen = Kind("HOST:PORT", _read_listen)
+_listen = Kind("HOST:PORT with a port from 1 to 65535", _read_listen)
 _host = Kind("a host name or an IP address", _read_host)
 _proxy = Kind("http://HOST:PORT", _read_proxy)
 _credentials = Kind("USER:PASSWORD", _read_credentials)
@@ -176,7 +176,12 @@ class Settings:
     """Every setting that this service acts on; see each field's `meaning` (shown by `sidecar --help`)."""
 
     eula: str = _setting("Eula", _text, "", "'accept' to accept the licence terms; nothing starts without it")
-    billing: str = _setting("Billing", _text, "", "billing endpoint (connected mode, licence download)")
+    billing: str = _setting(
+        "Billing",
+        _text,
+        "",
+        "billing endpoint, for DownloadLicense=True alone: metering stays local, by a licence file",
+    )
     api_key: str = _setting("ApiKey", _text, "", "key for the billing endpoint; never logged", secret=True)
     download_license: bool = _setting("DownloadLicense", _flag, False, "fetch the licence file, then exit")
     license_directory: Path = _setting("Mounts:License", _path, Path("/license"), "folder of licence files")
@@ -545,7 +550,9 @@ def require_start(settings: Settings) -> None:
     """
     if settings.eula.lower() != "accept":
         raise SettingsError(
-            "The EULA=accept command-line option is missing; it must be provided to continue.",
+            f"Eula='{settings.eula[:80]}' is not 'accept'; EULA=accept must be provided to continue."
+            if settings.eula
+            else "The EULA=accept command-line option is missing; it must be provided to continue.",
             next_step="add eula=accept to the arguments, or EULA=accept to the environment",
             exit_code=64,
         )

@@ -80,6 +80,15 @@ def test_folder_missing(site: Site, billing: FakeBilling) -> None:
     assert billing.requests == []
 
 
+def test_billing_and_key_alone_start_nothing_and_say_why(site: Site) -> None:
+    done = command(
+        "sidecar", "eula=accept", "billing=http://billing.example/", f"apikey={KEY}", f"Mounts:License={site.folder}/no"
+    )
+    require_failed(done, 65, f"{site.folder}/no does not exist", "metering stays local", "no connected mode", "licence")
+    assert "DownloadLicense=True" in done.stderr.partition("Next step:")[2]
+    assert "Mounts:License" in done.stderr.partition("Next step:")[2]
+
+
 def test_folder_not_writable(site: Site, billing: FakeBilling) -> None:
     """As another user, where we are root; else by taking our own right away."""
     site.license_file.unlink()

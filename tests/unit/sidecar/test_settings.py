@@ -101,6 +101,20 @@ def test_eula_must_be_accepted(value: str) -> None:
     assert caught.value.exit_code == 64
 
 
+def test_an_eula_that_is_not_accepted_is_told_from_one_that_is_missing() -> None:
+    with pytest.raises(SettingsError, match="The EULA=accept command-line option is missing"):
+        require_start(load_settings([], ENVIRONMENT))
+    with pytest.raises(SettingsError, match=r"Eula='reject' is not 'accept'.*EULA=accept must be provided") as caught:
+        require_start(load_settings(["eula=reject"], ENVIRONMENT))
+    assert "missing" not in str(caught.value)
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "x", ""])
+def test_the_ports_there_are_are_told(port: str) -> None:
+    with pytest.raises(SettingsError, match="wants HOST:PORT with a port from 1 to 65535"):
+        load_settings([f"Sidecar:Listen=127.0.0.1:{port}"], ENVIRONMENT)
+
+
 @pytest.mark.parametrize("value", ["accept", "ACCEPT", '"accept"'])
 def test_eula_accepted(value: str) -> None:
     require_start(load_settings([f"EULA={value}"], ENVIRONMENT))
