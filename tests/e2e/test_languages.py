@@ -21,7 +21,6 @@ def test_the_page_lists_what_is_read_and_how_to_add_more(service: Site) -> None:
         "apt-get download",
         "Restart the core",
         "stands in",
-        "tesseract-ocr-afr",
     ):
         assert told in page
     assert 'href="./languages"' in service.get("/").text

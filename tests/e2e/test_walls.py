@@ -76,7 +76,10 @@ def test_licence_taken_away_and_put_back(licensed: Site) -> None:
         wait_until(lambda: licensed.ready() == 503, 5, "still served without a licence")
         require_refused(licensed, "Invalid", "UNLICENSED")
         assert licensed.result(location)["status"] == "succeeded", "what was paid for can be fetched in every state"
-        assert licensed.get("/").status_code == 200
+        home = licensed.get("/")
+        assert home.status_code == 200
+        assert "No licence in force" in home.text
+        assert [text for text in ("under this licence", "Send a document", "curl") if text in home.text] == []
         assert licensed.pages() == before
         licensed.license_file.write_bytes(kept)
         licensed.wait_ready(5)
