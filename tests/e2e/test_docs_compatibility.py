@@ -159,8 +159,10 @@ def test_error_codes_are_those_of_the_dialects() -> None:
     models = {one.description.document.name: one.error.__name__ for one in operations(APP)}
     for number, names in enumerate(of_column.values(), start=1):
         for name in names:
-            for _, *codes in rows[1:]:
+            for cause, *codes in rows[1:]:
                 neutral = codes[0].strip("`")
+                if (cause, name) == ("an empty body", "image_analysis"):
+                    neutral = "InvalidImageSize"  # that route looks at the length itself
                 assert codes[number - 1] in {f"`{dialects[name].codes.get(neutral, neutral)}`", "\N{EN DASH}"}
             kind, _, version = name.partition("_")
             where = f"vision-{version.replace('_', '.')}-{kind}" if kind != "image" else "imageanalysis-2024-02-01"
