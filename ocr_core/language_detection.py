@@ -56,7 +56,9 @@ def letters_in(text: str) -> int:
 
 def identify(text: str) -> Identified | None:
     """The language that most of a text is in; None when that cannot be told with confidence."""
-    text = "".join(map(_plain, text[:_MAX_CHARACTERS]))
+    text = text[:_MAX_CHARACTERS].replace("\n", " ")
+    if not text.isprintable():
+        text = "".join(map(_plain, text))
     needed = _DENSE_LETTERS_NEEDED if _DENSE.search(text) else _LETTERS_NEEDED
     if letters_in(text) < needed:
         return None

@@ -18,7 +18,7 @@ from itertools import islice
 
 from PIL import Image
 
-from ocr_core import geometry, ink, page_language, skew
+from ocr_core import geometry, ink, page_language, resolution, skew
 from ocr_core.documents import PageImage
 from ocr_core.engine import FoundLine, OcrEngine, Picture
 from ocr_core.errors import EngineTimeoutError
@@ -41,7 +41,9 @@ _A_FEW_LINES = 200
 _MOST_SCRIPTS = 4
 _NO_WORSE = 0.97
 _DOUBTED_LINE = 0.5
-_DOUBTED_SHARE = 0.15
+_DOUBTED_SHARE = 0.2
+_FAR_WORSE = 0.2
+_LONG_LINE = 20
 _SHORT_LINE_HEIGHTS = 5
 _CONFIDENCE_DECIMALS = 3
 _ANGLE_DECIMALS = 4
@@ -57,6 +59,7 @@ class _Reading:
         turned: How many degrees the raster was turned back, that is, how far the text was turned clockwise.
         raster: What the engine was shown.
         models: What it was read with.
+        beside: A model that read lines well which these models cannot read.
     """
 
     lines: tuple[FoundLine, ...]
@@ -64,6 +67,7 @@ class _Reading:
     back: Affine
     turned: float
     models: tuple[str, ...]
+    beside: str | None = None
 
     @property
     def words(self) -> int:
@@ -80,6 +84,13 @@ class _Reading:
     @property
     def is_weak(self) -> bool:
         return self.words < FEW_WORDS or self.confidence < WEAK_CONFIDENCE
+
+    @property
+    def doubted(self) -> tuple[FoundLine, ...]:
+        """Lines that read far worse than the best third of the page."""
+        surenesses = sorted(map(_sureness, self.lines), reverse=True)
+        least = max(_DOUBTED_LINE, surenesses[len(surenesses) // 3] - _FAR_WORSE) if surenesses else 0.0
+        return tuple(line for line in self.lines if _sureness(line) < least)
 
     @property
     def evidence(self) -> float:
@@ -126,12 +137,13 @@ class PageReader:
         """
         started = self._monotonic()
         until = started + timeout_seconds
+        image = replace(image, dpi=resolution.suited(image.image, image.dpi))
         reading = self._best_reading(image, models, choices if language is None else (), until)
         if language is not None:
             return _page_text(image, reading, order, language, (None,) * len(reading.lines))
         told = page_language.tell(reading.lines, choices or models)
         wanted = page_language.models_asked_for(
-            told, reading.models, choices, also=self._script_beside(reading, choices)
+            told, reading.models, choices, also=reading.beside or self._script_beside(reading, choices)
         )
         if wanted and until - self._monotonic() > self._monotonic() - started:
             other = self._read_again(image, reading, wanted, until)
@@ -157,7 +169,7 @@ class PageReader:
             except EngineTimeoutError:
                 break
             if other.evidence > best.evidence:
-                best = other
+                best = replace(other, beside=_model_beside(other, best))
             if best.is_strong:
                 break
         return best
@@ -166,13 +178,16 @@ class PageReader:
         """The model of the script of those lines of a page that read badly while others read well."""
         if not any(models_of_scripts(choices)):
             return None
-        doubted = [line for line in reading.lines if _sureness(line) < _DOUBTED_LINE]
-        if sum(map(_characters, doubted)) <= _DOUBTED_SHARE * sum(map(_characters, reading.lines)):
+        doubted = reading.doubted
+        is_much = sum(map(_characters, doubted)) > _DOUBTED_SHARE * sum(map(_characters, reading.lines))
+        if not is_much:
+            doubted = tuple(line for line in doubted if _characters(line) >= _LONG_LINE and not _has_sure_words(line))
+        if not doubted:
             return None
-        sides = list(zip(*(word.box for line in doubted for word in line.words), strict=True))
-        around = reading.raster.crop((min(sides[0]), min(sides[1]), max(sides[2]), max(sides[3])))
-        guess = self._engine.orientation(_picture(around, None))
-        return model_of_script(guess.script, choices) if guess is not None else None
+        guess = self._engine.orientation(_picture(_cut_out(reading.raster, doubted), None))
+        if guess is None or (not is_much and guess.confidence < _ORIENTATION_HINT):
+            return None
+        return model_of_script(guess.script, choices)
 
     def _read_again(self, image: PageImage, reading: _Reading, models: tuple[str, ...], until: float) -> _Reading:
         """The same raster read with other models; the reading itself when that fails for want of time."""
@@ -255,6 +270,32 @@ class PageReader:
             Affine.turning(turned, of=raster.size, onto=image.image.size)
         )
         return _Reading(lines=lines, raster=raster, back=back, turned=turned, models=models)
+
+
+def _model_beside(reading: _Reading, before: _Reading) -> str | None:
+    """The model of the reading before, where it read a line well on a page that others read better as a whole."""
+    is_mixed = (
+        set(before.models).isdisjoint(reading.models)
+        and any(_characters(line) >= _LONG_LINE and _sureness(line) >= STRONG_CONFIDENCE for line in before.lines)
+        and any(_characters(line) >= _LONG_LINE for line in reading.doubted)
+    )
+    return before.models[0] if is_mixed else None
+
+
+def _cut_out(gray: Image.Image, lines: Iterable[FoundLine]) -> Image.Image:
+    """Some lines of a page, one below the other."""
+    strips = []
+    for line in lines:
+        lefts, tops, rights, bottoms = zip(*(word.box for word in line.words), strict=True)
+        strips.append(gray.crop((min(lefts), min(tops), max(rights), max(bottoms))))
+    margin = max(strip.height for strip in strips)
+    size = max(strip.width for strip in strips) + 2 * margin, sum(strip.height + margin for strip in strips) + margin
+    cut = Image.new("L", size, _paper(gray))
+    top = margin
+    for strip in strips:
+        cut.paste(strip, (margin, top))
+        top += strip.height + margin
+    return cut
 
 
 def _is_plain(slope: skew.Skew) -> bool:
@@ -386,6 +427,12 @@ def _sureness(line: FoundLine) -> float:
 
 def _characters(line: FoundLine) -> int:
     return sum(len(word.text) for word in line.words)
+
+
+def _has_sure_words(line: FoundLine) -> bool:
+    """Whether half of a line is in words that read well: a smudge, no other script."""
+    sure = sum(len(word.text) for word in line.words if word.confidence >= STRONG_CONFIDENCE)
+    return 2 * sure >= _characters(line)
 
 
 def _mean(weighted: Iterable[tuple[float, float]]) -> float:
