@@ -77,8 +77,8 @@ def _read_host(value: str) -> str:
 
 
 def _read_proxy(value: str) -> Proxy:
-    """The proxy's address, with its scheme: without one, any word would do."""
-    parts = urlsplit(value)
+    """The proxy's address; many a host's environment has it without a scheme, and then with its port."""
+    parts = urlsplit(f"http://{value}" if re.fullmatch(r"[^/@?#]+:\d{1,5}", value) else value)
     if parts.scheme != "http" or not parts.hostname or parts.path not in {"", "/"} or parts.query or parts.fragment:
         raise ValueError(value)
     credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
