@@ -56,6 +56,18 @@ def test_a_printed_page_reads_with_less_than_2_percent_errors(core: RunningCore,
     assert pages.character_error_rate(PAGE.text, text_of(found)) < 0.02
 
 
+@pytest.mark.parametrize("dpi", [None, 70, 72, 96, 150, 300])
+@pytest.mark.parametrize(("pixels", "rows"), [(24, 2), (24, 6), (40, 2)])
+def test_letters_keep_their_stems_whatever_the_file_says_of_its_resolution(
+    core: RunningCore, pixels: int, rows: int, dpi: int | None
+) -> None:
+    lines = [f"Left column line number {number}" for number in range(1, rows + 1)]
+    size = (20 * pixels, 200 + 2 * rows * pixels)
+    page = pages.printed_page(lines, size=size, dpi=72, points=pixels, font_name="DejaVuSans.ttf")
+    found = read(core, pages.encoded(page.image, "PNG", **({} if dpi is None else {"dpi": (dpi, dpi)})))
+    assert text_of(found) == page.text
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_photo_reads_as_a_viewer_shows_it_mirrored_ones_too(core: RunningCore, orientation: int) -> None:
     page = pages.printed_page(pages.LINES[:3], size=(1240, 360))

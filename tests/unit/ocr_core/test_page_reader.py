@@ -245,3 +245,54 @@ def test_lines_of_another_script_among_lines_that_read_well() -> None:
     found = detect(engine, printed_page())
     assert engine.languages_asked == [("eng",), ("eng", "rus")]
     assert {found.language, *(line.language for line in found.lines)} >= {"ru"}
+
+
+ENGLISH = "the meter counts every page that was read and nothing else at all"
+CYRILLIC = FoundOrientation(quarter_turns=0, confidence=20, script="Cyrillic")
+
+
+@pytest.mark.parametrize("sureness", [0.2, 0.7])
+def test_one_line_of_another_script_among_many(sureness: float) -> None:
+    english = [a_line(ENGLISH, top=100 * number) for number in range(1, 9)]
+    doubted = a_line("Kaxkgan ctpahuua cuutaetca cuetuukom", top=900, confidence=sureness)
+    engine = ByModel(
+        {("eng",): (*english, doubted), ("eng", "rus"): (*english, a_line(RUSSIAN, top=900))}, guess=CYRILLIC
+    )
+    found = detect(engine, printed_page())
+    assert engine.languages_asked == [("eng",), ("eng", "rus")]
+    assert found.lines[-1].language == "ru"
+
+
+@pytest.mark.parametrize(
+    "guess",
+    [
+        None,
+        FoundOrientation(quarter_turns=0, confidence=2, script="Cyrillic"),
+        FoundOrientation(quarter_turns=0, confidence=20, script="Latin"),
+    ],
+)
+def test_a_smudged_line_does_not_cost_an_english_page_a_second_reading(guess: FoundOrientation | None) -> None:
+    english = [a_line(ENGLISH, top=100 * number) for number in range(1, 9)]
+    engine = ByModel(
+        {("eng",): (*english, a_line("tbe rneter c0unts evcry pagc", top=900, confidence=0.5))}, guess=guess
+    )
+    assert detect(engine, printed_page()).language == "en"
+    assert engine.languages_asked == [("eng",)]
+
+
+def test_an_english_line_on_a_page_of_another_script_is_not_lost() -> None:
+    """Reading the page with the other model alone makes letters of that script out of it."""
+    russian = [a_line(RUSSIAN, top=100 * number) for number in range(1, 5)]
+    as_english = [a_line("Kaxkgan ctpahuua cuutaetca", top=100 * number, confidence=0.3) for number in range(1, 5)]
+    english = a_line(ENGLISH, top=900)
+    engine = ByModel(
+        {
+            ("eng",): (*as_english, english),
+            ("rus",): (*russian, a_line("тне метег соунтс евегу раде", top=900, confidence=0.4)),
+            ("rus", "eng"): (*russian, english),
+        },
+        guess=CYRILLIC,
+    )
+    found = detect(engine, printed_page())
+    assert engine.languages_asked == [("eng",), ("rus",), ("rus", "eng")]
+    assert (found.language, found.lines[-1].text, found.lines[-1].language) == ("ru", ENGLISH, "en")
