@@ -44,6 +44,8 @@ _DOUBTED_LINE = 0.5
 _DOUBTED_SHARE = 0.2
 _FAR_WORSE = 0.2
 _LONG_LINE = 20
+_ENOUGH_LETTERS = 75
+_MOST_TIMES = 5
 _SHORT_LINE_HEIGHTS = 5
 _CONFIDENCE_DECIMALS = 3
 _ANGLE_DECIMALS = 4
@@ -184,7 +186,9 @@ class PageReader:
             doubted = tuple(line for line in doubted if _characters(line) >= _LONG_LINE and not _has_sure_words(line))
         if not doubted:
             return None
-        guess = self._engine.orientation(_picture(_cut_out(reading.raster, doubted), None))
+        # The orientation model says nothing of fewer than 50 letters.
+        times = min(_MOST_TIMES, math.ceil(_ENOUGH_LETTERS / max(1, sum(map(_characters, doubted)))))
+        guess = self._engine.orientation(_picture(_cut_out(reading.raster, doubted * times), None))
         if guess is None or (not is_much and guess.confidence < _ORIENTATION_HINT):
             return None
         return model_of_script(guess.script, choices)

@@ -73,6 +73,25 @@ def test_lines_tell_their_language_where_the_page_has_two(core: RunningCore, sec
     assert errors(page, found) < 0.01
 
 
+@pytest.mark.parametrize("order", ["ERE", "REE", "RRRE", "RERERE", "EEEEEEER"])
+@pytest.mark.parametrize("font", [FONT, "LiberationSerif-Regular.ttf"])
+def test_lines_of_two_alphabets_in_any_order(core: RunningCore, order: str, font: str) -> None:
+    texts = {"E": iter(pages.LINES), "R": iter(RUSSIAN)}
+    page = pages.printed_page([next(texts[letter]) for letter in order], size=SIZE, font_name=font)
+    found = read(core, page)
+    languages = [line.language or found.language for line in found.lines]
+    assert languages == [{"E": "en", "R": "ru"}[letter] for letter in order]
+    assert errors(page, found) < 0.01
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_short_line_of_another_alphabet(core: RunningCore, place: int) -> None:
+    lines = ["The meeting is at nine", "The room is number seven"]
+    lines.insert(place, "Договор был подписан")
+    page = printed(*lines)
+    assert errors(page, read(core, page)) < 0.02
+
+
 def test_a_page_with_too_little_text_has_no_language(core: RunningCore) -> None:
     assert read(core, printed("Gate 7")).language is None
 
