@@ -186,11 +186,11 @@ class PageReader:
             doubted = tuple(line for line in doubted if _characters(line) >= _LONG_LINE and not _has_sure_words(line))
         if not doubted:
             return None
-        # The orientation model says nothing of fewer than 50 letters; it says much of a few scribbles shown repeatedly.
+        # The orientation model says nothing of fewer than 50 letters.
         letters = max(1, sum(map(_characters, doubted)))
         times = min(_MOST_TIMES, math.ceil(_ENOUGH_LETTERS / letters)) if is_much else 1
         guess = self._engine.orientation(_picture(_cut_out(reading.raster, doubted * times), None))
-        if guess is None or (not is_much and guess.confidence < _ORIENTATION_HINT):
+        if guess is None or guess.confidence < _ORIENTATION_HINT:
             return None
         return model_of_script(guess.script, choices)
 

@@ -296,3 +296,12 @@ def test_an_english_line_on_a_page_of_another_script_is_not_lost() -> None:
     found = detect(engine, printed_page())
     assert engine.languages_asked == [("eng",), ("rus",), ("rus", "eng")]
     assert (found.language, found.lines[-1].text, found.lines[-1].language) == ("ru", ENGLISH, "en")
+
+
+def test_scribbles_on_a_form_do_not_bring_letters_of_another_script() -> None:
+    guess = FoundOrientation(quarter_turns=0, confidence=0.02, script="Cyrillic")
+    engine = ByModel(
+        {("eng",): (a_line(ENGLISH), a_line("aa Ene new Tesch ny mav", top=200, confidence=0.3))}, guess=guess
+    )
+    assert detect(engine, printed_page()).language == "en"
+    assert engine.languages_asked == [("eng",)]
