@@ -22,19 +22,19 @@ BOOK = as_pdf([DENSE] * BOOK_PAGES)
 
 
 def busy_worker(site: Site) -> psutil.Process:
-    """A core worker that is at work now."""
+    """A core worker that is at work now, however small a share of the processor it gets."""
     found: list[psutil.Process] = []
-    for process in site.core_workers():
-        process.cpu_percent()
+    began = {process.pid: process.cpu_times().user for process in site.core_workers()}
 
     def look() -> bool:
         for process in site.core_workers():
-            if process.cpu_percent(interval=0.05) > 50:
+            used = process.cpu_times().user
+            if used - began.setdefault(process.pid, used) > 0.05:
                 found.append(process)
                 return True
         return False
 
-    wait_until(look, 10, "no worker is busy")
+    wait_until(look, 30, "no worker is busy")
     return found[0]
 
 
