@@ -212,10 +212,10 @@ def build_services(settings: Settings, clock: Clock | None = None) -> Services:
     clock = clock or SystemClock()
     migrate(settings, clock)
     licenses = _license_mount(settings, clock)
-    ledger = Ledger(ledger_path(settings), clock=clock, instance=_instance(licenses, settings), version=__version__)
-    core = build_core_client(settings)
     store = build_store(settings)
     store.prepare()
+    ledger = Ledger(ledger_path(settings), clock=clock, instance=_instance(licenses, settings), version=__version__)
+    core = build_core_client(settings)
     admission = Admission(
         settings=settings, clock=clock, ledger=ledger, licenses=licenses, core=core, spool_problem=store.problem
     )
@@ -254,7 +254,11 @@ def build_meter(settings: Settings, clock: Clock | None = None) -> Meter:
         raise LedgerUnavailableError(str(exc), next_step=exc.next_step) from exc
     licenses = _license_mount(settings, clock, keeper=True)
     ledger = Ledger(ledger_path(settings), clock=clock, instance=device.instance_id, version=__version__)
-    require_cadence(settings, licenses, ledger)
+    try:
+        require_cadence(settings, licenses, ledger)
+    except SidecarError:
+        ledger.close()
+        raise
     return Meter(
         settings=settings,
         clock=clock,

@@ -82,7 +82,11 @@ class Ledger(LedgerReader):
 
     def __init__(self, path: Path, *, clock: Clock, instance: str, version: str) -> None:
         self._hold = hold(path)
-        super().__init__(path, clock=clock)
+        try:
+            super().__init__(path, clock=clock)
+        except LedgerUnavailableError:
+            self._let_go()  # or the next start in this process takes us for another one that has it open
+            raise
         self._instance = instance
         self._version = version
         self._queue: list[_Ticket] = []
@@ -97,6 +101,7 @@ class Ledger(LedgerReader):
             self._place = _identity(path)
         except sqlite3.Error as exc:
             super().close()
+            self._let_go()
             raise unavailable(exc, path) from exc
 
     @property
@@ -110,10 +115,13 @@ class Ledger(LedgerReader):
         """Close both connections."""
         with self._write_lock:
             self._writer.close()
-            if self._hold is not None:
-                os.close(self._hold)
-                self._hold = None
+            self._let_go()
         super().close()
+
+    def _let_go(self) -> None:
+        if self._hold is not None:
+            os.close(self._hold)
+            self._hold = None
 
     def restore_reserve(self) -> bool:
         """Take the disk reserve back if there is room again; whether it is there now."""

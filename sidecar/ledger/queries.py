@@ -54,6 +54,9 @@ class LedgerReader:
         self._read_lock = threading.Lock()
         try:
             self._reader = Database(connect(path), execute_plugins=False)
+        except sqlite3.Error as exc:
+            raise unavailable(exc, path) from exc
+        try:
             if LEDGER_MIGRATIONS.pending(self._reader):
                 raise LedgerUnavailableError(
                     f"{path}: the ledger has not been brought up to date",
@@ -61,7 +64,11 @@ class LedgerReader:
                 )
             self._reader.execute("PRAGMA query_only=ON")
         except sqlite3.Error as exc:
+            self._reader.close()
             raise unavailable(exc, path) from exc
+        except LedgerUnavailableError:
+            self._reader.close()
+            raise
 
     @property
     def path(self) -> Path:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from licenses.usage_log.entry import leaf_hash, parse_entry
 from licenses.usage_log.merkle import root_of
 from sidecar.errors import LedgerConflictError, LedgerUnavailableError
 from sidecar.ledger import Ledger, UseEvent, prepare
+from sidecar.ledger.database import hold
 from tests.fakes.clock import FakeClock
 
 CONTEXT = {"origin": "vendor.example/0123456789abcdef", "license_id": "L", "license_sequence": 1, "evaluation": True}
@@ -206,6 +208,20 @@ def test_not_migrated_is_refused(tmp_path: Path, clock: FakeClock) -> None:
     with pytest.raises(LedgerUnavailableError, match="not been brought up to date") as caught:
         Ledger(tmp_path / "new.db", clock=clock, instance="x", version="1")
     assert "sidecar migrate" in caught.value.next_step
+
+
+def test_ledger_that_could_not_be_opened_is_not_held(tmp_path: Path, clock: FakeClock) -> None:
+    """Or the next start in the same process would take it for another process that has it open, and mend nothing."""
+    damaged = tmp_path / "ledger.db"
+    prepare(damaged)
+    blob = bytearray(damaged.read_bytes())
+    blob[40:4096] = bytes(4056)
+    damaged.write_bytes(blob)
+    with pytest.raises(LedgerUnavailableError):
+        Ledger(damaged, clock=clock, instance="x", version="1")
+    alone = hold(damaged, alone=True)
+    assert alone is not None
+    os.close(alone)
 
 
 def test_prepare_twice_is_harmless(path: Path) -> None:
