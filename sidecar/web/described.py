@@ -201,6 +201,21 @@ OPERATION_ID = Parameter(
 )
 
 
+def model_version_asked(published: str) -> Parameter:
+    """The `model-version` of an API.
+
+    Args:
+        published: A version that the original service has, to name in a refusal.
+    """
+    return Parameter(
+        name="model-version",
+        meaning="Accepted for compatibility; there is one model.",
+        pattern=r"^(latest|\d{4}-\d{2}-\d{2})(-preview)?$",
+        default="latest",
+        advice=f"use 'latest' or a date such as {published}",
+    )
+
+
 def described(*descriptions: Described) -> Callable[[_View], _View]:
     """Say of a view what it does, once for each OpenAPI document that it is in; goes below the route's decorator."""
 

@@ -16,7 +16,15 @@ from ocr_core.page_text import Line, PageText, Polygon, Word
 from sidecar.core_client import DocumentRules
 from sidecar.errors import DocumentRefusedError
 from sidecar.reading import ReadParameters
-from sidecar.web.described import DOCUMENT_ERRORS, Answer, ApiDocument, Described, Parameter, described
+from sidecar.web.described import (
+    DOCUMENT_ERRORS,
+    Answer,
+    ApiDocument,
+    Described,
+    Parameter,
+    described,
+    model_version_asked,
+)
 from sidecar.web.errors import Dialect, nested_body, outer_code
 from sidecar.web.pictures import picture_text
 from sidecar.web.responses import json_response
@@ -73,13 +81,7 @@ SMARTCROPS_ASPECT_RATIOS = Parameter(
     advice="use numbers from 0.75 to 1.8, separated by commas",
 )
 MODEL_NAME = Parameter(name="model-name", meaning="Custom model; there is none, so whoever names one is refused.")
-MODEL_VERSION_ASKED = Parameter(
-    name="model-version",
-    meaning="Accepted for compatibility; there is one model.",
-    pattern=r"^(latest|\d{4}-\d{2}-\d{2})(-preview)?$",
-    default="latest",
-    advice=f"use 'latest' or a date such as {MODEL_VERSION}",
-)
+MODEL_VERSION_ASKED = model_version_asked(MODEL_VERSION)
 
 DIALECT = Dialect(
     body=nested_body,

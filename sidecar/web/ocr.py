@@ -22,7 +22,15 @@ from flask import Blueprint, Response, request
 from ocr_core.page_text import Line, PageText, Polygon
 from sidecar.core_client import DocumentRules
 from sidecar.reading import ReadParameters
-from sidecar.web.described import DOCUMENT_ERRORS, Answer, ApiDocument, Described, Parameter, described
+from sidecar.web.described import (
+    DOCUMENT_ERRORS,
+    Answer,
+    ApiDocument,
+    Described,
+    Parameter,
+    described,
+    model_version_asked,
+)
 from sidecar.web.errors import Dialect, flat_body, nested_body, outer_code
 from sidecar.web.pictures import picture_text
 from sidecar.web.responses import json_response
@@ -53,13 +61,7 @@ DETECT_ORIENTATION = Parameter(
     default="true",
     any_case=True,
 )
-MODEL_VERSION_ASKED = Parameter(
-    name="model-version",
-    meaning="Accepted for compatibility; there is one model.",
-    pattern=r"^(latest|\d{4}-\d{2}-\d{2})(-preview)?$",
-    default="latest",
-    advice=f"use 'latest' or a date such as {MODEL_VERSION}",
-)
+MODEL_VERSION_ASKED = model_version_asked(MODEL_VERSION)
 
 _CODES = {
     "FailedToDownloadImage": "InvalidImageUrl",

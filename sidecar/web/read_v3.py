@@ -27,6 +27,7 @@ from sidecar.web.described import (
     Described,
     Parameter,
     described,
+    model_version_asked,
 )
 from sidecar.web.errors import DOCUMENTED, OBSERVED, Dialect, flat_body
 from sidecar.web.read_v3_wire import (
@@ -73,13 +74,7 @@ READING_ORDER = Parameter(
     default="basic",
     refusal="InvalidReadingOrder",
 )
-MODEL_VERSION_ASKED = Parameter(
-    name="model-version",
-    meaning="Accepted for compatibility; there is one model.",
-    pattern=r"^(latest|\d{4}-\d{2}-\d{2})(-preview)?$",
-    default="latest",
-    advice="use 'latest' or a date such as 2022-04-30",
-)
+MODEL_VERSION_ASKED = model_version_asked("2022-04-30")
 
 MAX_SHEET_INCHES = 17.0
 """Longest side of a PDF's page before 3.2 (contract E.1.5)."""
