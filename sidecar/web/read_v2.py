@@ -31,10 +31,9 @@ from sidecar.web.described import (
     described,
 )
 from sidecar.web.errors import Dialect, flat_body
-from sidecar.web.read_v3 import EARLIER_CODES, MAX_SHEET_INCHES
+from sidecar.web.read_v3 import EARLIER_CODES, MAX_SHEET_INCHES, waited_for
 from sidecar.web.read_v3_wire import FailedSync
 from sidecar.web.rendered import rendered
-from sidecar.web.responses import json_response
 from sidecar.web.services import services
 
 VERSIONS = ("v2.0", "v2.1")
@@ -221,10 +220,7 @@ def blueprint(version: str) -> Blueprint:
     @described(waiting("Read a document and wait for the result", "readAnalyze", BatchReadResult))
     def read_analyze() -> Response:
         """Take a document in and answer with its pages."""
-        operation = intake.read_now(_parameters)
-        if operation.status != "succeeded":
-            return json_response(FailedSync(), HTTPStatus.INTERNAL_SERVER_ERROR)
-        return json_response(render_read(operation))
+        return waited_for(_parameters, render_read)
 
     @bp.post("/recognizeText")
     @described(submitting("Start recognising the text of a picture", "recognizeText", MODE))
@@ -244,10 +240,7 @@ def blueprint(version: str) -> Blueprint:
     )
     def recognize_text_direct() -> Response:
         """Take a document in and answer with its lines."""
-        operation = intake.read_now(_parameters)
-        if operation.status != "succeeded":
-            return json_response(FailedSync(), HTTPStatus.INTERNAL_SERVER_ERROR)
-        return json_response(render_direct(operation))
+        return waited_for(_parameters, render_direct)
 
     return bp
 

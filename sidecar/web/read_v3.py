@@ -6,10 +6,11 @@ told in the words of the version that is asked for it, whichever version took th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from types import MappingProxyType
+from typing import Any
 
 from flask import Blueprint, Response, request
 
@@ -238,10 +239,7 @@ def blueprint(version: ReadVersion) -> Blueprint:
     )
     def sync_analyze() -> Response:
         """Take a document in and answer with its result."""
-        operation = intake.read_now(parameters)
-        if operation.status != "succeeded":
-            return json_response(FailedSync(), HTTPStatus.INTERNAL_SERVER_ERROR)
-        return json_response(version.render(operation))
+        return waited_for(parameters, version.render)
 
     @bp.get("/operations/<operation_id>")
     @bp.get("/analyzeResults/<operation_id>")
@@ -260,6 +258,19 @@ def blueprint(version: ReadVersion) -> Blueprint:
         return rendered(operation_id, bp.name, version.render)
 
     return bp
+
+
+def waited_for(parameters: Callable[[], ReadParameters], render: Callable[[Operation], Any]) -> Response:
+    """The answer to a document whose sender waits; one that cannot be read is a 500 that says no more (contract E.1.3).
+
+    Args:
+        parameters: As in `intake.submit`.
+        render: From an operation that succeeded to the version's model; pure.
+    """
+    operation = intake.read_now(parameters)
+    if operation.status != "succeeded":
+        return json_response(FailedSync(), HTTPStatus.INTERNAL_SERVER_ERROR)
+    return json_response(render(operation))
 
 
 def read_parameters(version: ReadVersion) -> ReadParameters:
