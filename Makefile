@@ -79,7 +79,7 @@ test-swaps: test-packages $(VENV)/.dev-installed ## The long form: 1000 licence 
 	HOT_SWAPS=1000 $(BIN)/python -m pytest -s tests/e2e/test_hot_swap.py
 
 .PHONY: test-faults
-test-faults: test-packages $(VENV)/.dev-installed ## The long forms: kills, I/O faults at every call, power cuts, mutations; about an hour
+test-faults: test-packages $(VENV)/.dev-installed ## The long forms: kills, I/O faults at every call, power cuts, mutations; takes hours
 	FAULTS=full $(BIN)/python -m pytest -s \
 	    tests/integration/sidecar/test_io_faults.py \
 	    tests/integration/sidecar/test_power_cuts.py \

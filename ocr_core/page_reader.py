@@ -37,7 +37,7 @@ _LINES_GAIN = 1.5
 _ACROSS_PLAINLY = 1.5
 _ORIENTATION_HINT = 3.0
 _ORIENTATION_SURE = 10.0
-_A_FEW_LINES = 200
+_FEW_CHARACTERS = 200
 _MOST_SCRIPTS = 4
 _NO_WORSE = 0.97
 _DOUBTED_LINE = 0.5
@@ -252,7 +252,7 @@ class PageReader:
         for quarters in candidates:
             yield quarters, slopes[quarters], ()
         is_unsure = guess is None or (guess.script in SCRIPTS and guess.confidence < _ORIENTATION_HINT)
-        if is_doubted and is_unsure and sum(map(_characters, first.lines)) < _A_FEW_LINES:
+        if is_doubted and is_unsure and sum(map(_characters, first.lines)) < _FEW_CHARACTERS:
             for other in islice(models_of_scripts(choices), _MOST_SCRIPTS):
                 yield 0, level, (other,)
 
