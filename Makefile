@@ -44,7 +44,10 @@ lock: $(VENV)/.dev-installed ## Resolve requirements/*.txt anew (needs a package
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header $(LOCK_ARGS) \
 	    pyproject.toml requirements/build.in -o requirements/run.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header $(LOCK_ARGS) \
-	    --extra dev -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/dev.txt
+	    --extra handwriting -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/handwriting.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header $(LOCK_ARGS) \
+	    --extra dev --extra handwriting -c requirements/handwriting.txt pyproject.toml requirements/build.in \
+	    -o requirements/dev.txt
 
 # ---- run ------------------------------------------------------------------------------------------------------------
 
