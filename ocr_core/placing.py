@@ -1,0 +1,89 @@
+"""From what was found in a raster to the text of a page, where it lies on that page.
+
+Invariant: every coordinate goes back through the inverse of what was done to the raster, so a polygon lies on the
+page as a viewer shows it.
+"""
+
+from collections.abc import Sequence
+
+from ocr_core import geometry, ink
+from ocr_core.documents import PageImage
+from ocr_core.engine import FoundLine
+from ocr_core.geometry import Corners
+from ocr_core.page_text import Line, PageText, Polygon, Style, Word
+from ocr_core.reading import Reading, sureness
+from ocr_core.reading_order import ReadingOrder, ordered
+from ocr_core.turning import common_slope, length
+
+_SHORT_LINE_HEIGHTS = 5
+_CONFIDENCE_DECIMALS = 3
+_ANGLE_DECIMALS = 4
+
+
+def page_text(
+    image: PageImage,
+    reading: Reading,
+    order: ReadingOrder,
+    *,
+    language: str | None,
+    of_lines: Sequence[str | None],
+) -> PageText:
+    """The text of a page.
+
+    Args:
+        image: The page.
+        reading: What was found on it.
+        order: Order of the lines.
+        language: Of the page.
+        of_lines: Of each line that is in another one.
+    """
+    slope = common_slope(reading.lines)
+    angle = geometry.normalised(reading.turned + slope)
+    lines = tuple(
+        _line(line, image, reading, slope, of_line) for line, of_line in zip(reading.lines, of_lines, strict=True)
+    )
+    return PageText(
+        page=image.page,
+        width=image.width,
+        height=image.height,
+        unit=image.unit,
+        angle=_rounded_angle(angle),
+        orientation=round(angle / 90) % 4,
+        language=language,
+        lines=ordered(lines, order, angle=angle),
+    )
+
+
+def _rounded_angle(angle: float) -> float:
+    rounded = round(angle, _ANGLE_DECIMALS)
+    return rounded - 360 if rounded >= 180 else rounded + 0.0  # no minus zero
+
+
+def _line(line: FoundLine, image: PageImage, reading: Reading, page_slope: float, language: str | None) -> Line:
+    heights = sorted(min(box[2] - box[0], box[3] - box[1]) for box in (word.box for word in line.words))
+    is_short = length(line) < _SHORT_LINE_HEIGHTS * heights[len(heights) // 2]
+    slope = page_slope if is_short else geometry.direction(line.baseline)
+    boxes = [geometry.turned_box(box, slope) for box in ink.fitted(reading.raster, line)]
+
+    def on_page(corners: Corners) -> Corners:
+        first, second, third, fourth = (reading.back(corner) for corner in corners)
+        return first, second, third, fourth
+
+    def polygon(corners: Corners) -> Polygon:
+        return geometry.polygon(on_page(corners), width=image.width, height=image.height, unit=image.unit)
+
+    words = tuple(
+        Word(text=word.text, polygon=polygon(box), confidence=round(word.confidence, _CONFIDENCE_DECIMALS))
+        for word, box in zip(line.words, boxes, strict=True)
+    )
+    text = "".join(("" if word.glued or not number else " ") + word.text for number, word in enumerate(line.words))
+    confidence = round(sureness(line), _CONFIDENCE_DECIMALS)
+    return Line(
+        text=text,
+        polygon=polygon(geometry.around(boxes, slope)),
+        words=words,
+        confidence=confidence,
+        language=language,
+        style=Style(name="other", confidence=max(0.5, confidence)),
+        block=line.block,
+    )

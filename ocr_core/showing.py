@@ -1,0 +1,109 @@
+"""One page before an engine, until a point in time: turned as it is asked, read, and kept with the way back.
+
+Invariant: whatever was done to the raster is undone by the reading's `back`, so a place in it is a place on the page
+as a viewer shows it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from PIL import Image
+
+from ocr_core import skew
+from ocr_core.documents import PageImage
+from ocr_core.engine import FoundLine, FoundOrientation, OcrEngine, Picture
+from ocr_core.errors import EngineTimeoutError
+from ocr_core.geometry import Affine
+from ocr_core.reading import Reading
+from ocr_core.turning import (
+    STRAIGHTENED_FROM_DEGREES,
+    common_slope,
+    level_degrees,
+    line_stood_up,
+    turned_back,
+)
+
+
+class Showing:
+    """A page and the engine that reads it.
+
+    Args:
+        image: The page.
+        engine: The engine.
+        until: When to give up, by `monotonic`.
+        monotonic: Seconds from a clock that never steps.
+    """
+
+    def __init__(self, image: PageImage, engine: OcrEngine, *, until: float, monotonic: Callable[[], float]) -> None:
+        self.image = image
+        self._engine = engine
+        self._until = until
+        self._monotonic = monotonic
+
+    @property
+    def remaining_seconds(self) -> float:
+        """Until the time is over."""
+        return self._until - self._monotonic()
+
+    def orientation(self, raster: Image.Image | None = None) -> FoundOrientation | None:
+        """The engine's guess for a raster of unknown resolution; for the page itself when there is none."""
+        if raster is None:
+            return self._engine.orientation(_picture(self.image.image, self.image.dpi))
+        return self._engine.orientation(_picture(raster, None))
+
+    def read(self, quarters: int, slope: skew.Skew, models: tuple[str, ...]) -> Reading:
+        """The page turned back by quarters and a slope where that is plain.
+
+        Raises:
+            EngineTimeoutError: The time was not enough.
+            FailedToProcessError: The engine failed.
+        """
+        degrees = level_degrees(slope)
+        raster = turned_back(self.image.image, quarters, degrees)
+        return self._shown(raster, 90.0 * quarters + degrees, self._lines(raster, models), models)
+
+    def read_again(self, reading: Reading, models: tuple[str, ...]) -> Reading:
+        """The same raster read with other models; the reading itself when that fails for want of time."""
+        try:
+            again = replace(reading, lines=self._lines(reading.raster, models), models=models)
+        except EngineTimeoutError:
+            return reading
+        return again if reading.turned else self.stood_up(again)
+
+    def stood_up(self, reading: Reading) -> Reading:
+        """The reading of text that the engine found lying on its side, as if it had been shown standing.
+
+        Where it slopes as well it is read once more, level: that is how the engine reads best.
+        """
+        direction = common_slope(reading.lines)
+        quarters = round(direction / 90) % 4
+        if quarters not in (1, 3) or reading.turned:
+            return reading
+        if abs(direction - 90 * round(direction / 90)) >= STRAIGHTENED_FROM_DEGREES:
+            slope = skew.estimate(turned_back(self.image.image, quarters))
+            try:
+                level = self.read(quarters, slope, reading.models)
+            except EngineTimeoutError:
+                return reading
+            return level if level.evidence >= reading.evidence else reading
+        lines = tuple(line_stood_up(line, quarters, reading.raster.size) for line in reading.lines)
+        return self._shown(turned_back(reading.raster, quarters), 90.0 * quarters, lines, reading.models)
+
+    def _lines(self, raster: Image.Image, models: tuple[str, ...]) -> tuple[FoundLine, ...]:
+        remaining = self.remaining_seconds
+        if remaining <= 0:
+            raise EngineTimeoutError("The page was not read in time.")
+        return self._engine.read(_picture(raster, self.image.dpi), models, timeout_seconds=remaining)
+
+    def _shown(
+        self, raster: Image.Image, turned: float, lines: tuple[FoundLine, ...], models: tuple[str, ...]
+    ) -> Reading:
+        image = self.image
+        back = Affine.scaling(image.width / image.image.width, image.height / image.image.height).after(
+            Affine.turning(turned, of=raster.size, onto=image.image.size)
+        )
+        return Reading(lines=lines, raster=raster, back=back, turned=turned, models=models)
+
+
+def _picture(gray: Image.Image, dpi: int | None) -> Picture:
+    return Picture(pixels=gray.tobytes(), width=gray.width, height=gray.height, dpi=dpi)
