@@ -1,0 +1,302 @@
+"""The second engine behind the port: PP-OCRv6 on ONNX Runtime, for handwriting and text in photos.
+
+Invariants:
+
+* The only file that imports rapidocr, onnxruntime, cv2 and numpy; importing it costs a third of a second and some
+  100 MB, so that only the second engine's own process does.
+* The models are those inside the package, named by path: nothing is ever downloaded, nothing is written.
+* Only pixels go in. No picture makes the detector or the recogniser work on more than a bounded number of pixels.
+* Nothing of the libraries' own errors and log lines gets out.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import rapidocr
+from rapidocr.main import RapidOCRError
+
+from ocr_core.engine import FoundLine, FoundOrientation, FoundWord, Picture
+from ocr_core.errors import EngineTimeoutError, FailedToProcessError
+from ocr_core.ideographs import ONE_CHARACTER_WORD, UNSPACED
+from ocr_core.limits import usable_cpus
+from ocr_core.readable_scripts import READABLE_MODELS
+
+MODELS = Path(rapidocr.__file__).parent / "models"
+DETECTOR = MODELS / "PP-OCRv6_det_small.onnx"
+RECOGNISER = MODELS / "PP-OCRv6_rec_small.onnx"
+
+_THREADS = 2
+_LEAST_SCORE = 0.5
+_MOST_PIXELS = 3_000_000
+_LONGEST_SIDE = 6_000
+_SHORTEST_SIDE = 30
+_DETECTED_SIDE = 1280
+_DETECTED_PIXELS = 1280 * 800
+_BATCH = 6
+_BATCH_RATIOS = 100
+_TALL = 1.5
+
+# What the recogniser writes for punctuation even amid Latin letters.
+_NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
+
+_Array = npt.NDArray[Any]
+_Quad = npt.NDArray[np.float64]
+"""Top left, top right, bottom right, bottom left of a line, as its text stands."""
+
+
+class RapidEngine:
+    """PP-OCRv6 small through rapidocr.
+
+    It finds quadrangles of text and reads each; it knows no columns, so all lines are of one block, from top to bottom.
+
+    Args:
+        threads: Threads of one reading, 1 or more; no more than there are CPUs to use.
+    """
+
+    name = "rapidocr"
+
+    def __init__(self, *, threads: int = _THREADS) -> None:
+        self._threads = max(1, min(threads, usable_cpus()))
+        self._loaded: Any = None
+
+    @property
+    def version(self) -> str:
+        """See `OcrEngine.version`."""
+        return metadata.version("rapidocr")
+
+    def languages(self) -> tuple[str, ...]:
+        """See `OcrEngine.languages`."""
+        return READABLE_MODELS
+
+    def preload(self, languages: tuple[str, ...] = ()) -> None:  # noqa: ARG002 - it has one model for all
+        """See `OcrEngine.preload`."""
+        self._engine()
+
+    def read(self, picture: Picture, languages: tuple[str, ...], *, timeout_seconds: float) -> tuple[FoundLine, ...]:  # noqa: ARG002
+        """See `OcrEngine.read`. The time is looked at between batches of lines: about half a second apart."""
+        until = time.monotonic() + timeout_seconds
+        if len(picture.pixels) != picture.width * picture.height:
+            raise FailedToProcessError("The picture has not as many pixels as it says.")
+        engine = self._engine()
+        try:
+            return tuple(_read(engine, picture, until))
+        except EngineTimeoutError:
+            raise
+        except Exception as exc:
+            raise FailedToProcessError("The second engine could not read the page.") from exc
+
+    def orientation(self, picture: Picture) -> FoundOrientation | None:  # noqa: ARG002
+        """See `OcrEngine.orientation`; it has no model for it."""
+        return None
+
+    def _engine(self) -> Any:
+        if self._loaded is None:
+            try:
+                self._loaded = _load(self._threads)
+            except Exception as exc:
+                raise FailedToProcessError("The second engine's models could not be loaded.") from exc
+        return self._loaded
+
+
+def characters() -> frozenset[str]:
+    """Every character that the recogniser knows."""
+    engine = RapidEngine(threads=1)
+    engine.preload()
+    return frozenset(engine._loaded.text_rec.postprocess_op.dict) - {"blank"}  # noqa: SLF001 - of this module
+
+
+def _load(threads: int) -> Any:
+    cv2.setNumThreads(threads)
+    logging.getLogger("RapidOCR").propagate = False
+    engine = rapidocr.RapidOCR(
+        params={
+            "Global.log_level": "critical",
+            "Global.use_cls": False,
+            "Global.use_preprocess_img": False,  # done here, with a bound in pixels
+            "Global.return_word_box": True,
+            "Det.model_path": str(DETECTOR),
+            "Det.limit_type": "max",
+            "Det.limit_side_len": _DETECTED_SIDE,
+            "Rec.model_path": str(RECOGNISER),
+            "Rec.rec_batch_num": _BATCH,
+            "EngineConfig.onnxruntime.intra_op_num_threads": threads,
+            "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+        }
+    )
+    blank = np.full((64, 64, 3), 255, dtype=np.uint8)
+    _found(engine, blank)  # the library loads a model when it first needs it
+    engine.recognize_txt([blank])
+    return engine
+
+
+def _read(engine: Any, picture: Picture, until: float) -> Iterator[FoundLine]:
+    gray = np.frombuffer(picture.pixels, dtype=np.uint8).reshape(picture.height, picture.width)
+    small = _resized(gray)
+    if min(small.shape) < _SHORTEST_SIDE / 2:
+        return
+    scale = np.array([picture.width / small.shape[1], picture.height / small.shape[0]])
+    _check_time(until)
+    quads, crops = _found(engine, cv2.cvtColor(small, cv2.COLOR_GRAY2BGR))
+    for number, (text, confidences, places) in _recognised(engine, crops, until):
+        if text.strip() and float(np.mean(confidences)) >= _LEAST_SCORE:
+            yield _line(text, confidences, places, quads[number] * scale, picture)
+
+
+def _check_time(until: float) -> None:
+    if time.monotonic() >= until:
+        raise EngineTimeoutError("The second engine had not enough time.")
+
+
+def _resized(gray: _Array) -> _Array:
+    """The picture in a size that the models can read and that memory can hold."""
+    height, width = gray.shape
+    scale = min(1.0, math.sqrt(_MOST_PIXELS / (height * width)), _LONGEST_SIDE / max(height, width))
+    if min(height, width) * scale < _SHORTEST_SIDE:
+        scale = min(_SHORTEST_SIDE / min(height, width), _LONGEST_SIDE / max(height, width))
+    if scale == 1.0:
+        return gray
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return cv2.resize(gray, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+
+
+def _found(engine: Any, bgr: _Array) -> tuple[list[_Quad], list[_Array]]:
+    """The lines as quadrangles, from top to bottom, and each cut out and laid level."""
+    height, width = bgr.shape[:2]
+    longer, shorter = max(height, width), min(height, width)
+    # A long receipt is shrunk to as many pixels as a page, not to as many rows.
+    side = max(_DETECTED_SIDE, math.sqrt(_DETECTED_PIXELS * longer / shorter))
+    if engine.text_det is not None:
+        engine.text_det.limit_side_len = min(side, _LONGEST_SIDE)
+    record: dict[str, Any] = {}
+    try:
+        crops, found = engine.detect_and_crop(bgr, record)
+    except RapidOCRError:  # the library's word for a picture without text
+        return [], []
+    margin = np.array([record["padding_1"]["left"], record["padding_1"]["top"]])
+    return [_standing(np.asarray(box, dtype=np.float64) - margin) for box in found.boxes], crops
+
+
+def _standing(quad: _Quad) -> _Quad:
+    """The corners as the text stands; the library lays a tall line on its left side to read it."""
+    width = max(np.linalg.norm(quad[0] - quad[1]), np.linalg.norm(quad[2] - quad[3]))
+    height = max(np.linalg.norm(quad[0] - quad[3]), np.linalg.norm(quad[1] - quad[2]))
+    return np.roll(quad, -1, axis=0) if int(height) / max(1, int(width)) >= _TALL else quad
+
+
+_Recognised = tuple[str, Sequence[float], Sequence[float]]
+"""Text; the confidence of each character; where the middle of each is in the line, as a part of its width."""
+
+
+def _recognised(engine: Any, crops: Sequence[_Array], until: float) -> Iterator[tuple[int, _Recognised]]:
+    """Each line read, under its number and in order."""
+    by_ratio = sorted(range(len(crops)), key=lambda number: _ratio(crops[number]))
+    texts: dict[int, _Recognised] = {}
+    for batch in _batches(by_ratio, crops):
+        _check_time(until)
+        found = engine.recognize_txt([_shortened(crops[number]) for number in batch])
+        for number, text, info in zip(batch, found.txts, found.word_results, strict=True):
+            texts[number] = _placed(text, info)
+    yield from sorted(texts.items())
+
+
+def _ratio(crop: _Array) -> float:
+    height, width = crop.shape[:2]
+    return float(width / height)
+
+
+def _batches(numbers: Sequence[int], crops: Sequence[_Array]) -> Iterator[list[int]]:
+    """Lines of like proportions together, as many as memory holds at the width of the widest."""
+    batch: list[int] = []
+    for number in numbers:
+        if batch and (len(batch) == _BATCH or (len(batch) + 1) * _ratio(crops[number]) > _BATCH_RATIOS):
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
+
+
+def _shortened(crop: _Array) -> _Array:
+    """The line, squeezed if it is longer than a line can be."""
+    height, width = crop.shape[:2]
+    return crop if width <= _BATCH_RATIOS * height else cv2.resize(crop, (_BATCH_RATIOS * height, height))
+
+
+def _placed(text: str, info: Any) -> _Recognised:
+    columns = [column for word in info.word_cols for column in word]
+    places: list[float] = []
+    for character in text:  # the library tells a column for each character but the spaces
+        if character.isspace():
+            places.append(places[-1] if places else 0.0)
+        else:
+            places.append(min(1.0, (columns.pop(0) + 0.5) / max(info.line_txt_len, 1.0)))
+    return text, [min(1.0, max(0.0, float(one))) for one in info.confs], places
+
+
+def _line(text: str, confidences: Sequence[float], places: Sequence[float], quad: _Quad, picture: Picture) -> FoundLine:
+    if not ONE_CHARACTER_WORD.search(text):
+        text = text.translate(_NARROW)
+    spans = list(_words(text))
+    half = _half_width([places[at] for at, character in enumerate(text) if not character.isspace()])
+    edges = [(places[start] - half, places[end - 1] + half) for start, end, _ in spans]
+    for number in range(len(edges) - 1):
+        (left, right), (next_left, next_right) = edges[number], edges[number + 1]
+        if right > next_left:
+            edges[number], edges[number + 1] = (left, (right + next_left) / 2), ((right + next_left) / 2, next_right)
+    words = tuple(
+        FoundWord(
+            text=text[start:end],
+            box=_box(quad, max(0.0, left), min(1.0, right), picture),
+            confidence=float(np.mean(confidences[start:end])),
+            glued=glued,
+        )
+        for (start, end, glued), (left, right) in zip(spans, edges, strict=True)
+    )
+    (x1, y1), (x2, y2) = quad[3], quad[2]
+    return FoundLine(words=words, baseline=(float(x1), float(y1), float(x2), float(y2)), block=0)
+
+
+def _half_width(places: Sequence[float]) -> float:
+    """Half of how wide a character is, as a part of the line."""
+    if len(places) < 2:
+        return 0.5
+    return float(np.median(np.diff(places))) / 2
+
+
+def _words(text: str) -> Iterator[tuple[int, int, bool]]:
+    """Where each word starts and ends, and whether it is glued to the one before."""
+    start: int | None = None
+    last: str | None = None
+    glued = False
+    for at, character in enumerate(f"{text} "):
+        is_end = character.isspace() or (
+            start is not None and bool(ONE_CHARACTER_WORD.match(character) or ONE_CHARACTER_WORD.match(text[at - 1]))
+        )
+        if start is not None and is_end:
+            yield start, at, glued
+            last, start = text[at - 1], None
+            glued = not character.isspace()
+        if character.isspace():
+            continue
+        if start is None:
+            if at and text[at - 1].isspace():
+                glued = last is not None and bool(UNSPACED.match(last) and UNSPACED.match(character))
+            start = at
+
+
+def _box(quad: _Quad, left: float, right: float, picture: Picture) -> tuple[int, int, int, int]:
+    """The upright box around a part of a line, within the picture and never empty."""
+    top, bottom = quad[1] - quad[0], quad[2] - quad[3]
+    corners = np.array([quad[0] + left * top, quad[0] + right * top, quad[3] + left * bottom, quad[3] + right * bottom])
+    (x1, y1), (x2, y2) = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0))
+    x1, y1 = min(max(x1, 0), picture.width - 1), min(max(y1, 0), picture.height - 1)
+    x2, y2 = min(max(x2, x1 + 1), picture.width), min(max(y2, y1 + 1), picture.height)
+    return int(x1), int(y1), int(x2), int(y2)
