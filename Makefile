@@ -17,12 +17,15 @@ help: ## Show this list
 
 # ---- what is needed -------------------------------------------------------------------------------------------------
 
-.PHONY: system-packages test-packages
+.PHONY: system-packages test-packages bench-packages
 system-packages:
 	@scripts/system-packages run
 
 test-packages:
 	@scripts/system-packages test
+
+bench-packages:
+	@scripts/system-packages bench
 
 $(VENV)/.run-installed: requirements/run.txt pyproject.toml scripts/make-venv
 	@PYTHON=$(PYTHON) scripts/make-venv $(VENV) requirements/run.txt
@@ -36,6 +39,11 @@ $(VENV)/.clients-installed: $(VENV)/.dev-installed requirements/clients.txt scri
 	@scripts/make-clients $(VENV) requirements/clients.txt
 	@touch $@
 
+$(VENV)/.peers-installed: requirements/peers.txt scripts/make-peers
+	@mkdir -p $(VENV)
+	@PYTHON=$(PYTHON) scripts/make-peers $(VENV)/peers requirements/peers.txt && touch $@ || \
+	    echo "The peers could not be installed; the benchmarks leave them out." >&2
+
 .PHONY: dev
 dev: test-packages $(VENV)/.clients-installed ## Install everything needed to work on the code
 
@@ -48,6 +56,8 @@ lock: $(VENV)/.dev-installed ## Resolve requirements/*.txt anew (needs a package
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header $(LOCK_ARGS) \
 	    --extra dev --extra handwriting -c requirements/handwriting.txt pyproject.toml requirements/build.in \
 	    -o requirements/dev.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header $(LOCK_ARGS) \
+	    requirements/peers.in -o requirements/peers.txt
 
 # ---- run ------------------------------------------------------------------------------------------------------------
 
@@ -97,7 +107,7 @@ test-schemas: test-packages $(VENV)/.dev-installed ## The long form: schemathesi
 	SCHEMAS=full $(BIN)/python -m pytest -s tests/e2e/test_schemas.py
 
 .PHONY: bench
-bench: system-packages $(VENV)/.dev-installed ## Ratios against a baseline measured in the same run
+bench: bench-packages $(VENV)/.dev-installed $(VENV)/.peers-installed ## Speed and memory against baselines and peers measured in the same run
 	$(BIN)/python -m benchmarks
 
 .PHONY: clean
