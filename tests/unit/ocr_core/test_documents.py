@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageChops, ImageDraw, ImageStat
 
 from ocr_core import documents
-from ocr_core.documents import DocumentFormat, PageImage
+from ocr_core.documents import DocumentFormat, PageImage, gray, memory
+from ocr_core.documents.decoder_errors import decoding
 from ocr_core.errors import (
     CoreError,
     FailedToProcessError,
@@ -134,7 +135,7 @@ def test_a_refusal_names_what_the_caller_takes(blob: bytes, formats: list[str], 
 
 
 def test_a_disk_that_fails_is_not_a_bad_image() -> None:
-    with pytest.raises(FailedToProcessError), documents._decoding():
+    with pytest.raises(FailedToProcessError), decoding():
         raise OSError(5, "Input/output error")
 
 
@@ -146,7 +147,7 @@ def test_every_other_surprise_of_a_decoder_is_a_bad_image() -> None:
         Image.DecompressionBombError("x"),
         KeyError(1),
     ):
-        with pytest.raises(CoreError) as refusal, documents._decoding():
+        with pytest.raises(CoreError) as refusal, decoding():
             raise surprise
         assert refusal.value.status == 400
 
@@ -398,7 +399,7 @@ def test_a_progressive_jpeg_that_would_not_fit_into_memory_is_refused_as_too_lar
 ) -> None:
     image = Image.new("RGB", (2000, 1000), "white")
     plain, progressive = (pages.encoded(image, "JPEG", subsampling=0, progressive=flag) for flag in (False, True))
-    monkeypatch.setattr(documents, "MAX_DECODED_BYTES", 6 * 2000 * 1000)
+    monkeypatch.setattr(memory, "MAX_DECODED_BYTES", 6 * 2000 * 1000)
     assert inspected(plain).pages == 1
     with pytest.raises(InvalidImageDimensionError, match="2000 x 1000"):
         inspected(progressive)
@@ -413,7 +414,7 @@ def test_a_page_that_would_not_fit_into_memory_is_refused_as_too_large(
     options = options | ({"exif": exif} if "exif" in options else {})
     image = Image.new("RGB", (2000, 1000), "white")
     blob = pages.encoded(image, "TIFF", save_all=True, append_images=[image], **options)
-    monkeypatch.setattr(documents, "MAX_DECODED_BYTES", 5 * 2000 * 1000 + 1000)
+    monkeypatch.setattr(memory, "MAX_DECODED_BYTES", 5 * 2000 * 1000 + 1000)
     if options:
         with pytest.raises(InvalidImageDimensionError, match="memory"):
             loaded(blob, 1)
@@ -429,7 +430,7 @@ def test_a_picture_is_the_same_in_bands_as_in_one(mode: str, monkeypatch: pytest
         image = Image.linear_gradient("L").convert(mode)
     blob = pages.encoded(image, "TIFF" if mode in ("F", "I;16") else "PNG")
     whole = loaded(blob).image
-    monkeypatch.setattr(documents, "_BAND_PIXELS", 1000)
+    monkeypatch.setattr(gray, "_BAND_PIXELS", 1000)
     assert ImageChops.difference(loaded(blob).image, whole).getbbox() is None
 
 

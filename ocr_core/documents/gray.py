@@ -1,0 +1,63 @@
+"""Pixels of any kind → 8-bit gray, on white."""
+
+import math
+from collections.abc import Sequence
+
+from PIL import Image
+
+from ocr_core.errors import InvalidImageError
+
+_BAND_PIXELS = 4_000_000
+
+
+def as_gray(image: Image.Image) -> Image.Image:
+    """8-bit gray, on white; made band by band, so that a large picture is not held in a third form."""
+    if image.mode == "L" and "transparency" not in image.info:
+        return image.copy()
+    rows = max(1, _BAND_PIXELS // image.width)
+    bands = [(0, top, image.width, min(image.height, top + rows)) for top in range(0, image.height, rows)]
+    depth = _depth(image, bands) if image.mode.startswith("I") or image.mode == "F" else None
+    gray = Image.new("L", image.size)
+    for band in bands:
+        piece = image.crop(band)
+        gray.paste(_gray_band(piece) if depth is None else _scaled(piece, depth), band)
+    return gray
+
+
+def _gray_band(image: Image.Image) -> Image.Image:
+    if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        with_alpha = "LA" if image.mode in ("L", "LA", "La") else "RGBA"
+        return _flattened(image if image.mode == with_alpha else image.convert(with_alpha))
+    if image.mode in ("CMYK", "HSV"):
+        return image.convert("RGB").convert("L")
+    if image.mode in ("LAB", "YCbCr"):
+        return image.getchannel(0)
+    return image.convert("L")
+
+
+def _flattened(image: Image.Image) -> Image.Image:
+    alpha = image.getchannel("A")
+    gray = image.convert("L")
+    if alpha.getextrema() == (255, 255):
+        return gray
+    return Image.composite(gray, Image.new("L", gray.size, 255), alpha)
+
+
+def _depth(image: Image.Image, bands: Sequence[tuple[int, int, int, int]]) -> tuple[float, float]:
+    """Factor and offset that bring deep pixels to 0..255: by the number of bits that are used; real ones by range."""
+    extremes = [extreme for band in bands for extreme in _deep(image.crop(band)).getextrema()]
+    low, high = min(extremes), max(extremes)
+    if not (isinstance(low, int | float) and isinstance(high, int | float) and math.isfinite(high - low)):
+        raise InvalidImageError("The image is damaged: its pixels are not numbers.")
+    if image.mode == "F":
+        return (255 / (high - low), -low * 255 / (high - low)) if high > low else (0.0, 255.0)
+    return 255 / (2 ** max(8, int(high).bit_length()) - 1), 0.0
+
+
+def _deep(image: Image.Image) -> Image.Image:
+    return image if image.mode in ("I", "F") else image.convert("I")
+
+
+def _scaled(image: Image.Image, depth: tuple[float, float]) -> Image.Image:
+    factor, offset = depth
+    return _deep(image).point(lambda value: value * factor + offset).convert("L")

@@ -1,0 +1,192 @@
+"""Pictures that Pillow decodes: opened by their header, judged, then made gray, the right way up.
+
+Invariants:
+
+* Sides, and the memory that decoding takes, are judged before a pixel is decoded.
+* The format that was sniffed is the only one that is tried.
+"""
+
+import mmap
+from typing import BinaryIO
+
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    IcoImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from ocr_core.documents.decoder_errors import DECODER_ERRORS
+from ocr_core.documents.files import mapped
+from ocr_core.documents.gray import as_gray
+from ocr_core.documents.icons import largest_icon
+from ocr_core.documents.memory import EXIF_ORIENTATION, WEBP_PIXEL_BYTES, require_bytes, require_memory
+from ocr_core.documents.page_image import PLAUSIBLE_DPI, PageImage, plausible_dpi, shrunk, target_size
+from ocr_core.documents.rules import MAX_SIDE, READABLE, DocumentFormat, Rules, require_page
+from ocr_core.documents.structure import gif_size, require_bmp_pixels, walk_jpeg, walk_png, webp_size
+from ocr_core.documents.tiff import tiff_directories
+
+_DECODED_AT_INSPECTION_PIXELS = 1_000_000
+
+Image.MAX_IMAGE_PIXELS = MAX_SIDE * MAX_SIDE
+
+_PLUGINS = {
+    DocumentFormat.JPEG: JpegImagePlugin.JpegImageFile.format,
+    DocumentFormat.PNG: PngImagePlugin.PngImageFile.format,
+    DocumentFormat.BMP: BmpImagePlugin.BmpImageFile.format,
+    DocumentFormat.TIFF: TiffImagePlugin.TiffImageFile.format,
+    DocumentFormat.GIF: GifImagePlugin.GifImageFile.format,
+    DocumentFormat.WEBP: WebPImagePlugin.WebPImageFile.format,
+    DocumentFormat.ICO: IcoImagePlugin.IcoImageFile.format,
+}
+
+
+def inspect_picture(file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, rules: Rules) -> int:
+    """Check a picture's structure; a small one is decoded.
+
+    Args:
+        file: A real file.
+        data: Its bytes.
+        kind: Its format: neither TIFF nor PDF.
+        rules: What the caller takes.
+
+    Returns:
+        How many pages it has: 1.
+
+    Raises:
+        CoreError: One of the document codes.
+    """
+    with _open_image(file, kind, rules) as image:
+        if kind is DocumentFormat.PNG:
+            walk_png(data)
+        elif kind is DocumentFormat.JPEG:
+            walk_jpeg(data)
+        elif kind is DocumentFormat.BMP:
+            require_bmp_pixels(image, len(data))
+        if image.width * image.height <= _DECODED_AT_INSPECTION_PIXELS:
+            image.load()
+    return 1
+
+
+def inspect_tiff(file: BinaryIO, data: mmap.mmap, rules: Rules) -> int:
+    """Check a TIFF's structure; small pages are decoded, up to a bound.
+
+    Args:
+        file: A real file.
+        data: Its bytes.
+        rules: What the caller takes.
+
+    Returns:
+        How many pages it has.
+
+    Raises:
+        CoreError: One of the document codes.
+    """
+    directories = tiff_directories(data, rules)
+    with _open_image(file, DocumentFormat.TIFF, rules) as image:
+        budget = _DECODED_AT_INSPECTION_PIXELS
+        for number, directory in enumerate(directories):
+            budget -= directory.width * directory.height
+            if budget < 0:
+                break
+            image.seek(number)
+            image.load()
+    return len(directories)
+
+
+def load_picture(file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, page: int, max_pixels: int) -> PageImage:
+    """Decode a picture, or one page of a TIFF.
+
+    Args:
+        file: A real file.
+        data: Its bytes.
+        kind: Its format: not PDF.
+        page: Counted from 1.
+        max_pixels: The cap.
+
+    Raises:
+        CoreError: One of the document codes.
+    """
+    require_page(page, len(tiff_directories(data, READABLE)) if kind is DocumentFormat.TIFF else 1)
+    with _open_image(file, kind, READABLE) as image:
+        if kind is DocumentFormat.TIFF:
+            image.seek(page - 1)
+            READABLE.require_sides(image.size)
+            require_memory(image)
+        return _page_image(image, page, max_pixels)
+
+
+def _open_image(file: BinaryIO, kind: DocumentFormat, rules: Rules) -> Image.Image:
+    """Read the header, and judge the sides before anything else."""
+    source = file
+    if kind in _SIZED_HERE:
+        with mapped(file) as data:
+            if kind is DocumentFormat.ICO:
+                kind, source = largest_icon(data)
+            else:
+                size = gif_size(data) if kind is DocumentFormat.GIF else webp_size(data)
+                rules.require_sides(size)
+                if kind is DocumentFormat.WEBP:
+                    require_bytes(size, size[0] * size[1] * WEBP_PIXEL_BYTES)
+    source.seek(0)
+    image = Image.open(source, formats=[_PLUGINS[kind] or ""])
+    rules.require_sides(image.size)
+    require_memory(image)
+    return image
+
+
+_SIZED_HERE = frozenset({DocumentFormat.GIF, DocumentFormat.WEBP, DocumentFormat.ICO})
+"""Formats whose decoder sets memory aside, or decodes, while it is being opened: we look at their headers first."""
+
+
+def _page_image(image: Image.Image, page: int, max_pixels: int) -> PageImage:
+    width, height = image.size
+    across, down = _resolution(image)
+    target = target_size((width, height), (across, down), max_pixels)
+    turned = _exif_transposition(image)
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        image.draft("L", (max(1, target[0]), max(1, target[1])))
+    gray = shrunk(as_gray(image), target)
+    dpi = round(across * gray.width / width) if across is not None else None
+    if turned is not None:
+        gray = gray.transpose(turned)
+        if turned in _SIDEWAYS:
+            width, height = height, width
+    return PageImage(image=gray, page=page, width=width, height=height, unit="pixel", dpi=plausible_dpi(dpi))
+
+
+def _resolution(image: Image.Image) -> tuple[float | None, float | None]:
+    """Dots per inch across and down, where the file says so and both are plausible."""
+    try:
+        across, down = (float(value) for value in image.info["dpi"])
+    except (KeyError, TypeError, ValueError, ArithmeticError):
+        return None, None
+    if all(PLAUSIBLE_DPI.start <= value < PLAUSIBLE_DPI.stop for value in (across, down)):
+        return across, down
+    return None, None
+
+
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = frozenset(_TRANSPOSITIONS[value] for value in (5, 6, 7, 8))
+
+
+def _exif_transposition(image: Image.Image) -> Image.Transpose | None:
+    """How to turn the pixels upright; None too where the decoder does it itself (TIFF)."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return None
+    try:
+        return _TRANSPOSITIONS.get(image.getexif().get(EXIF_ORIENTATION, 1))
+    except (OSError, *DECODER_ERRORS):
+        return None  # a broken tag does not break the picture
