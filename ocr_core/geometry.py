@@ -77,6 +77,12 @@ def normalised(degrees: float) -> float:
     return (degrees + 180) % 360 - 180
 
 
+def bounds(points: Iterable[Point]) -> Box:
+    """The upright rectangle around some points, at least one: left, top, right, bottom."""
+    xs, ys = zip(*points, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
 def turned_box(box: Box, degrees: float) -> Corners:
     """The rectangle along a direction whose upright bounding box is known.
 
@@ -107,15 +113,9 @@ def turned_box(box: Box, degrees: float) -> Corners:
 def around(polygons: Iterable[Corners], degrees: float) -> Corners:
     """The smallest rectangle along a direction around some polygons; at least one polygon is needed."""
     upright = Affine.turning(-degrees, of=(0, 0), onto=(0, 0))
-    points = [upright(point) for corners in polygons for point in corners]
-    xs, ys = [x for x, _ in points], [y for _, y in points]
+    left, top, right, bottom = bounds(upright(point) for corners in polygons for point in corners)
     back = Affine.turning(degrees, of=(0, 0), onto=(0, 0))
-    return (
-        back((min(xs), min(ys))),
-        back((max(xs), min(ys))),
-        back((max(xs), max(ys))),
-        back((min(xs), max(ys))),
-    )
+    return back((left, top)), back((right, top)), back((right, bottom)), back((left, bottom))
 
 
 def polygon(corners: Corners, *, width: Number, height: Number, unit: Unit) -> Polygon:

@@ -63,7 +63,7 @@ def _line(line: FoundLine, image: PageImage, reading: Reading, page_slope: float
     heights = sorted(min(box[2] - box[0], box[3] - box[1]) for box in (word.box for word in line.words))
     is_short = length(line) < _SHORT_LINE_HEIGHTS * heights[len(heights) // 2]
     slope = page_slope if is_short else geometry.direction(line.baseline)
-    boxes = [geometry.turned_box(box, slope) for box in ink.fitted(reading.raster, line)]
+    boxes = ink.fitted(reading.raster, line, slope)
 
     def on_page(corners: Corners) -> Corners:
         first, second, third, fourth = (reading.back(corner) for corner in corners)

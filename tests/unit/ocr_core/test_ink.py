@@ -3,11 +3,13 @@ from collections.abc import Sequence
 import pytest
 from PIL import Image, ImageDraw
 
-from ocr_core import ink
+from ocr_core import geometry, ink
 from ocr_core.engine import FoundLine, FoundWord
 
 Box = tuple[int, int, int, int]
 TRUTH: tuple[Box, ...] = ((100, 100, 180, 130), (200, 100, 300, 130), (320, 100, 340, 130), (360, 100, 460, 130))
+WHITE = 0.09 * 30
+"""What a word of type has on either side of its ink, for capitals of 30 pixels."""
 
 
 def raster(boxes: Sequence[Box] = TRUTH, *, paper: int = 255, print_: int = 0) -> Image.Image:
@@ -20,49 +22,138 @@ def raster(boxes: Sequence[Box] = TRUTH, *, paper: int = 255, print_: int = 0) -
     return image
 
 
-def a_line(boxes: Sequence[Box], *, baseline: tuple[float, float, float, float] = (100, 130, 460, 130)) -> FoundLine:
-    words = tuple(FoundWord(text="word", box=box, confidence=0.9) for box in boxes)
+def a_line(
+    boxes: Sequence[Box], *, baseline: tuple[float, float, float, float] = (100, 130, 460, 130), text: str = "Word"
+) -> FoundLine:
+    words = tuple(FoundWord(text=text, box=box, confidence=0.9) for box in boxes)
     return FoundLine(words=words, baseline=baseline, block=0)
 
 
-def test_boxes_on_the_ink_stay() -> None:
-    assert ink.fitted(raster(), a_line(TRUTH)) == TRUTH
+def fitted(image: Image.Image, line: FoundLine) -> list[tuple[float, ...]]:
+    """What was found for a level line: left, top, right, bottom of each word."""
+    return [geometry.bounds(corners) for corners in ink.fitted(image, line, 0)]
+
+
+def widened(boxes: Sequence[Box] = TRUTH) -> list[object]:
+    return [pytest.approx((left - WHITE, top, right + WHITE, bottom), abs=0.01) for left, top, right, bottom in boxes]
+
+
+def test_boxes_are_as_wide_as_the_type_and_as_tall_as_the_ink() -> None:
+    assert fitted(raster(), a_line(TRUTH)) == widened()
 
 
 @pytest.mark.parametrize(("paper", "print_"), [(255, 0), (200, 90), (0, 255), (30, 220)])
 def test_a_boundary_inside_a_word_moves_to_the_gap(paper: int, print_: int) -> None:
     wrong = ((100, 100, 165, 130), (170, 100, 300, 130), (330, 100, 340, 130), (360, 100, 460, 130))
-    assert ink.fitted(raster(paper=paper, print_=print_), a_line(wrong)) == TRUTH
+    assert fitted(raster(paper=paper, print_=print_), a_line(wrong)) == widened()
+
+
+def test_boundaries_are_moved_together_so_that_no_gap_parts_two_pairs() -> None:
+    wrong = ((100, 100, 190, 130), (190, 100, 310, 130), (310, 100, 352, 130), (352, 100, 460, 130))
+    assert fitted(raster(), a_line(wrong)) == widened()
+
+
+def test_thin_strokes_are_ink_so_that_the_foot_of_a_letter_is_no_gap() -> None:
+    image = raster(TRUTH[:1])
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((196, 100, 199, 129), fill=0)
+    pen.rectangle((196, 127, 222, 129), fill=0)  # an L with its foot, before a D
+    pen.rectangle((225, 100, 228, 129), fill=0)
+    truth = (TRUTH[0], (196, 100, 229, 130))
+    assert fitted(image, a_line(truth)) == widened(truth)
+
+
+def test_the_ends_of_a_line_take_in_letters_that_were_cut_off() -> None:
+    wrong = ((108, 100, 180, 130), *TRUTH[1:3], (360, 100, 448, 130))
+    assert fitted(raster(), a_line(wrong)) == widened()
 
 
 def test_a_box_as_tall_as_the_row_is_trimmed() -> None:
     wrong = (TRUTH[0], (200, 90, 300, 142), *TRUTH[2:])
-    assert ink.fitted(raster(), a_line(wrong)) == TRUTH
+    assert fitted(raster(), a_line(wrong)) == widened()
 
 
-def test_a_sloping_line_is_fitted_along_its_slope() -> None:
-    def lowered(box: Box) -> Box:
-        return box[0], box[1] + box[0] // 20, box[2], box[3] + box[0] // 20
+def test_letters_of_the_next_row_are_not_taken_in() -> None:
+    image = raster((*TRUTH, (200, 146, 300, 176)))
+    wrong = (TRUTH[0], (200, 100, 300, 150), *TRUTH[2:])
+    assert fitted(image, a_line(wrong)) == widened()
 
-    truth = tuple(lowered(box) for box in TRUTH)
-    wrong = ((truth[0][0], truth[0][1], 166, truth[0][3]), *truth[1:])
-    found = ink.fitted(raster(truth), a_line(wrong, baseline=(100, 135, 460, 153)))
-    assert found[0][2] == pytest.approx(180, abs=1)
+
+def test_a_dot_above_the_letter_belongs_to_it() -> None:
+    image = raster(((100, 108, 180, 130), *TRUTH[1:]))
+    ImageDraw.Draw(image).rectangle((140, 101, 144, 104), fill=0)
+    cut = ((100, 108, 180, 130), *TRUTH[1:])
+    assert fitted(image, a_line(cut))[0] == pytest.approx((100 - WHITE, 101, 180 + WHITE, 130), abs=0.01)
+
+
+def test_a_rule_beside_a_line_is_no_part_of_it() -> None:
+    image = raster()
+    ImageDraw.Draw(image).rectangle((465, 0, 467, 239), fill=0)
+    assert fitted(image, a_line(TRUTH)) == widened()
+
+
+def test_a_mark_alone_reaches_down_to_the_line() -> None:
+    image = raster()
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((320, 100, 340, 130), fill=255)
+    pen.rectangle((320, 114, 339, 117), fill=0)
+    words = [FoundWord(text="Word", box=box, confidence=0.9) for box in TRUTH]
+    words[2] = FoundWord(text="-", box=(320, 114, 340, 118), confidence=0.9)
+    line = FoundLine(words=tuple(words), baseline=(100, 130, 460, 130), block=0)
+    assert fitted(image, line)[2] == pytest.approx((320 - WHITE, 114, 340 + WHITE, 130), abs=0.01)
+
+
+def test_neighbours_share_the_white_between_them() -> None:
+    close = ((100, 100, 180, 130), (184, 100, 300, 130))
+    image = Image.new("L", (560, 240), 255)
+    for left, top, right, bottom in close:
+        ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), fill=0)
+    found = fitted(image, a_line(close))
+    assert found[0][2] == found[1][0] == 182
+
+
+@pytest.mark.parametrize("degrees", [0.6, 3, -8, 90, 93, 180, 270])
+def test_a_line_is_fitted_along_its_direction(degrees: float) -> None:
+    level = raster()
+    turned = level.rotate(-degrees, Image.Resampling.BICUBIC, expand=True, fillcolor=255)
+    turn = geometry.Affine.turning(degrees, of=level.size, onto=turned.size)
+
+    def box_of(box: Box) -> Box:
+        left, top, right, bottom = box
+        found = geometry.bounds(map(turn, ((left, top), (right, top), (right, bottom), (left, bottom))))
+        return round(found[0]), round(found[1]), round(found[2]), round(found[3])
+
+    wrong = ((100, 100, 165, 130), (170, 100, 300, 130), *TRUTH[2:])
+    line = a_line([box_of(box) for box in wrong], baseline=(*turn((100, 130)), *turn((460, 130))))
+    for corners, box in zip(ink.fitted(turned, line, degrees), TRUTH, strict=True):
+        left, top, right, bottom = box[0] - WHITE, box[1], box[2] + WHITE, box[3]
+        wanted = [turn((left, top)), turn((right, top)), turn((right, bottom)), turn((left, bottom))]
+        for found, corner in zip(corners, wanted, strict=True):
+            assert found == pytest.approx(corner, abs=1.7)
 
 
 def test_an_edge_that_would_have_to_move_far_stays() -> None:
     wide = ((100, 100, 180, 130), (300, 100, 460, 130))
-    wrong = ((100, 100, 240, 130), (300, 100, 460, 130))
-    assert ink.fitted(raster(wide), a_line(wrong)) == wrong
+    wrong = ((100, 100, 180, 130), (240, 100, 460, 130))
+    assert fitted(raster(wide), a_line(wrong))[1][0] == pytest.approx(300 - WHITE)  # trimmed to the ink
+    image = Image.new("L", (560, 240), 255)
+    ImageDraw.Draw(image).rectangle((100, 100, 459, 129), fill=0)  # no gap to be seen
+    found = fitted(image, a_line(((100, 100, 240, 130), (250, 100, 460, 130))))
+    assert found == [
+        pytest.approx((100 - WHITE, 100, 240 + WHITE, 130)),
+        pytest.approx((250 - WHITE, 100, 460 + WHITE, 130)),
+    ]
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        a_line(TRUTH, baseline=(100, 100, 100, 460)),  # on its side
         a_line(((-20, -10, 40, 20), (540, 230, 700, 300))),  # beyond the edge
         a_line(((0, 0, 1, 1),)),
+        a_line(TRUTH, baseline=(100, 900, 460, 900)),
+        a_line(TRUTH, baseline=(100, 3, 460, 3)),
     ],
 )
 def test_what_cannot_be_fitted_stays(line: FoundLine) -> None:
-    assert ink.fitted(Image.new("L", (560, 240), 255), line) == tuple(word.box for word in line.words)
+    boxes = [word.box for word in line.words]
+    assert fitted(Image.new("L", (560, 240), 255), line) == [tuple(map(float, box)) for box in boxes]
