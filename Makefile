@@ -110,6 +110,10 @@ test-schemas: test-packages $(VENV)/.dev-installed ## The long form: schemathesi
 bench: bench-packages $(VENV)/.dev-installed $(VENV)/.peers-installed ## Speed and memory against baselines and peers measured in the same run
 	$(BIN)/python -m benchmarks
 
+.PHONY: accuracy
+accuracy: system-packages $(VENV)/.dev-installed ## Error rates by kind of page against plain Tesseract, written to docs/accuracy.md
+	$(BIN)/python -m benchmarks.accuracy
+
 .PHONY: clean
 clean: ## Remove what the targets made, but neither .run/ nor .venv/
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -36,11 +36,19 @@ class PageReader:
 
     Args:
         engine: The engine.
+        second: A heavier engine for what the first reads badly; None where there is none.
         monotonic: Seconds from a clock that never steps.
     """
 
-    def __init__(self, engine: OcrEngine, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        engine: OcrEngine,
+        *,
+        second: OcrEngine | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._engine = engine
+        self._second = second
         self._monotonic = monotonic
 
     def read(
