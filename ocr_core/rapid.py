@@ -164,7 +164,7 @@ def _resized(gray: _Array) -> _Array:
     if scale == 1.0:
         return gray
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return cv2.resize(gray, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(gray, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC))
 
 
 def _found(engine: Any, bgr: _Array) -> tuple[list[_Quad], list[_Array]]:
