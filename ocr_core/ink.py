@@ -1,59 +1,74 @@
-"""Word boxes, put where the ink is, and as wide as the type.
+"""Words, put where their ink is: as wide as the type, apart where there is white between them.
 
 An LSTM says which letters there are better than where they end: now and then a box cuts off the last letter of a word,
-starts inside the one before, or is as tall as the row. The white between words is there to see, so the words of a line
-are parted at its gaps, and each is then as tall as its own ink.
+starts inside the one before, is as tall as the row, or holds two words whose space was not seen. The white between
+words is there to see, so the words of a line are parted at its gaps, and each is then as tall as its own ink.
 
-A word of type is a little wider than its ink: a letter has white on both sides, and a mark such as a dash hangs above
-the line it belongs to. Boxes have that white too, as those do that a typesetter or a drawing library would tell.
+A word of type is a little wider than its ink: a letter has white on both sides, a single stroke more of it, and a mark
+such as a dash hangs above the line it belongs to. Boxes have that white too, as those do that a drawing library tells.
 
 Invariants:
 
 * Boxes move by little: an edge that would have to move by more than about a letter stays where it was.
-* The line is looked at along its own direction, whichever that is, and so are its boxes.
-* What cannot be made out (no contrast, characters set without gaps) leaves the boxes as the engine gave them.
+* A line is looked at along its own direction, whichever that is, and so are its boxes.
+* Letters are neither added nor taken away; at most a space is added, and a bar that stands on the line is a capital I.
+* What cannot be made out (no contrast, characters set without gaps) stays as the engine gave it.
 """
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
-from typing import cast
 
 from PIL import Image
 
 from ocr_core import geometry
-from ocr_core.engine import FoundLine
+from ocr_core.engine import FoundLine, FoundWord
 from ocr_core.geometry import Affine, Box, Corners
+from ocr_core.line_strip import LineStrip, Span
 
 # In heights of a capital, unless told otherwise.
-_ABOVE, _BELOW = 1.7, 0.75
-_BESIDE = 1.2
 _GAP = 0.12
 _MOVES_WITHIN = 1.5
 _FAR = 0.25  # what a gap loses for each height that it is away from where the engine sees the words end
 _WIDEST_COUNTED = 0.8
-_OUTER_REACH, _OUTER_GAP = 0.8, 0.25
-_BEARING = 0.09
-_MARK_ABOVE = 0.35
-_THINNEST = 0.05
-_SMALL_LETTERS = 0.73  # height of a small letter
-
-_LEAST_CONTRAST = 40
-_INK_SHARE = 0.58  # between ink and paper
-_RULE = 0.93
+_BEARING, _BEARING_OF_STROKE, _STROKE = 0.09, 0.125, 0.3
+_SMALL_LETTERS = 0.73
+_LEAST_HEIGHT = 3  # pixels
 _TALLER = 1.5
-_LEAST_HEIGHT = 3
-_BLANKS = re.compile(rb"\0+")
-_RUNS = re.compile(rb"\x01+")
+
+_FEWEST_SPACES = 2
+_AS_WIDE_AS_SPACES = 0.66
+_WIDER_THAN_IN_WORDS = 1.6
+
+_BAR, _BAR_ON_LINE = "|", "I"  # a bar goes below the line, a capital stands on it
+_OFF_LINE = 0.12
+
 _TALL = re.compile(r"[A-Z0-9bdfhklt]|[^\W\d_a-z]")
+_LETTER = re.compile(r"[^\W\d_]")
+_ENDS_A_WORD = re.compile(r"[^\W\d_]|[,.;:!?)]")
+_RIGHT_TO_LEFT = re.compile(r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
+
+_Gaps = tuple[Span | None, ...]
 
 
-def fitted(gray: Image.Image, line: FoundLine, degrees: float) -> tuple[Corners, ...]:
-    """The rectangles of a line's words, fitted, in the order of the words.
+@dataclass(frozen=True, slots=True)
+class FittedWord:
+    """A word and where it is.
+
+    Attributes:
+        word: As the engine read it, or a part of it up to a space that the engine did not see.
+        corners: In pixels of the raster, clockwise from the text's own top left.
+    """
+
+    word: FoundWord
+    corners: Corners
+
+
+def fitted(gray: Image.Image, line: FoundLine, degrees: float) -> tuple[FittedWord, ...]:
+    """The words of a line, fitted, in reading order.
 
     Args:
         gray: The raster that was read, mode "L".
@@ -61,21 +76,21 @@ def fitted(gray: Image.Image, line: FoundLine, degrees: float) -> tuple[Corners,
         degrees: Direction of the line in the raster, clockwise.
     """
     corners = tuple(geometry.turned_box(word.box, degrees) for word in line.words)
+    as_given = tuple(map(FittedWord, line.words, corners))
     if any(word.glued for word in line.words):
-        return corners
+        return as_given
     upright = Affine.turning(-degrees, of=(0, 0), onto=(0, 0))
     boxes = [geometry.bounds(map(upright, four)) for four in corners]
     x1, y1, x2, y2 = line.baseline
     base = (upright((x1, y1))[1] + upright((x2, y2))[1]) / 2
-    height = _capital_height(line, boxes, base)
-    strip = _Strip.of(gray, boxes, degrees, base=base, height=height) if height >= _LEAST_HEIGHT else None
+    height = _capital_height(line.words, boxes, base)
+    strip = LineStrip.of(gray, boxes, degrees, base=base, height=height) if height >= _LEAST_HEIGHT else None
     if strip is None:
-        return corners
-    order = sorted(range(len(boxes)), key=lambda number: boxes[number][0] + boxes[number][2])
-    found = strip.fitted([boxes[number] for number in order], [line.words[number].text for number in order])
+        return as_given
     back = Affine.turning(degrees, of=(0, 0), onto=(0, 0))
-    placed = dict(zip(order, found, strict=True))
-    return tuple(_turned(placed[number], back) for number in range(len(boxes)))
+    parts = _widened(_Fitting(strip).parts(line.words, boxes), strip.height)
+    parts.sort(key=lambda part: part.number)  # stable: the parts of one word stay from left to right
+    return tuple(FittedWord(part.word, _turned(part.box, back)) for part in parts)
 
 
 def _turned(box: Box, back: Affine) -> Corners:
@@ -83,212 +98,149 @@ def _turned(box: Box, back: Affine) -> Corners:
     return back((left, top)), back((right, top)), back((right, bottom)), back((left, bottom))
 
 
-def _capital_height(line: FoundLine, boxes: Sequence[Box], base: float) -> float:
+def _capital_height(words: Sequence[FoundWord], boxes: Sequence[Box], base: float) -> float:
     """How tall the line's capitals are, in pixels, told from its taller words."""
-    heights = [(base - top, word.text) for (_, top, _, _), word in zip(boxes, line.words, strict=True)]
+    heights = [(base - top, word.text) for (_, top, _, _), word in zip(boxes, words, strict=True)]
     usual = median(height for height, _ in heights)
     tall = [height for height, text in heights if _TALL.search(text) and height <= _TALLER * usual]
-    if tall:
-        return median(tall)
-    return usual / _SMALL_LETTERS
+    return median(tall) if tall else usual / _SMALL_LETTERS
 
 
 @dataclass(frozen=True, slots=True)
-class _Strip:
-    """A line in black and white, levelled: 255 is ink.
+class _Part:
+    """A word or a part of one.
 
     Attributes:
-        pixels: The line, and something of what is around it.
-        left: Where it begins in the upright frame.
-        top: Likewise.
-        base: Row of the line's baseline in it.
-        height: Height of a capital.
-        columns: For each column whether there is ink in it, from the top of the capitals to the baseline.
+        number: Of the word in its line.
+        word: The part itself.
+        box: Around its ink, in the upright frame.
     """
 
-    pixels: Image.Image
-    left: int
-    top: int
-    base: int
-    height: float
-    columns: bytes
+    number: int
+    word: FoundWord
+    box: Box
 
-    @classmethod
-    def of(
-        cls, gray: Image.Image, boxes: Sequence[Box], degrees: float, *, base: float, height: float
-    ) -> "_Strip|None":
-        """The strip around some boxes of the upright frame; None where it is flat."""
-        left = math.floor(min(box[0] for box in boxes) - _BESIDE * height)
-        right = math.ceil(max(box[2] for box in boxes) + _BESIDE * height)
-        top, bottom = math.floor(base - _ABOVE * height), math.ceil(base + _BELOW * height)
-        if abs(math.radians(degrees)) * (right - left) < 1:
-            left, right = max(0, left), min(gray.width, right)
-            top, bottom = max(0, top), min(gray.height, bottom)
-            if right <= left or bottom <= top:
-                return None
-            strip = gray.crop((left, top, right, bottom))
-        else:
-            turn = Affine.turning(degrees, of=(0, 0), onto=(0, 0))
-            x, y = turn((left, top))
-            matrix = (turn.a, turn.b, x, turn.d, turn.e, y)
-            strip = gray.transform((right - left, bottom - top), Image.Transform.AFFINE, matrix, fillcolor=255)
-        low, high = cast("tuple[int, int]", strip.getextrema())
-        row = round(base) - top
-        if high - low < _LEAST_CONTRAST or not 0 < row <= strip.height:
-            return None
-        mean = strip.resize((1, 1), Image.Resampling.BOX).tobytes()[0]
-        black = strip.point(_black_and_white(low, high, dark_on_light=2 * mean > low + high))
-        band = black.crop((0, max(0, row - math.ceil(height)), black.width, min(black.height, row + 1)))
-        columns = _profile(band, (band.width, 1), least=max(0.9, _THINNEST * height))
-        rules = _profile(black, (black.width, 1), least=_RULE * black.height)
-        return cls(black, left, top, row, height, _without(columns, rules) if b"\1" in rules else columns)
 
-    def fitted(self, boxes: Sequence[Box], texts: Sequence[str]) -> list[Box]:
-        """Boxes of the upright frame, from left to right, where their ink is."""
-        spans = self._spans([(left - self.left, right - self.left) for left, _, right, _ in boxes])
-        found = []
-        for (left, right), box, text in zip(spans, boxes, texts, strict=True):
-            rows = self._rows(left, right, box[1] - self.top, box[3] - self.top)
-            top, bottom = rows or (box[1] - self.top, box[3] - self.top)
-            if not any(map(str.isalnum, text)):
-                bottom = max(bottom, self.base)
-            found.append((left, top, right, bottom))
-        return [
-            (left + self.left, top + self.top, right + self.left, bottom + self.top)
-            for left, top, right, bottom in self._widened(found)
-        ]
+class _Fitting:
+    """The words of one line and the strip that shows them."""
 
-    # ---- across
+    def __init__(self, strip: LineStrip) -> None:
+        self._strip = strip
+        self._height = strip.height
 
-    def _spans(self, engines: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-        """From where to where each word goes."""
+    def parts(self, words: Sequence[FoundWord], boxes: Sequence[Box]) -> list[_Part]:
+        """The words from left to right, each where its ink is."""
+        strip = self._strip
+        order = sorted(range(len(boxes)), key=lambda number: boxes[number][0] + boxes[number][2])
+        engines = [(boxes[number][0] - strip.left, boxes[number][2] - strip.left) for number in order]
         gaps = self._gaps(engines)
+        spans = self._spans(engines, gaps)
+        apart = self._missed_spaces([words[number].text for number in order], spans, gaps)
+        found = []
+        for number, span, at in zip(order, spans, apart, strict=True):
+            top, bottom = boxes[number][1] - strip.top, boxes[number][3] - strip.top
+            for word, (left, right) in _cut(words[number], span, at):
+                first, last = strip.rows((left, right), top, bottom) or (top, bottom)
+                is_capital = word.text == _BAR and abs(last - strip.base) < _OFF_LINE * self._height
+                if not any(map(str.isalnum, word.text)):
+                    last = max(last, strip.base)
+                box = left + strip.left, first + strip.top, right + strip.left, last + strip.top
+                found.append(_Part(number, replace(word, text=_BAR_ON_LINE) if is_capital else word, box))
+        return found
+
+    def _spans(self, engines: Sequence[tuple[float, float]], gaps: _Gaps) -> list[tuple[float, float]]:
+        """From where to where each word goes, given the gap after each but the last."""
         spans = []
         for number, (left, right) in enumerate(engines):
-            before, after = gaps[number], gaps[number + 1]
-            start = self._outer(left, -1) if before is None else before[1]
-            end = self._outer(right, 1) if after is None else after[0]
-            if number and before is None:
-                start = left
-            if number < len(engines) - 1 and after is None:
-                end = right
-            spans.append(self._inked(start, end) or (left, right))
+            is_first, is_last = number == 0, number == len(engines) - 1
+            before, after = None if is_first else gaps[number - 1], None if is_last else gaps[number]
+            start = before[1] if before else self._strip.outer(left, -1) if is_first else left
+            end = after[0] if after else self._strip.outer(right, 1) if is_last else right
+            spans.append(self._strip.inked(start, end) or (left, right))
         return spans
 
-    def _gaps(self, engines: Sequence[tuple[float, float]]) -> list[tuple[int, int] | None]:
-        """The gap before each word and after the last; None where there is none to be seen, and at both ends.
+    def _gaps(self, engines: Sequence[tuple[float, float]]) -> _Gaps:
+        """The gap after each word but the last; None where there is none to be seen.
 
         The sum of what the gaps are worth is made as large as it can be: the wider and the nearer, the better.
         """
-        blanks = [found.span() for found in _BLANKS.finditer(self.columns)]
-        blanks = [gap for gap in blanks if gap[1] - gap[0] >= max(2, _GAP * self.height)]
-        best: list[tuple[float, int, tuple[tuple[int, int] | None, ...]]] = [(0.0, -1, ())]
+        blanks = self._strip.gaps(0, len(self._strip.columns), least=max(2, _GAP * self._height))
+        best: list[tuple[float, int, _Gaps]] = [(0.0, -1, ())]
         for (left, right), (next_left, next_right) in pairwise(engines):
             low, high = sorted((right, next_left))
-            extended = [(worth, last, (*chosen, None)) for worth, last, chosen in best]
+            further = [(worth, last, (*chosen, None)) for worth, last, chosen in best]
             for start, end in blanks:
                 away = max(0.0, low - end, start - high)
-                if away > _MOVES_WITHIN * self.height or end <= left or start >= next_right:
+                if away > _MOVES_WITHIN * self._height or start <= left or end >= next_right:
                     continue
-                worth = min((end - start) / self.height, _WIDEST_COUNTED) - _FAR * away / self.height
-                before = [one for one in best if one[1] < start]
-                if worth > 0 and before:
-                    so_far = max(before, key=lambda one: one[0])
-                    extended.append((so_far[0] + worth, end, (*so_far[2], (start, end))))
-            best = _worth_keeping(extended)
-        return [None, *max(best, key=lambda one: one[0])[2], None]
+                worth = min((end - start) / self._height, _WIDEST_COUNTED) - _FAR * away / self._height
+                before = max((way for way in best if way[1] < start), default=None, key=lambda way: way[0])
+                if worth > 0 and before is not None:
+                    further.append((before[0] + worth, end, (*before[2], (start, end))))
+            best = _worth_keeping(further)
+        return max(best, key=lambda way: way[0])[2]
 
-    def _outer(self, edge: float, step: int) -> float:
-        """An end of the line, moved outwards where it cuts off letters."""
-        here = min(len(self.columns) - 1, max(0, math.floor(edge) if step > 0 else math.ceil(edge) - 1))
-        reach = math.ceil(_OUTER_REACH * self.height)
-        beyond = self.columns[here : here + reach + 1] if step > 0 else self.columns[max(0, here - reach) : here + 1]
-        if step < 0:
-            beyond = beyond[::-1]
-        blank = re.search(rb"\0{%d}" % max(2, round(_OUTER_GAP * self.height)), beyond)
-        if blank is None or not blank.start():
-            return edge
-        return here + step * blank.start() + (step < 0)
-
-    def _inked(self, start: float, end: float) -> tuple[int, int] | None:
-        """A span without the blank columns at its ends."""
-        first, last = max(0, round(start)), min(len(self.columns), round(end))
-        part = self.columns[first:last]
-        if b"\1" not in part:
-            return None
-        return first + part.index(1), first + part.rindex(1) + 1
-
-    # ---- down
-
-    def _rows(self, left: float, right: float, top: float, bottom: float) -> tuple[int, int] | None:
-        """From which row to which a word goes; None where it cannot be told."""
-        part = self.pixels.crop((round(left), 0, round(right), self.pixels.height))
-        if not part.width:
-            return None
-        profile = _profile(part, (1, part.height), least=0.9)
-        runs = [found.span() for found in _RUNS.finditer(profile)]
-        body = self.base - self.height, self.base + 1
-        own = [run for run in runs if run[0] < body[1] and run[1] > body[0] + 0.1 * self.height]
-        if not own:
-            return None
-        first, last = own[0][0], own[-1][1]
-        # Ink of the rows above and below that touches this word's is cut off where the engine saw the word end.
-        first = max(first, min(round(top), round(body[0])) - 1) if first < body[0] - 0.12 * self.height else first
-        if last > self.base + 0.45 * self.height:
-            last = min(last, max(self.base + math.ceil(0.4 * self.height), min(round(bottom), last)))
-        dots = [run for run in runs if run[1] <= first and run[0] > 0 and first - run[1] <= _MARK_ABOVE * self.height]
-        if dots and dots[-1][0] >= min(round(top), body[0]) - _MARK_ABOVE * self.height:
-            first = dots[-1][0]
-        return first, last
-
-    def _widened(self, boxes: Sequence[Box]) -> list[Box]:
-        """Boxes with the white that a letter has on both sides, but no more than half of what there is."""
-        lefts = [-math.inf, *(box[2] for box in boxes)]
-        rights = [*(box[0] for box in boxes[1:]), math.inf]
-        white = _BEARING * self.height
+    def _missed_spaces(
+        self, texts: Sequence[str], spans: Sequence[tuple[float, float]], gaps: _Gaps
+    ) -> list[tuple[int, Span] | None]:
+        """For each word the space that was not seen in it: before which letter, and which columns."""
+        usual = [end - start for start, end in filter(None, gaps) if end - start < 2 * self._height]
+        nothing: list[tuple[int, Span] | None] = [None] * len(texts)
+        if len(usual) < _FEWEST_SPACES:
+            return nothing
+        space = _AS_WIDE_AS_SPACES * median(usual)
+        inner = [self._strip.gaps(round(left), round(right), least=1) for left, right in spans]
+        if not any(end - start >= space for within in inner for start, end in within):
+            return nothing
+        widths = (end - start for within in inner for start, end in within if end - start < space)
+        least = max(space, _WIDER_THAN_IN_WORDS * max(widths, default=0))
         return [
-            (
-                left - max(0.0, min(white, (left - before) / 2)),
-                top,
-                right + max(0.0, min(white, (after - right) / 2)),
-                bottom,
-            )
-            for (left, top, right, bottom), before, after in zip(boxes, lefts, rights, strict=False)
+            self._missed_space(text, span, [gap for gap in within if gap[1] - gap[0] >= least])
+            for text, span, within in zip(texts, spans, inner, strict=True)
         ]
 
+    def _missed_space(self, text: str, span: tuple[float, float], wide: Sequence[Span]) -> tuple[int, Span] | None:
+        """The space in a word, where it is plain which letters it stands between."""
+        if len(wide) != 1 or _RIGHT_TO_LEFT.search(text):
+            return None
+        before, after = self._strip.pieces(round(span[0]), wide[0][0]), self._strip.pieces(wide[0][1], round(span[1]))
+        if before + after != len(text) and 1 not in (before, after):
+            return None
+        at = before if before + after == len(text) or before == 1 else len(text) - 1
+        if not 0 < at < len(text) or not _ENDS_A_WORD.match(text[at - 1]) or not _LETTER.match(text[at]):
+            return None
+        return at, wide[0]
 
-_Chosen = tuple[float, int, tuple[tuple[int, int] | None, ...]]
+
+def _cut(
+    word: FoundWord, span: tuple[float, float], at: tuple[int, Span] | None
+) -> Iterator[tuple[FoundWord, tuple[float, float]]]:
+    if at is None:
+        yield word, span
+    else:
+        letter, (start, end) = at
+        yield replace(word, text=word.text[:letter]), (span[0], start)
+        yield replace(word, text=word.text[letter:]), (end, span[1])
 
 
-def _worth_keeping(ways: Sequence[_Chosen]) -> list[_Chosen]:
+def _worth_keeping(ways: Sequence[tuple[float, int, _Gaps]]) -> list[tuple[float, int, _Gaps]]:
     """Of the ways to part the words so far those that no other beats, both in worth and in room left."""
-    kept: list[_Chosen] = []
+    kept: list[tuple[float, int, _Gaps]] = []
     for way in sorted(ways, key=lambda one: (-one[0], one[1])):
         if all(way[1] < other[1] for other in kept):
             kept.append(way)
     return kept
 
 
-def _profile(part: Image.Image, size: tuple[int, int], *, least: float) -> bytes:
-    """Along one side, 1 where at least so many pixels across are ink, else 0."""
-    across = part.width * part.height // (size[0] * size[1])
-    return part.resize(size, Image.Resampling.BOX).tobytes().translate(_from(min(255, math.ceil(255 * least / across))))
-
-
-def _without(columns: bytes, rules: bytes) -> bytes:
-    """The columns that are no part of a ruling line."""
-    return bytes(ink & ~rule & 1 for ink, rule in zip(columns, rules, strict=True))
-
-
-@cache
-def _from(least: int) -> bytes:
-    return bytes(value >= least for value in range(256))
-
-
-@cache
-def _black_and_white(low: int, high: int, *, dark_on_light: bool) -> list[int]:
-    if dark_on_light:
-        middle = low + _INK_SHARE * (high - low)
-        return [255 if value <= middle else 0 for value in range(256)]
-    middle = high - _INK_SHARE * (high - low)
-    return [255 if value >= middle else 0 for value in range(256)]
+def _widened(parts: Sequence[_Part], height: float) -> list[_Part]:
+    """With the white that type has on both sides, but no more than half of what there is between neighbours."""
+    wider = []
+    befores = [-math.inf, *(part.box[2] for part in parts)]
+    afters = [*(part.box[0] for part in parts[1:]), math.inf]
+    for part, before, after in zip(parts, befores, afters, strict=False):
+        left, top, right, bottom = part.box
+        is_stroke = right - left < _STROKE * height < bottom - top
+        white = (_BEARING_OF_STROKE if is_stroke else _BEARING) * height
+        on_left, on_right = (max(0.0, min(white, room / 2)) for room in (left - before, after - right))
+        wider.append(replace(part, box=(left - on_left, top, right + on_right, bottom)))
+    return wider

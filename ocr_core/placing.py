@@ -63,7 +63,7 @@ def _line(line: FoundLine, image: PageImage, reading: Reading, page_slope: float
     heights = sorted(min(box[2] - box[0], box[3] - box[1]) for box in (word.box for word in line.words))
     is_short = length(line) < _SHORT_LINE_HEIGHTS * heights[len(heights) // 2]
     slope = page_slope if is_short else geometry.direction(line.baseline)
-    boxes = ink.fitted(reading.raster, line, slope)
+    fitted = ink.fitted(reading.raster, line, slope)
 
     def on_page(corners: Corners) -> Corners:
         first, second, third, fourth = (reading.back(corner) for corner in corners)
@@ -73,14 +73,18 @@ def _line(line: FoundLine, image: PageImage, reading: Reading, page_slope: float
         return geometry.polygon(on_page(corners), width=image.width, height=image.height, unit=image.unit)
 
     words = tuple(
-        Word(text=word.text, polygon=polygon(box), confidence=round(word.confidence, _CONFIDENCE_DECIMALS))
-        for word, box in zip(line.words, boxes, strict=True)
+        Word(
+            text=one.word.text,
+            polygon=polygon(one.corners),
+            confidence=round(one.word.confidence, _CONFIDENCE_DECIMALS),
+        )
+        for one in fitted
     )
-    text = "".join(("" if word.glued or not number else " ") + word.text for number, word in enumerate(line.words))
+    text = "".join(("" if one.word.glued or not number else " ") + one.word.text for number, one in enumerate(fitted))
     confidence = round(sureness(line), _CONFIDENCE_DECIMALS)
     return Line(
         text=text,
-        polygon=polygon(geometry.around(boxes, slope)),
+        polygon=polygon(geometry.around((one.corners for one in fitted), slope)),
         words=words,
         confidence=confidence,
         language=language,

@@ -31,7 +31,7 @@ def a_line(
 
 def fitted(image: Image.Image, line: FoundLine) -> list[tuple[float, ...]]:
     """What was found for a level line: left, top, right, bottom of each word."""
-    return [geometry.bounds(corners) for corners in ink.fitted(image, line, 0)]
+    return [geometry.bounds(one.corners) for one in ink.fitted(image, line, 0)]
 
 
 def widened(boxes: Sequence[Box] = TRUTH) -> list[object]:
@@ -125,10 +125,10 @@ def test_a_line_is_fitted_along_its_direction(degrees: float) -> None:
 
     wrong = ((100, 100, 165, 130), (170, 100, 300, 130), *TRUTH[2:])
     line = a_line([box_of(box) for box in wrong], baseline=(*turn((100, 130)), *turn((460, 130))))
-    for corners, box in zip(ink.fitted(turned, line, degrees), TRUTH, strict=True):
+    for fitted_word, box in zip(ink.fitted(turned, line, degrees), TRUTH, strict=True):
         left, top, right, bottom = box[0] - WHITE, box[1], box[2] + WHITE, box[3]
         wanted = [turn((left, top)), turn((right, top)), turn((right, bottom)), turn((left, bottom))]
-        for found, corner in zip(corners, wanted, strict=True):
+        for found, corner in zip(fitted_word.corners, wanted, strict=True):
             assert found == pytest.approx(corner, abs=1.7)
 
 
@@ -157,3 +157,71 @@ def test_an_edge_that_would_have_to_move_far_stays() -> None:
 def test_what_cannot_be_fitted_stays(line: FoundLine) -> None:
     boxes = [word.box for word in line.words]
     assert fitted(Image.new("L", (560, 240), 255), line) == [tuple(map(float, box)) for box in boxes]
+
+
+# ---- letters --------------------------------------------------------------------------------------------------------
+
+
+def letters(*words: int, pitch: int = 20, start: int = 60) -> tuple[Image.Image, list[Box]]:
+    """Words of so many letters each, 14 pixels wide and 6 apart, with 16 between words; and their boxes."""
+    image = Image.new("L", (900, 120), 255)
+    pen = ImageDraw.Draw(image)
+    left, boxes = start, []
+    for count in words:
+        for number in range(count):
+            pen.rectangle((left + pitch * number, 40, left + pitch * number + 13, 69), fill=0)
+        boxes.append((left, 40, left + pitch * (count - 1) + 14, 70))
+        left += pitch * (count - 1) + 14 + 16
+    return image, boxes
+
+
+def read_as(texts: Sequence[str], boxes: Sequence[Box]) -> FoundLine:
+    words = tuple(FoundWord(text=text, box=box, confidence=0.9) for text, box in zip(texts, boxes, strict=True))
+    return FoundLine(words=words, baseline=(0, 70, 900, 70), block=0)
+
+
+def joined(first: Box, second: Box) -> Box:
+    return first[0], first[1], second[2], second[3]
+
+
+def test_a_space_that_the_engine_did_not_see_parts_the_words() -> None:
+    image, boxes = letters(3, 1, 4, 5, 3)
+    line = read_as(("saw", "aman,", "there", "too"), (boxes[0], joined(boxes[1], boxes[2]), boxes[3], boxes[4]))
+    found = ink.fitted(image, line, 0)
+    assert [one.word.text for one in found] == ["saw", "a", "man,", "there", "too"]
+    for one, (left, _, right, _) in zip(found, boxes, strict=True):
+        span = geometry.bounds(one.corners)
+        assert (span[0], span[2]) == pytest.approx((left, right), abs=4)
+
+
+@pytest.mark.parametrize(
+    ("texts", "counts"),
+    [
+        (("saw", "12345", "there", "too"), (1, 4)),  # digits are told in groups
+        (("saw", "abcdef", "there", "too"), (2, 3)),  # letters that cannot be told apart
+        (("saw", "שלוםא", "there", "too"), (1, 4)),
+        (("saw", "(aman", "there", "too"), (1, 4)),
+    ],
+)
+def test_a_gap_that_may_be_no_space_parts_nothing(texts: tuple[str, ...], counts: tuple[int, int]) -> None:
+    image, boxes = letters(3, *counts, 5, 3)
+    line = read_as(texts, (boxes[0], joined(boxes[1], boxes[2]), boxes[3], boxes[4]))
+    assert [one.word.text for one in ink.fitted(image, line, 0)] == list(texts)
+
+
+def test_letters_set_wide_are_no_words() -> None:
+    image, boxes = letters(3, 5, 3, 4, pitch=29)
+    texts = ("wid", "ewide", "wid", "wide")
+    assert [one.word.text for one in ink.fitted(image, read_as(texts, boxes), 0)] == list(texts)
+
+
+@pytest.mark.parametrize(("bottom", "text"), [(70, "I"), (78, "|")])
+def test_a_bar_that_stands_on_the_line_is_a_capital(bottom: int, text: str) -> None:
+    image, boxes = letters(3, 4, 2)
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((20, 40, 23, bottom - 1), fill=0)
+    line = read_as(("|", "saw", "them", "go"), ((20, 40, 24, bottom), *boxes))
+    found = ink.fitted(image, line, 0)[0]
+    assert found.word.text == text
+    white = 0.125 * 30  # a single stroke has more white on its sides
+    assert geometry.bounds(found.corners) == pytest.approx((20 - white, 40, 24 + white, bottom), abs=0.01)
