@@ -1,0 +1,349 @@
+"""Decoding in a process beside the worker, because what a stranger sent may make a decoder crash, hang or swell.
+
+Invariants:
+
+* A document costs at most `LOOK` or `LOAD`; then the process is killed and the document refused as damaged. The worker
+  lives on, and starts another process for the next document.
+* The process gets the document as a descriptor, and holds no other but its end of the line to the worker.
+* What comes back is believed no further than its shape: a refusal of this product, or as many pixels as it says.
+* The process dies with its worker.
+"""
+
+import contextlib
+import gc
+import logging
+import math
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import BinaryIO, Literal, NoReturn
+
+import msgspec
+from PIL import Image
+
+from ocr_core import budget as kernel
+from ocr_core import documents, errors, limits
+from ocr_core.budget import Budget
+from ocr_core.documents import DocumentFormat, Inspection, PageImage, Rules
+from ocr_core.page_text import Number
+
+_log = logging.getLogger("ocr_core")
+
+
+LOOK = Budget(cpu_seconds=3, wall_seconds=6.0)
+LOAD = Budget(cpu_seconds=5, wall_seconds=9.0)
+MEMORY_BYTES = 1000 * 2**20
+"""What decoding may take above what the worker itself holds."""
+
+_KEPT_BYTES = 64 * 2**20  # that a process may have grown by and still be used again
+_LENGTHS = struct.Struct("<IQ?")  # of the head, of the pixels; whether the process ends now
+_MAX_HEAD_BYTES = 64 * 1024
+_SIGNALS_OF_THE_WORKER = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGXCPU,
+)
+
+
+class _Look(msgspec.Struct, frozen=True, tag=True):
+    formats: tuple[str, ...]
+    min_side: int
+    max_side: int
+    max_pages: int
+    max_sheet_inches: float | None
+    cpu_seconds: int
+
+
+class _Load(msgspec.Struct, frozen=True, tag=True):
+    page: int
+    max_pixels: int
+    cpu_seconds: int
+
+
+class _Found(msgspec.Struct, frozen=True, tag=True):
+    format: DocumentFormat
+    pages: int
+
+
+class _Loaded(msgspec.Struct, frozen=True, tag=True):
+    size: tuple[int, int]
+    width: Number
+    height: Number
+    unit: Literal["pixel", "inch"]
+    dpi: int | None
+
+
+class _Refused(msgspec.Struct, frozen=True, tag=True):
+    error: str
+    message: str
+
+
+_decode_question: Callable[[bytes], _Look | _Load] = msgspec.json.Decoder(_Look | _Load).decode
+_decode_answer: Callable[[bytes | bytearray], _Found | _Loaded | _Refused] = msgspec.json.Decoder(
+    _Found | _Loaded | _Refused
+).decode
+_REFUSALS = {
+    kind.__name__: kind
+    for kind in (
+        errors.FailedToProcessError,
+        errors.InvalidImageError,
+        errors.InvalidImageDimensionError,
+        errors.InvalidImageSizeError,
+        errors.InvalidPageRangeError,
+        errors.UnsupportedImageFormatError,
+    )
+}
+
+
+class DecoderProcess:
+    """Decodes documents as `documents` does, in a process that is started when it is first needed.
+
+    Not for several threads. A copy that a fork left in another process starts a process of its own.
+
+    Args:
+        on_start: Called in each new process before it sees a document, as to confine it.
+    """
+
+    def __init__(self, on_start: Callable[[], None] = lambda: None) -> None:
+        self._on_start = on_start
+        self._owner = 0
+        self._pid = 0
+        self._line: socket.socket | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process that is there now."""
+        return self._pid if self._line is not None and self._owner == os.getpid() else None
+
+    def inspect(self, file: BinaryIO, rules: Rules = documents.USUAL, *, budget: Budget = LOOK) -> Inspection:
+        """`documents.inspect`.
+
+        Raises:
+            CoreError: One of the document codes.
+        """
+        question = _Look(
+            formats=tuple(map(str, rules.formats)),
+            min_side=rules.min_side,
+            max_side=rules.max_side,
+            max_pages=rules.max_pages,
+            max_sheet_inches=rules.max_sheet_inches,
+            cpu_seconds=budget.cpu_seconds,
+        )
+        answer, _ = self._ask(file, question, budget, most=0)
+        if not isinstance(answer, _Found) or not 1 <= answer.pages <= rules.max_pages:
+            raise self._nonsense()
+        return Inspection(format=answer.format, pages=answer.pages)
+
+    def load_page(self, file: BinaryIO, page: int, *, max_pixels: int, budget: Budget = LOAD) -> PageImage:
+        """`documents.load_page`.
+
+        Raises:
+            CoreError: One of the document codes.
+        """
+        question = _Load(page=page, max_pixels=max_pixels, cpu_seconds=budget.cpu_seconds)
+        answer, pixels = self._ask(file, question, budget, most=2 * max_pixels)
+        if (
+            not isinstance(answer, _Loaded)
+            or min(*answer.size, answer.width, answer.height) <= 0
+            or answer.size[0] * answer.size[1] != len(pixels)
+        ):
+            raise self._nonsense()
+        return PageImage(
+            image=Image.frombytes("L", answer.size, pixels),
+            page=page,
+            width=answer.width,
+            height=answer.height,
+            unit=answer.unit,
+            dpi=answer.dpi,
+        )
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        line, self._line = self._line, None
+        if line is None:
+            return
+        line.close()
+        if self._owner == os.getpid():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            self._reaped()
+
+    # ---- the worker's end
+
+    def _ask(
+        self, file: BinaryIO, question: _Look | _Load, budget: Budget, *, most: int
+    ) -> tuple[_Found | _Loaded, bytearray]:
+        until = time.monotonic() + budget.wall_seconds
+        line = self._started()
+        try:
+            line.settimeout(budget.wall_seconds)
+            try:
+                socket.send_fds(line, [msgspec.json.encode(question)], [file.fileno()])
+            except (BrokenPipeError, ConnectionResetError):  # it went away while it had nothing to do
+                self.close()
+                line = self._started()
+                line.settimeout(budget.wall_seconds)
+                socket.send_fds(line, [msgspec.json.encode(question)], [file.fileno()])
+            head_bytes, body_bytes, is_last = _LENGTHS.unpack(_received(line, _LENGTHS.size, until))
+            if head_bytes > _MAX_HEAD_BYTES or body_bytes > most:
+                raise self._nonsense()
+            answer = _decode_answer(_received(line, head_bytes, until))
+            pixels = _received(line, body_bytes, until)
+            if is_last:
+                self.close()
+        except TimeoutError as exc:
+            self.close()
+            raise errors.InvalidImageError("The document is damaged: it takes too long to decode.") from exc
+        except (EOFError, OSError) as exc:
+            raise self._died() from exc
+        except msgspec.MsgspecError as exc:
+            raise self._nonsense() from exc
+        if isinstance(answer, _Refused):
+            raise _REFUSALS.get(answer.error, errors.FailedToProcessError)(answer.message)
+        return answer, pixels
+
+    def _started(self) -> socket.socket:
+        """The line to the process, started where there is none."""
+        if self._owner != os.getpid():
+            if self._line is not None:
+                self._line.close()  # another process's
+            self._line, self._owner = None, os.getpid()
+        if self._line is None:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            worker = os.getpid()
+            try:
+                self._pid = os.fork()
+            except OSError as exc:
+                ours.close()
+                theirs.close()
+                raise errors.FailedToProcessError(f"The document cannot be decoded now: {exc.strerror}.") from exc
+            if not self._pid:
+                _serve_and_exit(theirs, worker, self._on_start)
+            theirs.close()
+            self._line = ours
+        return self._line
+
+    def _died(self) -> errors.CoreError:
+        """Tell why the process went away in the middle of a document."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+        number = self._reaped()
+        if number == signal.SIGXCPU:
+            return errors.InvalidImageError("The document is damaged: it takes too long to decode.")
+        if number in (0, signal.SIGKILL, signal.SIGTERM):  # somebody else's doing, as for want of memory
+            _log.error("the decoder was ended from outside")
+            return errors.FailedToProcessError("The decoder was ended; the page may be tried again.")
+        _log.warning("a decoder failed on a document, by signal %d", number)
+        return errors.InvalidImageError("The document is damaged: its decoder failed.")
+
+    def _reaped(self) -> int:
+        """The signal by which the process ended; 0 where none."""
+        try:
+            _, status = os.waitpid(self._pid, 0)
+        except ChildProcessError:
+            return 0
+        return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+    def _nonsense(self) -> errors.CoreError:
+        self.close()
+        return errors.FailedToProcessError("The decoder gave an answer that cannot be.")
+
+
+def _received(line: socket.socket, length: int, until: float) -> bytearray:
+    """So many bytes.
+
+    Raises:
+        TimeoutError: They did not come in time.
+        EOFError: The other end is gone.
+    """
+    found = bytearray(length)
+    rest = memoryview(found)
+    while rest:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        line.settimeout(left)
+        count = line.recv_into(rest)
+        if not count:
+            raise EOFError
+        rest = rest[count:]
+    return found
+
+
+# ---- the process ----------------------------------------------------------------------------------------------------
+
+
+def _serve_and_exit(line: socket.socket, worker: int, on_start: Callable[[], None]) -> NoReturn:
+    """Decode what is asked for until the worker hangs up."""
+    try:
+        limits.die_with_parent(signal.SIGKILL, parent_pid=worker)
+        limits.disarm_deadline()
+        for number in _SIGNALS_OF_THE_WORKER:
+            signal.signal(number, signal.SIG_DFL)
+        kernel.close_all_but(line.fileno())
+        kernel.without_core_file()
+        kernel.limit_data(kernel.data_bytes() + MEMORY_BYTES)
+        gc.freeze()  # what the worker has stays shared with it
+        on_start()
+        recycled_above = kernel.resident_bytes() + _KEPT_BYTES
+        while _answered(line, recycled_above):
+            pass
+    except OSError:
+        pass  # the worker hung up
+    except BaseException as exc:  # noqa: BLE001 - nothing may escape into the worker's own code
+        _log.error("the decoder failed: %s", type(exc).__name__)
+    finally:
+        os._exit(0)
+
+
+def _answered(line: socket.socket, recycled_above: int) -> bool:
+    """Answer one question; False when it was the last."""
+    blob, descriptors, _, _ = socket.recv_fds(line, _MAX_HEAD_BYTES, 1)
+    if not blob or not descriptors:
+        return False
+    question = _decode_question(blob)
+    kernel.limit_cpu(math.ceil(time.process_time()) + question.cpu_seconds)
+    pixels = b""
+    with os.fdopen(descriptors[0], "rb", buffering=0) as file:
+        answer: _Found | _Loaded | _Refused
+        try:
+            if isinstance(question, _Look):
+                answer = _look(file, question)
+            else:
+                answer, pixels = _load(file, question)
+        except errors.CoreError as exc:
+            answer = _Refused(type(exc).__name__, str(exc))
+        except MemoryError:
+            answer = _Refused("InvalidImageError", "The image needs more memory than one page may take.")
+    head = msgspec.json.encode(answer)
+    is_last = kernel.resident_bytes() > recycled_above
+    line.sendall(_LENGTHS.pack(len(head), len(pixels), is_last) + head)
+    line.sendall(pixels)
+    return not is_last
+
+
+def _look(file: BinaryIO, question: _Look) -> _Found:
+    rules = Rules(
+        formats=question.formats,
+        min_side=question.min_side,
+        max_side=question.max_side,
+        max_pages=question.max_pages,
+        max_sheet_inches=question.max_sheet_inches,
+    )
+    found = documents.inspect(file, rules)
+    return _Found(found.format, found.pages)
+
+
+def _load(file: BinaryIO, question: _Load) -> tuple[_Loaded, bytes]:
+    found = documents.load_page(file, question.page, max_pixels=question.max_pixels)
+    answer = _Loaded(found.image.size, found.width, found.height, found.unit, found.dpi)
+    return answer, found.image.tobytes()

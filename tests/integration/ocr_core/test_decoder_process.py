@@ -1,0 +1,153 @@
+"""The process beside the worker: it answers as the document room does, and its death or sloth costs one document."""
+
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import psutil
+import pytest
+from PIL import ImageChops
+
+from ocr_core import decoder_process, documents, errors
+from ocr_core.budget import Budget
+from ocr_core.decoder_process import DecoderProcess
+from tests import pages
+
+PAGE = pages.printed_page()
+
+
+@pytest.fixture
+def decoder() -> Iterator[DecoderProcess]:
+    process = DecoderProcess()
+    yield process
+    process.close()
+
+
+@contextmanager
+def opened(blob: bytes) -> Iterator[BinaryIO]:
+    with tempfile.TemporaryFile() as file:
+        file.write(blob)
+        file.flush()
+        yield file
+
+
+@pytest.mark.parametrize("blob", [pages.as_png(PAGE), pages.as_tiff([PAGE] * 2), pages.digital_pdf([pages.LINES] * 2)])
+def test_it_answers_as_the_document_room_does(decoder: DecoderProcess, blob: bytes) -> None:
+    with opened(blob) as file:
+        found = documents.inspect(file)
+        here = documents.load_page(file, found.pages, max_pixels=10**6)
+        assert decoder.inspect(file) == found
+        there = decoder.load_page(file, found.pages, max_pixels=10**6)
+    assert (here.width, here.height, here.unit, here.dpi) == (there.width, there.height, there.unit, there.dpi)
+    assert ImageChops.difference(here.image, there.image).getbbox() is None
+
+
+def test_its_refusals_are_the_document_rooms(decoder: DecoderProcess) -> None:
+    for name, (blob, code) in pages.bad_files().items():
+        with opened(blob) as file, pytest.raises(errors.CoreError) as refusal:
+            decoder.inspect(file)
+        assert refusal.value.code == code, name
+    with opened(pages.as_png(PAGE)) as file, pytest.raises(errors.InvalidPageRangeError):
+        decoder.load_page(file, 2, max_pixels=10**6)
+
+
+def test_one_process_serves_many_documents_and_holds_nothing_of_the_worker(decoder: DecoderProcess) -> None:
+    pids = set()
+    with opened(pages.as_png(PAGE)) as file:
+        for _ in range(5):
+            decoder.inspect(file)
+            pids.add(decoder.pid)
+        (pid,) = pids
+        assert psutil.Process(pid).open_files() == []
+        assert len(os.listdir(f"/proc/{pid}/fd")) <= 4
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (signal.SIGSEGV, errors.InvalidImageError),
+        (signal.SIGABRT, errors.InvalidImageError),
+        (signal.SIGILL, errors.InvalidImageError),
+        (signal.SIGXCPU, errors.InvalidImageError),
+        (signal.SIGKILL, errors.FailedToProcessError),
+    ],
+)
+def test_a_decoder_that_dies_costs_one_document(
+    number: signal.Signals, error: type[errors.CoreError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = documents.inspect
+    monkeypatch.setattr(documents, "inspect", lambda file, rules: os.kill(os.getpid(), number))
+    decoder = DecoderProcess()
+    with opened(pages.as_png(PAGE)) as file:
+        with pytest.raises(errors.CoreError) as refusal:
+            decoder.inspect(file)
+        assert type(refusal.value) is error
+        monkeypatch.setattr(documents, "inspect", real)
+        assert decoder.inspect(file).pages == 1
+    decoder.close()
+
+
+def spin(*_: object) -> None:
+    while True:
+        pass
+
+
+@pytest.mark.parametrize("idle", [False, True])
+def test_a_decoder_that_takes_too_long_is_ended(idle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "inspect", (lambda *_: time.sleep(60)) if idle else spin)
+    decoder = DecoderProcess()
+    with opened(pages.as_png(PAGE)) as file, pytest.raises(errors.InvalidImageError, match="too long"):
+        decoder.inspect(file, budget=Budget(cpu_seconds=1, wall_seconds=0.5 if idle else 30))
+    assert decoder.pid is None
+
+
+def test_a_decoder_that_swells_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_process, "MEMORY_BYTES", 100 * 2**20)
+    monkeypatch.setattr(documents, "inspect", lambda *_: bytearray(200 * 2**20))
+    decoder = DecoderProcess()
+    with opened(pages.as_png(PAGE)) as file, pytest.raises(errors.InvalidImageError, match="memory"):
+        decoder.inspect(file)
+    decoder.close()
+
+
+def test_a_decoder_that_kept_much_memory_makes_place_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, real = [], documents.inspect
+    monkeypatch.setattr(documents, "inspect", lambda *some: kept.append(b"x" * 100 * 2**20) or real(*some))
+    decoder = DecoderProcess()
+    with opened(pages.as_png(PAGE)) as file:
+        for _ in range(3):
+            assert decoder.inspect(file).pages == 1
+            assert decoder.pid is None
+    decoder.close()
+
+
+def test_a_decoder_that_went_away_between_two_documents_is_replaced(decoder: DecoderProcess) -> None:
+    with opened(pages.as_png(PAGE)) as file:
+        assert decoder.inspect(file).pages == 1
+        first = decoder.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        psutil.Process(first).wait(5)
+        assert decoder.inspect(file).pages == 1
+        assert decoder.pid != first
+
+
+def test_a_decoder_ends_with_its_worker() -> None:
+    readable, writable = os.pipe()
+    worker = os.fork()
+    if not worker:
+        decoder = DecoderProcess()
+        with opened(pages.as_png(PAGE)) as file:
+            decoder.inspect(file)
+        os.write(writable, str(decoder.pid).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(worker, 0)
+    left = int(os.read(readable, 99))
+    until = time.monotonic() + 5
+    while psutil.pid_exists(left) and psutil.Process(left).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < until
+        time.sleep(0.01)
