@@ -10,6 +10,7 @@ Invariants:
 * Only a process that inherited the socket can call; a worker does not hold the end on which pictures arrive.
 """
 
+import dataclasses
 import importlib.util
 import logging
 import os
@@ -117,6 +118,16 @@ class SecondEngine:
     def facts(self) -> Facts:
         """What it is at, and what it has done."""
         return self._board.facts()
+
+    def told(self) -> dict[str, object]:
+        """What it is and has done, for `/health`."""
+        facts = self.facts()
+        return {
+            "name": self.name,
+            "version": self._version,
+            **dataclasses.asdict(facts),
+            "state": facts.state.name.casefold(),
+        }
 
     def orientation(self, picture: Picture) -> FoundOrientation | None:  # noqa: ARG002
         """See `OcrEngine.orientation`; it has no model for it."""

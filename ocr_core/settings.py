@@ -12,9 +12,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast, get_args
 
 from ocr_core.limits import usable_cpus
+from ocr_core.second_engine import Wish
 from ocr_core.tesseract import DEFAULT_TESSDATA
 
 T = TypeVar("T")
@@ -68,6 +69,9 @@ class Settings:
         page_timeout_seconds: Deadline for one page (`Core:PageTimeoutSeconds`).
         max_pixels: Pages are shrunk to this many pixels (`Core:MaxMegapixels`).
         memory_bytes: Address space of one worker (`Core:WorkerMemoryMegabytes`).
+        recycle_bytes: A worker that holds more than this after a page is replaced (`Core:WorkerRecycleMegabytes`).
+        second_engine: Whether handwriting and photos are shown to a second engine (`Core:SecondEngine`): where it is
+            installed, never, or always, so that the core does not start without it.
         log_level: What is logged, from this level on, as the standard library counts levels
             (`Logging:Console:LogLevel:ocr_core`, else `…:Default`, else the same below `Logging:LogLevel`).
         die_with_parent: Stop when the process that started the core is gone (`Core:DieWithParent`).
@@ -86,6 +90,8 @@ class Settings:
     page_timeout_seconds: int = 60
     max_pixels: int = 3_000_000
     memory_bytes: int = 2 * 1024**3
+    recycle_bytes: int = 256 * 1024**2
+    second_engine: Wish = "auto"
     log_level: int = logging.INFO
     die_with_parent: bool = False
 
@@ -127,6 +133,9 @@ class Settings:
             max_pixels=take("Core:MaxMegapixels", default.max_pixels, _megapixels),
             memory_bytes=1024**2
             * take("Core:WorkerMemoryMegabytes", default.memory_bytes // 1024**2, _between(512, 2**20)),
+            recycle_bytes=1024**2
+            * take("Core:WorkerRecycleMegabytes", default.recycle_bytes // 1024**2, _between(32, 2**20)),
+            second_engine=take("Core:SecondEngine", default.second_engine, _wish),
             log_level=log_level,
             die_with_parent=take("Core:DieWithParent", default.die_with_parent, _boolean),
         )
@@ -189,6 +198,13 @@ def _level(value: str) -> int:
         return _LEVELS[value.casefold()]
     except KeyError:
         raise ValueError("must be one of Trace, Debug, Information, Warning, Error, Critical, None") from None
+
+
+def _wish(value: str) -> Wish:
+    for wish in get_args(Wish):
+        if value.casefold() == wish:
+            return cast("Wish", wish)
+    raise ValueError("must be one of auto, off, required")
 
 
 def _boolean(value: str) -> bool:

@@ -227,6 +227,9 @@ class Settings:
     core_tessdata: str = _setting("Core:Tessdata", _text, "", "folder of language data")
     core_max_megapixels: str = _setting("Core:MaxMegapixels", _text, "", "pages are read at this size at most (3)")
     core_worker_memory: str = _setting("Core:WorkerMemoryMegabytes", _text, "", "memory limit of a core worker (2048)")
+    core_second_engine: str = _setting(
+        "Core:SecondEngine", _choice("auto", "off", "required"), "auto", "a second engine for handwriting and photos"
+    )
     page_timeout_seconds: int = _setting("Core:PageTimeoutSeconds", _whole(1, 3600), 60, "longest time for one page")
     min_interval_seconds: int = _setting(
         "Metering:MinIntervalSeconds", _whole(1, 86400), STANDARD_MIN_INTERVAL_SECONDS, "shortest window"

@@ -186,10 +186,10 @@ class Site:
         return found
 
     def core_workers(self) -> list[psutil.Process]:
-        """Processes below the core's master."""
+        """Processes below the core's master that serve; the second engine's are not among them."""
         family = self.processes("core")
         pids = {process.pid for process in family}
-        return [process for process in family if process.ppid() in pids]
+        return [one for one in family if one.ppid() in pids and not one.name().startswith("second-")]
 
     # ---- the API ----------------------------------------------------------------------------------------------------
 

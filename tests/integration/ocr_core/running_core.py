@@ -92,7 +92,15 @@ class RunningCore:
 
     def workers(self) -> list[psutil.Process]:
         assert self.process is not None
-        return psutil.Process(self.process.pid).children()
+        family = psutil.Process(self.process.pid).children()
+        return [process for process in family if not _name(process).startswith("second-")]
+
+    def second_engine(self) -> list[psutil.Process]:
+        """The second engine's keeper, and the engine's process after it while it is loaded."""
+        assert self.process is not None
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        found = [process for process in family if _name(process).startswith("second-")]
+        return sorted(found, key=_name, reverse=True)
 
     def log_text(self) -> str:
         return self.log.read_text(errors="replace")
@@ -179,6 +187,14 @@ def running_core(
         yield core
     finally:
         core.clean_up()
+
+
+def _name(process: psutil.Process) -> str:
+    """What a process calls itself; nothing for one that is gone."""
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def is_alive(pid: int) -> bool:

@@ -28,14 +28,14 @@ def test_every_setting_is_read() -> None:
             "Sidecar:HostId": "ward 7", "Mounts:License": "/d", "Mounts:Shared": "/e", "Core:Workers": "4",
             "Core:CpuInfo": "/f", "Core:Tessdata": "/g", "Core:Languages": "eng+deu",
             "Core:PageTimeoutSeconds": "30", "Core:MaxMegapixels": "2.5", "Core:WorkerMemoryMegabytes": "1024",
-            "Core:DieWithParent": "True",
+            "Core:DieWithParent": "True", "Core:SecondEngine": "Required",
         }
     )  # fmt: skip
     assert found == Settings(
         socket=Path("/a"), state_directory=Path("/b"), trust_root=Path("/c"), host_id="ward 7",
         license_directory=Path("/d"), shared_directory=Path("/e"), workers=4, cpu_info=Path("/f"),
         tessdata=Path("/g"), languages=("eng", "deu"), page_timeout_seconds=30, max_pixels=2_500_000,
-        memory_bytes=1024**3, die_with_parent=True,
+        memory_bytes=1024**3, die_with_parent=True, second_engine="required",
     )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def test_an_empty_value_is_no_value() -> None:
     "word",
     [
         "Core:Workers=0", "Core:Workers=many", "Core:Workers=-1", "Core:Workers=257", "Core:Workers=²",
-        "Core:PageTimeoutSeconds=1.5", "Core:MaxMegapixels=nan", "Core:MaxMegapixels=1000", "Core:Languages=+",
+        "Core:SecondEngine=yes", "Core:PageTimeoutSeconds=1.5", "Core:MaxMegapixels=nan", "Core:MaxMegapixels=1000", "Core:Languages=+",
         "Core:DieWithParent=perhaps", "Core:WorkerMemoryMegabytes=1", "Mounts:Shared=/a\0b",
     ],
 )  # fmt: skip
