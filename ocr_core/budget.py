@@ -5,6 +5,7 @@ Invariant: limits are only ever moved below what the process was given.
 
 import os
 import resource
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Budget:
         wall_seconds: Of waiting.
     """
 
-    cpu_seconds: int
+    cpu_seconds: float
     wall_seconds: float
 
 
@@ -39,12 +40,26 @@ def data_bytes() -> int:
 
 def limit_data(limit_bytes: int) -> None:
     """Refuse this process more data than that, so that a bomb ends here."""
-    _lower(resource.RLIMIT_DATA, limit_bytes)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard), hard)
+    )
 
 
-def limit_cpu(limit_seconds: int) -> None:
-    """Let the kernel kill this process (SIGXCPU) once it has used so much time since its start."""
-    _lower(resource.RLIMIT_CPU, limit_seconds)
+def arm(budget: Budget) -> None:
+    """Let the kernel kill this process when the budget is used up: SIGPROF for work, SIGALRM for waiting.
+
+    Timers and not a limit of the process's CPU time, because a process under a filter of system calls may not move its
+    limits any more.
+    """
+    signal.setitimer(signal.ITIMER_PROF, budget.cpu_seconds)
+    signal.setitimer(signal.ITIMER_REAL, budget.wall_seconds)
+
+
+def disarm() -> None:
+    """Take the budget back."""
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def without_core_file() -> None:
@@ -65,8 +80,3 @@ def close_all_but(kept: int) -> None:
 
 def _statm(field: int) -> int:
     return int(_STATM.read_text(encoding="ascii").split()[field]) * _PAGE_BYTES
-
-
-def _lower(kind: int, limit: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))

@@ -2,8 +2,9 @@
 
 Invariants:
 
-* A document costs at most `LOOK` or `LOAD`; then the process is killed and the document refused as damaged. The worker
-  lives on, and starts another process for the next document.
+* A document costs at most `LOOK` or `LOAD`; then the kernel kills the process, and the document is refused as damaged.
+* The worker lives on. It starts another process where it still may; a confined worker may not, and ends when it has
+  answered, so that its successor comes with another.
 * The process gets the document as a descriptor, and holds no other but its end of the line to the worker.
 * What comes back is believed no further than its shape: a refusal of this product, or as many pixels as it says.
 * The process dies with its worker.
@@ -12,7 +13,6 @@ Invariants:
 import contextlib
 import gc
 import logging
-import math
 import os
 import signal
 import socket
@@ -24,7 +24,7 @@ from typing import BinaryIO, Literal, NoReturn
 import msgspec
 from PIL import Image
 
-from ocr_core import budget as kernel
+from ocr_core import budget as bounds
 from ocr_core import documents, errors, limits
 from ocr_core.budget import Budget
 from ocr_core.documents import DocumentFormat, Inspection, PageImage, Rules
@@ -41,6 +41,9 @@ MEMORY_BYTES = 1000 * 2**20
 _KEPT_BYTES = 64 * 2**20  # that a process may have grown by and still be used again
 _LENGTHS = struct.Struct("<IQ?")  # of the head, of the pixels; whether the process ends now
 _MAX_HEAD_BYTES = 64 * 1024
+_SECONDS_TO_END = 0.5
+_GLANCE_SECONDS = 0.001
+_TOO_LONG = "The document is damaged: it takes too long to decode."
 _SIGNALS_OF_THE_WORKER = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -49,7 +52,7 @@ _SIGNALS_OF_THE_WORKER = (
     signal.SIGUSR1,
     signal.SIGUSR2,
     signal.SIGALRM,
-    signal.SIGXCPU,
+    signal.SIGPROF,
 )
 
 
@@ -59,13 +62,13 @@ class _Look(msgspec.Struct, frozen=True, tag=True):
     max_side: int
     max_pages: int
     max_sheet_inches: float | None
-    cpu_seconds: int
+    budget: Budget
 
 
 class _Load(msgspec.Struct, frozen=True, tag=True):
     page: int
     max_pixels: int
-    cpu_seconds: int
+    budget: Budget
 
 
 class _Found(msgspec.Struct, frozen=True, tag=True):
@@ -107,13 +110,9 @@ class DecoderProcess:
     """Decodes documents as `documents` does, in a process that is started when it is first needed.
 
     Not for several threads. A copy that a fork left in another process starts a process of its own.
-
-    Args:
-        on_start: Called in each new process before it sees a document, as to confine it.
     """
 
-    def __init__(self, on_start: Callable[[], None] = lambda: None) -> None:
-        self._on_start = on_start
+    def __init__(self) -> None:
         self._owner = 0
         self._pid = 0
         self._line: socket.socket | None = None
@@ -122,6 +121,17 @@ class DecoderProcess:
     def pid(self) -> int | None:
         """The process that is there now."""
         return self._pid if self._line is not None and self._owner == os.getpid() else None
+
+    def start(self, on_start: Callable[[], object] = lambda: None) -> None:
+        """Start the process now, unless it is there already.
+
+        Args:
+            on_start: Called in it before it sees a document, as to confine it.
+
+        Raises:
+            FailedToProcessError: The operating system permits no other process, or a confinement.
+        """
+        self._started(on_start)
 
     def inspect(self, file: BinaryIO, rules: Rules = documents.USUAL, *, budget: Budget = LOOK) -> Inspection:
         """`documents.inspect`.
@@ -135,7 +145,7 @@ class DecoderProcess:
             max_side=rules.max_side,
             max_pages=rules.max_pages,
             max_sheet_inches=rules.max_sheet_inches,
-            cpu_seconds=budget.cpu_seconds,
+            budget=budget,
         )
         answer, _ = self._ask(file, question, budget, most=0)
         if not isinstance(answer, _Found) or not 1 <= answer.pages <= rules.max_pages:
@@ -148,7 +158,7 @@ class DecoderProcess:
         Raises:
             CoreError: One of the document codes.
         """
-        question = _Load(page=page, max_pixels=max_pixels, cpu_seconds=budget.cpu_seconds)
+        question = _Load(page=page, max_pixels=max_pixels, budget=budget)
         answer, pixels = self._ask(file, question, budget, most=2 * max_pixels)
         if (
             not isinstance(answer, _Loaded)
@@ -166,22 +176,20 @@ class DecoderProcess:
         )
 
     def close(self) -> None:
-        """End the process, if there is one."""
+        """Let the process end, if there is one."""
         line, self._line = self._line, None
         if line is None:
             return
         line.close()
         if self._owner == os.getpid():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
-            self._reaped()
+            self._reaped(_SECONDS_TO_END)
 
     # ---- the worker's end
 
     def _ask(
         self, file: BinaryIO, question: _Look | _Load, budget: Budget, *, most: int
     ) -> tuple[_Found | _Loaded, bytearray]:
-        until = time.monotonic() + budget.wall_seconds
+        until = time.monotonic() + budget.wall_seconds + _SECONDS_TO_END
         line = self._started()
         try:
             line.settimeout(budget.wall_seconds)
@@ -201,7 +209,7 @@ class DecoderProcess:
                 self.close()
         except TimeoutError as exc:
             self.close()
-            raise errors.InvalidImageError("The document is damaged: it takes too long to decode.") from exc
+            raise errors.InvalidImageError(_TOO_LONG) from exc
         except (EOFError, OSError) as exc:
             raise self._died() from exc
         except msgspec.MsgspecError as exc:
@@ -210,7 +218,7 @@ class DecoderProcess:
             raise _REFUSALS.get(answer.error, errors.FailedToProcessError)(answer.message)
         return answer, pixels
 
-    def _started(self) -> socket.socket:
+    def _started(self, on_start: Callable[[], object] = lambda: None) -> socket.socket:
         """The line to the process, started where there is none."""
         if self._owner != os.getpid():
             if self._line is not None:
@@ -226,7 +234,7 @@ class DecoderProcess:
                 theirs.close()
                 raise errors.FailedToProcessError(f"The document cannot be decoded now: {exc.strerror}.") from exc
             if not self._pid:
-                _serve_and_exit(theirs, worker, self._on_start)
+                _serve_and_exit(theirs, worker, on_start)
             theirs.close()
             self._line = ours
         return self._line
@@ -236,22 +244,25 @@ class DecoderProcess:
         line, self._line = self._line, None
         if line is not None:
             line.close()
-        number = self._reaped()
-        if number == signal.SIGXCPU:
-            return errors.InvalidImageError("The document is damaged: it takes too long to decode.")
+        number = self._reaped(_SECONDS_TO_END)
+        if number in (signal.SIGPROF, signal.SIGALRM):
+            return errors.InvalidImageError(_TOO_LONG)
         if number in (0, signal.SIGKILL, signal.SIGTERM):  # somebody else's doing, as for want of memory
-            _log.error("the decoder was ended from outside")
+            _log.error("a decoder was ended from outside")
             return errors.FailedToProcessError("The decoder was ended; the page may be tried again.")
         _log.warning("a decoder failed on a document, by signal %d", number)
         return errors.InvalidImageError("The document is damaged: its decoder failed.")
 
-    def _reaped(self) -> int:
-        """The signal by which the process ended; 0 where none."""
-        try:
-            _, status = os.waitpid(self._pid, 0)
-        except ChildProcessError:
-            return 0
-        return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    def _reaped(self, seconds: float) -> int:
+        """The signal by which the process ended; 0 where none, or where it does not end."""
+        until = time.monotonic() + seconds
+        with contextlib.suppress(ChildProcessError):
+            while time.monotonic() < until:
+                pid, status = os.waitpid(self._pid, os.WNOHANG)
+                if pid:
+                    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+                time.sleep(_GLANCE_SECONDS)
+        return 0
 
     def _nonsense(self) -> errors.CoreError:
         self.close()
@@ -282,19 +293,19 @@ def _received(line: socket.socket, length: int, until: float) -> bytearray:
 # ---- the process ----------------------------------------------------------------------------------------------------
 
 
-def _serve_and_exit(line: socket.socket, worker: int, on_start: Callable[[], None]) -> NoReturn:
+def _serve_and_exit(line: socket.socket, worker: int, on_start: Callable[[], object]) -> NoReturn:
     """Decode what is asked for until the worker hangs up."""
     try:
         limits.die_with_parent(signal.SIGKILL, parent_pid=worker)
-        limits.disarm_deadline()
+        bounds.disarm()
         for number in _SIGNALS_OF_THE_WORKER:
             signal.signal(number, signal.SIG_DFL)
-        kernel.close_all_but(line.fileno())
-        kernel.without_core_file()
-        kernel.limit_data(kernel.data_bytes() + MEMORY_BYTES)
+        bounds.close_all_but(line.fileno())
+        bounds.without_core_file()
+        bounds.limit_data(bounds.data_bytes() + MEMORY_BYTES)
         gc.freeze()  # what the worker has stays shared with it
         on_start()
-        recycled_above = kernel.resident_bytes() + _KEPT_BYTES
+        recycled_above = bounds.resident_bytes() + _KEPT_BYTES
         while _answered(line, recycled_above):
             pass
     except OSError:
@@ -311,7 +322,7 @@ def _answered(line: socket.socket, recycled_above: int) -> bool:
     if not blob or not descriptors:
         return False
     question = _decode_question(blob)
-    kernel.limit_cpu(math.ceil(time.process_time()) + question.cpu_seconds)
+    bounds.arm(question.budget)
     pixels = b""
     with os.fdopen(descriptors[0], "rb", buffering=0) as file:
         answer: _Found | _Loaded | _Refused
@@ -324,8 +335,9 @@ def _answered(line: socket.socket, recycled_above: int) -> bool:
             answer = _Refused(type(exc).__name__, str(exc))
         except MemoryError:
             answer = _Refused("InvalidImageError", "The image needs more memory than one page may take.")
+    bounds.disarm()
     head = msgspec.json.encode(answer)
-    is_last = kernel.resident_bytes() > recycled_above
+    is_last = bounds.resident_bytes() > recycled_above
     line.sendall(_LENGTHS.pack(len(head), len(pixels), is_last) + head)
     line.sendall(pixels)
     return not is_last

@@ -72,7 +72,7 @@ def test_one_process_serves_many_documents_and_holds_nothing_of_the_worker(decod
         (signal.SIGSEGV, errors.InvalidImageError),
         (signal.SIGABRT, errors.InvalidImageError),
         (signal.SIGILL, errors.InvalidImageError),
-        (signal.SIGXCPU, errors.InvalidImageError),
+        (signal.SIGPROF, errors.InvalidImageError),
         (signal.SIGKILL, errors.FailedToProcessError),
     ],
 )
