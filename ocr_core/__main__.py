@@ -17,12 +17,16 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from licenses import host
-from ocr_core import cpu, limits, self_test
+from ocr_core import cpu, limits, second_engine, self_test
 from ocr_core.app import SERVICE, Services, create_app
 from ocr_core.clock import SystemClock
+from ocr_core.engine import OcrEngine
 from ocr_core.errors import CoreError, NotSupportedLanguageError
+from ocr_core.halves import HalvesEngine
 from ocr_core.languages import FIRST_MODEL, first_model, known_models
-from ocr_core.server import CoreServer, prepare_socket
+from ocr_core.second_engine import SecondEngine
+from ocr_core.server import CoreServer, make_slots, prepare_socket
+from ocr_core.service_manager import has_handed_over_a_socket
 from ocr_core.settings import Settings, SettingsError, WordError, read_settings
 from ocr_core.tesseract import TesserocrEngine
 from ocr_core.wall import Wall
@@ -52,6 +56,10 @@ Settings are Key=Value words or environment variables (':' may be written '__');
   Core:PageTimeoutSeconds      deadline for one page               60
   Core:MaxMegapixels           pages are shrunk to this            3
   Core:WorkerMemoryMegabytes   address space of one worker         2048
+  Core:WorkerRecycleMegabytes  a worker that holds more after
+                               a page is replaced                  256
+  Core:SecondEngine            for handwriting and photos: auto
+                               (where installed), off, required    auto
   Core:DieWithParent           stop when the starter is gone       false
   Logging:LogLevel:Default     what is logged, from this level on  Information
 
@@ -104,8 +112,10 @@ def _serve(settings: Settings) -> int:
     if settings.die_with_parent:
         limits.die_with_parent(signal.SIGTERM, parent_pid=os.getppid())
     try:
-        services = build(settings)
-        prepare_socket(settings.socket)
+        second = second_engine.host(settings.second_engine)
+        services = build(settings, None if second is None else second.engine)
+        if not has_handed_over_a_socket():
+            prepare_socket(settings.socket)
     except CoreError as exc:
         return _stop(EXIT_CONFIG, str(exc))
     except PermissionError as exc:
@@ -124,19 +134,26 @@ def _serve(settings: Settings) -> int:
     gc.collect()
     gc.freeze()  # what the workers share stays shared: the collector does not write to it
     try:
-        CoreServer(settings, create_app(services)).run()
+        CoreServer(settings, create_app(services), services.slots, services.decoder, second).run()
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else EXIT_CONFIG if exc.code else 0
     return 0
 
 
-def build(settings: Settings) -> Services:
+def build(settings: Settings, second: SecondEngine | None = None) -> Services:
     """Build everything that the app works with, the default models loaded.
+
+    Args:
+        settings: What the core is told.
+        second: The second engine, where there is one.
 
     Raises:
         CoreError: A default model is not installed or cannot be loaded.
     """
-    engine = TesserocrEngine(settings.tessdata)
+    slots = make_slots(settings)
+    engine: OcrEngine = TesserocrEngine(settings.tessdata)
+    if settings.workers > 1:
+        engine = HalvesEngine(engine, TesserocrEngine(settings.tessdata), slots.free_core)
     installed = engine.languages()
     if not installed:
         raise NotSupportedLanguageError(
@@ -154,6 +171,7 @@ def build(settings: Settings) -> Services:
     )
     return Services(
         engine=engine,
+        second=second,
         wall=wall,
         version=version(),
         shared_directory=settings.shared_directory,
@@ -163,6 +181,7 @@ def build(settings: Settings) -> Services:
         workers=settings.workers,
         page_timeout_seconds=settings.page_timeout_seconds,
         max_pixels=settings.max_pixels,
+        slots=slots,
     )
 
 

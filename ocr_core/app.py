@@ -6,15 +6,17 @@ Invariants:
 * Every answer is JSON; a refusal is `{"error": {"code", "message"}}` with a code of `errors`; no traceback leaves.
 * A document is named by its GUID alone, opened without following a link, and never written to.
 * Neither text nor file names of documents are logged.
+* What a stranger sent is looked at, decoded and read under a deadline each; work that has killed is not done again.
 """
 
 import errno
 import logging
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, BinaryIO, TypeVar
@@ -22,11 +24,27 @@ from typing import Annotated, BinaryIO, TypeVar
 import msgspec
 
 from ocr_core import documents, languages
+from ocr_core.decoder_process import LOAD, LOOK, DecoderProcess
 from ocr_core.engine import OcrEngine
-from ocr_core.errors import BadArgumentError, CoreError, DocumentNotFoundError, FailedToProcessError
+from ocr_core.errors import (
+    BadArgumentError,
+    CoreError,
+    DocumentNotFoundError,
+    EngineTimeoutError,
+    FailedToProcessError,
+    InvalidImageError,
+)
 from ocr_core.page_reader import PageReader
 from ocr_core.reading_order import ReadingOrder
+from ocr_core.second_engine import SecondEngine
+from ocr_core.slots import Slots, Task
 from ocr_core.wall import Wall
+
+INSPECTION_SECONDS = 8.0
+DECODING_SECONDS = 11.0
+"""Deadlines of the worker itself, a little after those of the process that decodes for it."""
+HARD_DEADLINE_AFTER_SECONDS = 6.0
+"""Later than the sidecar gives a page up, so that it does not try a hopeless one again."""
 
 MAX_BODY_BYTES = 64 * 1024
 LEASE_HEADER = "Tollgate-Lease"
@@ -90,6 +108,7 @@ class Services:
 
     Attributes:
         engine: The engine.
+        second: The second engine, for handwriting and photos; None where there is none.
         wall: The second wall.
         version: Of this package.
         shared_directory: Holds `operations/<guid>/document`.
@@ -99,6 +118,8 @@ class Services:
         workers: How many pages are read at once.
         page_timeout_seconds: Deadline for one page.
         max_pixels: Pages are shrunk to this many pixels.
+        slots: What the workers know of each other.
+        decoder: Decodes documents, in a process beside each worker.
     """
 
     engine: OcrEngine
@@ -111,6 +132,9 @@ class Services:
     workers: int
     page_timeout_seconds: float
     max_pixels: int
+    second: SecondEngine | None = None
+    slots: Slots = field(default_factory=lambda: Slots(1, cores=1))
+    decoder: DecoderProcess = field(default_factory=DecoderProcess)
 
 
 def create_app(services: Services) -> WsgiApp:
@@ -151,7 +175,7 @@ class _Core:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._reader = PageReader(services.engine)
+        self._reader = PageReader(services.engine, second=services.second)
         self._installed = frozenset(services.engine.languages())
         self._supported = languages.supported(self._installed)
 
@@ -163,6 +187,7 @@ class _Core:
                 "service": SERVICE,
                 "version": services.version,
                 "engine": {"name": services.engine.name, "version": services.engine.version},
+                "second_engine": None if services.second is None else services.second.told(),
                 "languages": sorted(self._installed),
                 "supported_languages": self._supported,
                 "default_languages": services.default_languages,
@@ -196,8 +221,12 @@ class _Core:
         request = _request(environ, InspectRequest)
         if (language := languages.requested(request.language)) is not None:
             languages.models_for(language, self._installed)
-        with open_document(self._services.shared_directory, request.document) as file:
-            found = documents.inspect(
+        self._require_survivable(request.document, 0)
+        with (
+            self._services.slots.working_on(request.document, 0, Task.INSPECTION, INSPECTION_SECONDS),
+            open_document(self._services.shared_directory, request.document) as file,
+        ):
+            found = self._services.decoder.inspect(
                 file,
                 documents.Rules(
                     formats=request.formats,
@@ -215,17 +244,40 @@ class _Core:
         request = _request(environ, PageRequest)
         language = languages.requested(request.language)
         models = self._models(language, request.languages)
-        with open_document(self._services.shared_directory, request.document) as file:
-            image = documents.load_page(file, request.page, max_pixels=self._services.max_pixels)
-        page = self._reader.read(
-            image,
-            models,
-            order=request.reading_order,
-            language=language,
-            choices=self._installed if self._services.detects and not request.languages else (),
-            timeout_seconds=self._services.page_timeout_seconds,
-        )
+        self._require_survivable(request.document, request.page)
+        slots, allowed = self._services.slots, self._services.page_timeout_seconds
+        with slots.working_on(request.document, request.page, Task.DECODING, DECODING_SECONDS):
+            started = time.monotonic()
+            with open_document(self._services.shared_directory, request.document) as file:
+                image = self._services.decoder.load_page(file, request.page, max_pixels=self._services.max_pixels)
+            remaining = max(1.0, allowed - (time.monotonic() - started))
+            slots.then(Task.READING, remaining + HARD_DEADLINE_AFTER_SECONDS)
+            page = self._reader.read(
+                image,
+                models,
+                order=request.reading_order,
+                language=language,
+                choices=self._installed if self._services.detects and not request.languages else (),
+                timeout_seconds=remaining,
+            )
         return page.to_wire()
+
+    def _require_survivable(self, document: str, page: int) -> None:
+        """Refuse what a worker has died of, where another would only die of it, too.
+
+        Raises:
+            InvalidImageError: It could not be decoded in time.
+            EngineTimeoutError: It could not be read in time.
+            FailedToProcessError: Two workers died of it.
+        """
+        death = self._services.slots.death_at(document, page)
+        if death is None or not death.is_final:
+            return
+        if not death.overdue:
+            raise FailedToProcessError("The process that worked on it was lost, twice.")
+        if death.task == Task.READING:
+            raise EngineTimeoutError("The page was not read in time.")
+        raise InvalidImageError("The document could not be decoded in time.")
 
     def _models(self, language: str | None, models: tuple[str, ...]) -> tuple[str, ...]:
         if language is not None:

@@ -11,11 +11,14 @@ import ctypes
 import math
 import os
 import resource
+import select
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_PAGE_BYTES = resource.getpagesize()
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _PROC_CGROUP = Path("/proc/self/cgroup")
 
@@ -91,3 +94,27 @@ def arm_deadline(seconds: float) -> None:
 def disarm_deadline() -> None:
     """Take the deadline back."""
     signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def private_bytes(*, after_trim: bool = False) -> int:
+    """Memory of this process that no file backs; what it shares with its siblings since the fork counts in.
+
+    Args:
+        after_trim: Give back to the kernel first what was freed; the allocator keeps it otherwise.
+    """
+    if after_trim:
+        ctypes.CDLL(None).malloc_trim(0)
+    _, resident, shared, *_ = _text(Path("/proc/self/statm")).split()
+    return (int(resident) - int(shared)) * _PAGE_BYTES
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal and stands still."""
+    return _text(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[:1] == ["T"]
+
+
+def has_hung_up(connection: socket.socket) -> bool:
+    """Whether nobody is at the other end any more."""
+    poll = select.poll()
+    poll.register(connection, 0)  # hang-ups are always told
+    return any(event & select.POLLHUP for _, event in poll.poll(0))

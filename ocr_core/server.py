@@ -4,6 +4,7 @@ Invariants:
 
 * One process more than pages at a time: while all of them read, one is left to answer `/health` and `/inspect`.
 * A worker dies with its master, at its deadline, and at its memory limit; the master starts another in its place.
+* A worker that has grown ends of itself after an answer. What waits to be accepted waits in the socket, which all hold.
 """
 
 import errno
@@ -17,18 +18,37 @@ from pathlib import Path
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.workers.sync import SyncWorker
 
 from ocr_core import limits
-from ocr_core.app import SERVICE, WsgiApp
+from ocr_core.app import DECODING_SECONDS, HARD_DEADLINE_AFTER_SECONDS, SERVICE, WsgiApp
+from ocr_core.decoder_process import DecoderProcess
+from ocr_core.second_engine import SecondEngineHost
+from ocr_core.service_manager import tell_workers
 from ocr_core.settings import Settings
+from ocr_core.slots import Slots
 
 SOCKET_MODE = 0o660
 _GRACEFUL_SECONDS = 10
 _HEARTBEATS = "/dev/shm"  # noqa: S108 - memory, so that a slow disk never looks like a hung worker
 _PROBES = 10
 _PROBE_PAUSE_SECONDS = 0.1
-_HARD_DEADLINE_AFTER_SECONDS = 6  # later than the sidecar gives up, so that it does not try a hopeless page again
-_MASTER_DEADLINE_AFTER_SECONDS = 10
+_MASTER_DEADLINE_AFTER_SECONDS = 30
+_MASTER_WAITS_SECONDS = 1.0
+_PATIENCE_SECONDS = 5.0
+_REQUESTS = 20_000
+
+_log = logging.getLogger("ocr_core")
+
+
+def make_slots(settings: Settings) -> Slots:
+    """Slots for all processes, and for those that replace them while they end."""
+    return Slots(
+        2 * (settings.workers + 1),
+        cores=settings.workers,
+        arm=limits.arm_deadline,
+        disarm=limits.disarm_deadline,
+    )
 
 
 def prepare_socket(path: Path) -> None:
@@ -67,22 +87,40 @@ def _answers(path: Path) -> bool:
 
 
 class CoreServer(BaseApplication):  # type: ignore[misc]
-    """gunicorn around the app: sync workers on a Unix socket, nothing read from its own configuration files."""
+    """gunicorn around the app: sync workers on a Unix socket, nothing read from its own configuration files.
 
-    def __init__(self, settings: Settings, app: WsgiApp) -> None:
-        self._settings = settings
+    Args:
+        settings: What the core is told.
+        app: What answers.
+        slots: What the workers know of each other; from `make_slots`.
+        decoder: Decodes documents, in a process beside each worker.
+        second: Keeps the second engine, where there is one.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        app: WsgiApp,
+        slots: Slots,
+        decoder: DecoderProcess,
+        second: SecondEngineHost | None = None,
+    ) -> None:
+        self.settings = settings
+        self.slots = slots
+        self.decoder = decoder
+        self.second = second
         self._app = app
         self._master = os.getpid()
         super().__init__()
 
     def load_config(self) -> None:
         """Set what gunicorn must know."""
-        settings = self._settings
+        settings = self.settings
         for name, value in {
             "bind": f"unix:{settings.socket}",
             "worker_tmp_dir": _HEARTBEATS if os.access(_HEARTBEATS, os.W_OK) else None,
             "umask": 0o777 & ~SOCKET_MODE,
-            "worker_class": "sync",
+            "worker_class": CoreWorker,
             "workers": settings.workers + 1,
             "preload_app": True,
             "timeout": settings.page_timeout_seconds + _MASTER_DEADLINE_AFTER_SECONDS,
@@ -95,9 +133,9 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
             "limit_request_line": 1024,
             "limit_request_fields": 32,
             "limit_request_field_size": 32 * 1024,
+            "pre_fork": self._before_fork,
             "post_fork": self._on_fork,
-            "pre_request": self._before_request,
-            "post_request": self._after_request,
+            "child_exit": self._on_exit,
         }.items():
             self.cfg.set(name, value)
 
@@ -105,12 +143,79 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
         """The app."""
         return self._app
 
-    def _on_fork(self, _arbiter: Arbiter, _worker: object) -> None:
+    def run(self) -> None:
+        """Serve until told to stop; ends in SystemExit."""
+        CoreArbiter(self).run()
+
+    def _before_fork(self, _arbiter: Arbiter, worker: "CoreWorker") -> None:
+        worker.slot = self.slots.give()
+
+    def _on_fork(self, _arbiter: Arbiter, worker: "CoreWorker") -> None:
         limits.die_with_parent(signal.SIGKILL, parent_pid=self._master)
-        limits.limit_memory(self._settings.memory_bytes)
+        limits.limit_memory(self.settings.memory_bytes)
+        self.slots.sit_down(worker.slot)
+        if self.second is not None:
+            self.second.leave_in_worker()
+        self.decoder.start()  # before the worker may start no process any more
 
-    def _before_request(self, _worker: object, _request: object) -> None:
-        limits.arm_deadline(self._settings.page_timeout_seconds + _HARD_DEADLINE_AFTER_SECONDS)
+    def _on_exit(self, _arbiter: Arbiter, worker: "CoreWorker") -> None:
+        death = self.slots.take_back(worker.slot)
+        if death is not None:
+            why = "outlived its deadline" if death.overdue else "was lost"
+            _log.warning("worker %d %s at %s; replaced", worker.pid, why, death.task.name.lower())
 
-    def _after_request(self, _worker: object, _request: object, _environ: object, _response: object) -> None:
-        limits.disarm_deadline()
+
+class CoreWorker(SyncWorker):  # type: ignore[misc]
+    """Serves one request at a time, each under a deadline; ends between two when it has grown too large."""
+
+    app: CoreServer
+    slot: int
+    requests_left: int
+
+    def init_process(self) -> None:
+        """Begin to serve."""
+        self.requests_left = _REQUESTS + self.slot * _REQUESTS // 16  # so that not all are replaced at once
+        super().init_process()
+
+    def handle(self, listener: socket.socket, client: socket.socket, addr: object) -> None:
+        """Serve one connection."""
+        client.settimeout(_PATIENCE_SECONDS)  # one who does not end his request, or take his answer, holds no worker
+        allowed = self.app.settings.page_timeout_seconds + DECODING_SECONDS + HARD_DEADLINE_AFTER_SECONDS
+        with self.app.slots.request(allowed):
+            super().handle(listener, client, addr)
+        self.requests_left -= 1
+        is_spent = self.requests_left <= 0 or self.app.decoder.pid is None
+        if is_spent or limits.private_bytes(after_trim=True) > self.app.settings.recycle_bytes:
+            self.alive = False
+
+    def handle_request(self, listener: socket.socket, req: object, client: socket.socket, addr: object) -> None:
+        """Answer one request, unless who asked has gone while it waited."""
+        if not limits.has_hung_up(client):
+            super().handle_request(listener, req, client, addr)
+
+
+class CoreArbiter(Arbiter):  # type: ignore[misc]
+    """The master; it also ends workers that no timer of their own can end, because they were stopped."""
+
+    app: CoreServer
+
+    def __init__(self, app: CoreServer) -> None:
+        self._stopped: frozenset[int] = frozenset()
+        super().__init__(app)
+
+    def manage_workers(self) -> None:
+        """Have as many workers as there must be; called before the first fork, and every second."""
+        if self.app.second is not None:
+            self.app.second.tend()
+        super().manage_workers()
+
+    def murder_workers(self) -> None:
+        """End workers that hang or stand still; called every second."""
+        super().murder_workers()
+        stopped = frozenset(pid for pid in self.WORKERS if limits.is_stopped(pid))
+        for pid, worker in list(self.WORKERS.items()):
+            is_late = self.app.slots.overdue_by(worker.slot) > _MASTER_WAITS_SECONDS
+            if is_late or pid in stopped & self._stopped:
+                self.kill_worker(pid, signal.SIGKILL)
+        self._stopped = stopped
+        tell_workers(len(self.WORKERS.keys() - stopped), self.num_workers)

@@ -1,5 +1,6 @@
 """The core as a process: its walls, its socket, its workers' lives."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -201,28 +202,90 @@ def test_a_page_that_takes_too_long_is_given_up() -> None:
         assert core.page(core.put_document(PAGE))[0] == 200
 
 
-@pytest.mark.slow
-def test_a_worker_that_hangs_past_its_deadline_dies_and_is_replaced() -> None:
-    with running_core(words=("Core:Workers=1", "Core:PageTimeoutSeconds=1")) as core:
-        before = {worker.pid for worker in core.workers()}
-        hung = UnixConnection(core.socket, 30)
-        try:
-            hung.putrequest("POST", "/page")
-            hung.putheader("Tollgate-Lease", core.lease_header())
-            hung.putheader("Content-Length", "1000")
-            hung.endheaders()  # and no body ever: the worker waits where no deadline of its own looks
-            started = time.monotonic()
-            with pytest.raises((ConnectionError, OSError)):
-                hung.getresponse()
-            assert time.monotonic() - started < 9
-        finally:
-            hung.close()
-        until(
-            5,
-            lambda: len(core.workers()) == 2 and {worker.pid for worker in core.workers()} != before,
-            "the worker was not replaced",
-        )
+def test_a_worker_that_is_stopped_in_the_middle_of_a_page_is_replaced_long_before_its_deadline() -> None:
+    with running_core(words=("Core:Workers=1",)) as core:
+        name = core.put_document(a_slow_page())
+        lost: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                core.page(name)
+            except OSError as exc:
+                lost.append(exc)
+
+        reading = threading.Thread(target=ask)
+        reading.start()
+        time.sleep(0.4)
+        stopped = busy_worker(core)
+        stopped.suspend()
+        reading.join(10)
+        assert len(lost) == 1
+        until(5, lambda: len(core.workers()) == 2, "the worker was not replaced")
+        assert not is_alive(stopped.pid)
+        assert core.page(name)[0] == 200
+
+
+def lost_page(core: RunningCore, name: str) -> None:
+    with contextlib.suppress(OSError):
+        core.page(name)
+
+
+def test_a_page_that_cost_two_workers_is_refused_to_the_third_and_others_are_read() -> None:
+    with running_core(words=("Core:Workers=1",)) as core:
+        name = core.put_document(a_slow_page())
+        for _ in range(2):
+            reading = threading.Thread(target=lost_page, args=(core, name))
+            reading.start()
+            time.sleep(0.4)
+            busy_worker(core).kill()
+            reading.join(10)
+        status, told = core.page(name)
+        assert (status, code_of(told)) == (500, "FailedToProcess")
+        assert "twice" in str(told)
         assert core.page(core.put_document(PAGE))[0] == 200
+
+
+@pytest.mark.slow
+def test_a_caller_who_never_ends_his_request_holds_no_worker() -> None:
+    with running_core(words=("Core:Workers=1",)) as core:
+        before = {worker.pid for worker in core.workers()}
+        for headers_end in (True, False):
+            slow = UnixConnection(core.socket, 30)
+            try:
+                slow.putrequest("POST", "/page")
+                slow.putheader("Tollgate-Lease", core.lease_header())
+                slow.putheader("Content-Length", "1000")
+                if headers_end:
+                    slow.endheaders()  # and no body ever
+                else:
+                    slow.connect()
+                    slow.sock.sendall(b"POST /pa")
+                    assert slow.sock.recv(1) == b""  # closed
+            finally:
+                slow.close()
+        assert core.page(core.put_document(PAGE))[0] == 200
+        assert {worker.pid for worker in core.workers()} == before
+
+
+def test_a_worker_that_has_grown_is_replaced_and_no_request_is_lost() -> None:
+    # The smallest bound there is: every page is a worker's last.
+    with running_core(words=("Core:Workers=2", "Core:WorkerRecycleMegabytes=32")) as core:
+        name, lease = core.put_document(PAGE), core.lease_header()
+        before = {worker.pid for worker in core.workers()}
+        answers: list[int] = []
+
+        def ask() -> None:
+            answers.extend(
+                core.request("POST", "/page", {"document": name, "page": 1}, lease=lease)[0] for _ in range(5)
+            )
+
+        callers = [threading.Thread(target=ask) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert answers == [200] * 20
+        until(5, lambda: before.isdisjoint(worker.pid for worker in core.workers()), "nobody was replaced")
 
 
 def test_no_worker_outlives_its_master(own_core: RunningCore) -> None:
