@@ -11,7 +11,7 @@ Invariants:
 
 * Boxes move by little: an edge that would have to move by more than about a letter stays where it was.
 * A line is looked at along its own direction, whichever that is, and so are its boxes.
-* Letters are neither added nor taken away; at most a space is added, and a bar that stands on the line is a capital I.
+* Letters are neither added nor taken away: at most "aman" becomes "a man", and a bar before "saw" a capital I.
 * What cannot be made out (no contrast, characters set without gaps) stays as the engine gave it.
 """
 
@@ -42,14 +42,14 @@ _TALLER = 1.5
 _FEWEST_SPACES = 2
 _AS_WIDE_AS_SPACES = 0.66
 _WIDER_THAN_IN_WORDS = 1.6
+_SURE = 0.6
 
-_BAR, _BAR_ON_LINE = "|", "I"  # a bar goes below the line, a capital stands on it
+_BAR, _BAR_ON_LINE = "|", "I"
 _OFF_LINE = 0.12
 
 _TALL = re.compile(r"[A-Z0-9bdfhklt]|[^\W\d_a-z]")
-_LETTER = re.compile(r"[^\W\d_]")
-_ENDS_A_WORD = re.compile(r"[^\W\d_]|[,.;:!?)]")
-_RIGHT_TO_LEFT = re.compile(r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
+_SHORT_FIRST = re.compile(r"[aAI][^\W\d_]{2}")  # a word of one letter that the next one was joined to
+_SHORT_LAST = re.compile(r"[^\W\d_]*[a-z][aI]\Z")
 
 _Gaps = tuple[Span | None, ...]
 
@@ -135,18 +135,33 @@ class _Fitting:
         engines = [(boxes[number][0] - strip.left, boxes[number][2] - strip.left) for number in order]
         gaps = self._gaps(engines)
         spans = self._spans(engines, gaps)
-        apart = self._missed_spaces([words[number].text for number in order], spans, gaps)
+        apart = self._missed_spaces([words[number] for number in order], spans, gaps)
         found = []
         for number, span, at in zip(order, spans, apart, strict=True):
             top, bottom = boxes[number][1] - strip.top, boxes[number][3] - strip.top
             for word, (left, right) in _cut(words[number], span, at):
                 first, last = strip.rows((left, right), top, bottom) or (top, bottom)
-                is_capital = word.text == _BAR and abs(last - strip.base) < _OFF_LINE * self._height
                 if not any(map(str.isalnum, word.text)):
                     last = max(last, strip.base)
                 box = left + strip.left, first + strip.top, right + strip.left, last + strip.top
-                found.append(_Part(number, replace(word, text=_BAR_ON_LINE) if is_capital else word, box))
-        return found
+                found.append(_Part(number, word, box))
+        return [
+            replace(part, word=replace(part.word, text=_BAR_ON_LINE)) if self._is_capital(part, after) else part
+            for part, after in zip(found, [*found[1:], None], strict=True)
+        ]
+
+    def _is_capital(self, part: _Part, after: _Part | None) -> bool:
+        """Whether a bar is a capital I: it stands on the line as capitals do, and a word follows in small letters."""
+        _, top, right, bottom = part.box
+        base = self._strip.base + self._strip.top
+        return (
+            part.word.text == _BAR
+            and after is not None
+            and after.word.text[0].islower()
+            and after.box[0] - right < self._height
+            and abs(bottom - base) < _OFF_LINE * self._height
+            and abs(base - self._height - top) < 2 * _OFF_LINE * self._height
+        )
 
     def _spans(self, engines: Sequence[tuple[float, float]], gaps: _Gaps) -> list[tuple[float, float]]:
         """From where to where each word goes, given the gap after each but the last."""
@@ -181,35 +196,39 @@ class _Fitting:
         return max(best, key=lambda way: way[0])[2]
 
     def _missed_spaces(
-        self, texts: Sequence[str], spans: Sequence[tuple[float, float]], gaps: _Gaps
+        self, words: Sequence[FoundWord], spans: Sequence[tuple[float, float]], gaps: _Gaps
     ) -> list[tuple[int, Span] | None]:
         """For each word the space that was not seen in it: before which letter, and which columns."""
         usual = [end - start for start, end in filter(None, gaps) if end - start < 2 * self._height]
-        nothing: list[tuple[int, Span] | None] = [None] * len(texts)
-        if len(usual) < _FEWEST_SPACES:
+        nothing: list[tuple[int, Span] | None] = [None] * len(words)
+        if len(usual) < _FEWEST_SPACES or not any(map(_may_be_two, words)):
             return nothing
         space = _AS_WIDE_AS_SPACES * median(usual)
         inner = [self._strip.gaps(round(left), round(right), least=1) for left, right in spans]
-        if not any(end - start >= space for within in inner for start, end in within):
-            return nothing
         widths = (end - start for within in inner for start, end in within if end - start < space)
         least = max(space, _WIDER_THAN_IN_WORDS * max(widths, default=0))
         return [
-            self._missed_space(text, span, [gap for gap in within if gap[1] - gap[0] >= least])
-            for text, span, within in zip(texts, spans, inner, strict=True)
+            self._missed_space(word, span, [gap for gap in within if gap[1] - gap[0] >= least])
+            for word, span, within in zip(words, spans, inner, strict=True)
         ]
 
-    def _missed_space(self, text: str, span: tuple[float, float], wide: Sequence[Span]) -> tuple[int, Span] | None:
-        """The space in a word, where it is plain which letters it stands between."""
-        if len(wide) != 1 or _RIGHT_TO_LEFT.search(text):
+    def _missed_space(
+        self, word: FoundWord, span: tuple[float, float], wide: Sequence[Span]
+    ) -> tuple[int, Span] | None:
+        """The space that sets a letter at one end of a word apart; one that may stand alone."""
+        if len(wide) != 1 or not _may_be_two(word):
             return None
         before, after = self._strip.pieces(round(span[0]), wide[0][0]), self._strip.pieces(wide[0][1], round(span[1]))
-        if before + after != len(text) and 1 not in (before, after):
-            return None
-        at = before if before + after == len(text) or before == 1 else len(text) - 1
-        if not 0 < at < len(text) or not _ENDS_A_WORD.match(text[at - 1]) or not _LETTER.match(text[at]):
-            return None
-        return at, wide[0]
+        if before == 1 and _SHORT_FIRST.match(word.text):
+            return 1, wide[0]
+        if after == 1 and _SHORT_LAST.match(word.text):
+            return len(word.text) - 1, wide[0]
+        return None
+
+
+def _may_be_two(word: FoundWord) -> bool:
+    is_short = _SHORT_FIRST.match(word.text) or _SHORT_LAST.match(word.text)
+    return is_short is not None and word.confidence >= _SURE
 
 
 def _cut(
@@ -239,7 +258,7 @@ def _widened(parts: Sequence[_Part], height: float) -> list[_Part]:
     afters = [*(part.box[0] for part in parts[1:]), math.inf]
     for part, before, after in zip(parts, befores, afters, strict=False):
         left, top, right, bottom = part.box
-        is_stroke = right - left < _STROKE * height < bottom - top
+        is_stroke = right - left < _STROKE * height and (part.word.text.isalnum() or part.word.text == _BAR)
         white = (_BEARING_OF_STROKE if is_stroke else _BEARING) * height
         on_left, on_right = (max(0.0, min(white, room / 2)) for room in (left - before, after - right))
         wider.append(replace(part, box=(left - on_left, top, right + on_right, bottom)))

@@ -198,7 +198,8 @@ def test_a_space_that_the_engine_did_not_see_parts_the_words() -> None:
     ("texts", "counts"),
     [
         (("saw", "12345", "there", "too"), (1, 4)),  # digits are told in groups
-        (("saw", "abcdef", "there", "too"), (2, 3)),  # letters that cannot be told apart
+        (("saw", "abcde", "there", "too"), (2, 3)),
+        (("saw", "abcde", "there", "too"), (4, 1)),  # no word is an e
         (("saw", "שלוםא", "there", "too"), (1, 4)),
         (("saw", "(aman", "there", "too"), (1, 4)),
     ],
@@ -209,19 +210,27 @@ def test_a_gap_that_may_be_no_space_parts_nothing(texts: tuple[str, ...], counts
     assert [one.word.text for one in ink.fitted(image, line, 0)] == list(texts)
 
 
+def test_a_short_word_at_the_end_is_parted_too() -> None:
+    image, boxes = letters(3, 2, 1, 5, 3)
+    line = read_as(("saw", "ina", "there", "too"), (boxes[0], joined(boxes[1], boxes[2]), boxes[3], boxes[4]))
+    assert [one.word.text for one in ink.fitted(image, line, 0)] == ["saw", "in", "a", "there", "too"]
+
+
 def test_letters_set_wide_are_no_words() -> None:
     image, boxes = letters(3, 5, 3, 4, pitch=29)
-    texts = ("wid", "ewide", "wid", "wide")
+    texts = ("aid", "aside", "aim", "area")
     assert [one.word.text for one in ink.fitted(image, read_as(texts, boxes), 0)] == list(texts)
 
 
-@pytest.mark.parametrize(("bottom", "text"), [(70, "I"), (78, "|")])
-def test_a_bar_that_stands_on_the_line_is_a_capital(bottom: int, text: str) -> None:
+@pytest.mark.parametrize(
+    ("bottom", "after", "text"), [(70, "saw", "I"), (78, "saw", "|"), (70, "Saw", "|")], ids=["I", "below", "a cell"]
+)
+def test_a_bar_that_stands_on_the_line_is_a_capital(bottom: int, after: str, text: str) -> None:
     image, boxes = letters(3, 4, 2)
     pen = ImageDraw.Draw(image)
-    pen.rectangle((20, 40, 23, bottom - 1), fill=0)
-    line = read_as(("|", "saw", "them", "go"), ((20, 40, 24, bottom), *boxes))
+    pen.rectangle((40, 40, 43, bottom - 1), fill=0)
+    line = read_as(("|", after, "them", "go"), ((40, 40, 44, bottom), *boxes))
     found = ink.fitted(image, line, 0)[0]
     assert found.word.text == text
     white = 0.125 * 30  # a single stroke has more white on its sides
-    assert geometry.bounds(found.corners) == pytest.approx((20 - white, 40, 24 + white, bottom), abs=0.01)
+    assert geometry.bounds(found.corners) == pytest.approx((40 - white, 40, 44 + white, bottom), abs=0.01)
