@@ -11,6 +11,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from licenses.durable import make_folders
 from licenses.errors import LicensesError
 from licenses.keys import VerifyingKey
 from sidecar import __version__
-from sidecar.admission import Admission
+from sidecar.admission import Admission, Standing
 from sidecar.clock import Clock, SystemClock
 from sidecar.core_client import CoreClient
 from sidecar.document_download import DocumentDownload
@@ -67,14 +68,24 @@ class Services:
     downloads: DocumentDownload
     callers: threading.BoundedSemaphore
 
-    def start(self) -> None:
-        """Start the threads behind the routes; call it in the process that serves."""
+    def start(self, on_standing: Callable[[Standing], None] | None = None) -> None:
+        """Start the threads behind the routes; call it in the process that serves.
+
+        Args:
+            on_standing: Told of each decision, as soon as it is made.
+        """
         if self.settings.document_sources:
             _log.warning("Documents are fetched from the network.", places=str(self.settings.document_sources))
         self.reader.start()
         if recount_path(self.ledger.path).exists():
             threading.Thread(target=self._recount, name="recount", daemon=True).start()
-        self.admission.start(lambda standing: self.reader.widen(standing.core.workers if standing.core else 0))
+
+        def decided(standing: Standing) -> None:
+            self.reader.widen(standing.core.workers if standing.core else 0)
+            if on_standing is not None:
+                on_standing(standing)
+
+        self.admission.start(decided)
 
     def _recount(self) -> None:
         """After a repair of the ledger: results that clients may have seen are counted again where they are missing."""

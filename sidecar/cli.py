@@ -142,6 +142,7 @@ def meter(words: tuple[str, ...], config: Path | None) -> None:
     """Run the meter: windows, record files, leases. Exactly one per state directory."""
     from sidecar.bootstrap import LogSinks, MeterLock, build_meter, build_store
     from sidecar.scheduler import MeterTimetable
+    from sidecar.service_manager import ServiceManager
     from sidecar.stop_signal import StopSignal
 
     settings = settings_of(words, config, process="meter")
@@ -153,7 +154,15 @@ def meter(words: tuple[str, ...], config: Path | None) -> None:
         store = build_store(settings)
         store.prepare()
         one.open()
-        MeterTimetable(one, clock=SystemClock(), expire_results=lambda: store.expire(now_ns=one.now_ns)).run(stop)
+        manager = ServiceManager()
+        manager.ready(one.sentence)
+        MeterTimetable(
+            one,
+            clock=SystemClock(),
+            expire_results=lambda: store.expire(now_ns=one.now_ns),
+            tell_status=lambda: manager.status(one.sentence),
+        ).run(stop, manager.at_work)
+        manager.stopping()
         one.close()
         lock.release()
 

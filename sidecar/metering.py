@@ -118,6 +118,12 @@ class Meter:
         """Effective time, nanoseconds since the epoch."""
         return self._ledger.now().ns
 
+    @property
+    def sentence(self) -> str:
+        """How things stand as far as the meter is concerned, for people."""
+        verdict = self._verdict()
+        return f"{verdict.state}: {verdict.reason}"
+
     # ---- the life of a meter ----------------------------------------------------------------------------------------
 
     def open(self) -> None:

@@ -28,6 +28,8 @@ _CLOCK_SECONDS = 1
 _KEEP_TIME_SECONDS = 60
 _EXPIRE_SECONDS = 60
 _OUTPUT_SECONDS = 10
+_STATUS_SECONDS = 10
+_LONGEST_JOB_NS = 600 * 1_000_000_000  # the output mount may be silent for half of it, by its setting
 _log = structlog.get_logger("Tollgate.Scheduler")
 
 
@@ -38,9 +40,17 @@ class MeterTimetable:
         meter: The meter.
         clock: Where readings come from.
         expire_results: Removes results past their lifetime.
+        tell_status: Tells a person who looks at the process how things stand.
     """
 
-    def __init__(self, meter: Meter, *, clock: Clock, expire_results: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        meter: Meter,
+        *,
+        clock: Clock,
+        expire_results: Callable[[], object],
+        tell_status: Callable[[], object] = lambda: None,
+    ) -> None:
         self._meter = meter
         self._clock = clock
         # One worker: the jobs share the meter, and a cycle must never overlap another.
@@ -55,19 +65,28 @@ class MeterTimetable:
             "time": (meter.keep_time, _KEEP_TIME_SECONDS),
             "output": (meter.watch_output, _OUTPUT_SECONDS),
             "results": (expire_results, _EXPIRE_SECONDS),
+            "status": (tell_status, _STATUS_SECONDS),
         }
         self._planned_ns = 0
+        self._ended_ns = clock.read().boottime_ns
         self._closing = False
 
-    def run(self, stop: StopSignal) -> None:
-        """Run until `stop` comes; the caller closes the last window afterwards."""
+    def run(self, stop: StopSignal, at_work: Callable[[], None] = lambda: None) -> None:
+        """Run until `stop` comes; the caller closes the last window afterwards.
+
+        Args:
+            stop: Tells when to stop.
+            at_work: Called every second while the jobs go on: not when the last one ended longer ago than any may take.
+        """
         for name, (job, seconds) in self._jobs.items():
-            self._scheduler.add_job(_guarded(name, job), _Every(seconds), id=name)
+            self._scheduler.add_job(self._noted(_guarded(name, job)), _Every(seconds), id=name)
         self._plan_window()
         self._scheduler.start()
         self._meter.look_over_ledger()
         offset = self._offset_ns()
         while not stop.wait(WATCH_SECONDS):
+            if self._clock.read().boottime_ns - self._ended_ns < _LONGEST_JOB_NS:
+                at_work()
             now = self._offset_ns()
             if abs(now - offset) > STEP_TOLERANCE_NS:
                 seconds = round((now - offset) / 1e9, 1)
@@ -84,6 +103,13 @@ class MeterTimetable:
                     next_step="nothing: at the next start it is moved aside and rebuilt; delete nothing",
                 )
         self._scheduler.shutdown(wait=True)
+
+    def _noted(self, job: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            job()
+            self._ended_ns = self._clock.read().boottime_ns
+
+        return run
 
     def _plan_window(self) -> None:
         """Keep the window's job at the meter's deadline; run it now if it is overdue by the boot clock."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
+from functools import partial
 from typing import Any
 
 import structlog
@@ -15,11 +17,13 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.http.unreader import SocketUnreader
 
 from sidecar.settings import Settings
+from sidecar.web.watched import WatchedArbiter, WorkerReports
 
 GRACEFUL_SECONDS = 4
 _ARENAS = 2
 _M_ARENA_MAX = -8  # malloc.h
 _PIECE_BYTES = 128 * 1024
+_UNDECIDED_STATE = "STARTING"  # of `gate.State`, which the master has no need of
 _log = structlog.get_logger("Tollgate.Web")
 
 
@@ -32,7 +36,16 @@ class WebServer(BaseApplication):  # type: ignore[misc]
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._reports = WorkerReports()
         super().__init__()
+
+    def run(self) -> None:
+        """Serve; on the sockets that the service manager hands over where it does, else on its own."""
+        try:
+            WatchedArbiter(self, self._reports).run()
+        except RuntimeError as exc:
+            _log.critical("the web process cannot go on", error=str(exc))
+            sys.exit(1)
 
     def load_config(self) -> None:
         """Set gunicorn up; nothing is read from its own files or environment."""
@@ -66,6 +79,7 @@ class WebServer(BaseApplication):  # type: ignore[misc]
         from sidecar.bootstrap import LogSinks
 
         _spare_memory()
+        worker.reports = self._reports
         worker.log_sinks = LogSinks(self._settings, "web")
 
     def load(self) -> Any:
@@ -99,12 +113,17 @@ def _serving(worker: Any, message: Any) -> None:
 def _started(worker: Any) -> None:
     one = _services(worker)
     if one is not None:
-        one.start()
+        one.start(partial(_report, worker.reports))
         # What is there now stays. Let the collector not go through it again and again: that takes tens of
         # milliseconds, in which nothing is answered.
         gc.collect()
         gc.freeze()
         _log.info("Now listening on: http://" + one.settings.listen)
+
+
+def _report(reports: WorkerReports, standing: Any) -> None:
+    verdict = standing.verdict
+    reports.tell(f"{verdict.state}: {verdict.reason}", decided=verdict.state != _UNDECIDED_STATE)
 
 
 def _stopped(_server: Any, worker: Any) -> None:
