@@ -17,7 +17,7 @@ import os
 import resource
 import stat
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -48,8 +48,17 @@ class Role(enum.StrEnum):
 
     KEEPER = "keeper"
     """Starts and watches others, and sees no document."""
+    WORKER = "worker"
+    """Recognises pages; starts the process that decodes them."""
     READER = "reader"
-    """Decodes and reads documents."""
+    """Decodes or reads what strangers sent, and starts nothing."""
+
+
+_POLICIES = {
+    Role.KEEPER: lambda _: system_calls.for_keeping_processes(),
+    Role.WORKER: system_calls.for_recognizing,
+    Role.READER: system_calls.for_decoding,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +85,25 @@ class Confinement:
         return {"complete": self.complete, "lowered": self.lowered, "refused": self.refused}
 
 
+class _Steps:
+    """Steps taken one after another, whether or not one before was possible."""
+
+    def __init__(self) -> None:
+        self.lowered: list[str] = []
+        self.refused: list[str] = []
+
+    def take(self, name: str, step: Callable[[], str | None]) -> None:
+        try:
+            detail = step()
+        except OSError as exc:
+            self.refused.append(f"{name}: {exc.strerror or exc}")
+        else:
+            self.lowered.append(f"{name} ({detail})" if detail else name)
+
+    def result(self, role: Role) -> Confinement:
+        return Confinement(role=role, lowered=tuple(self.lowered), refused=tuple(self.refused))
+
+
 def confine(
     role: Role, *, readable: Iterable[Path] = (), cpu_seconds: int | None = None, with_filter: bool = True
 ) -> Confinement:
@@ -85,37 +113,37 @@ def confine(
 
     Args:
         role: What the process is for.
-        readable: What a reader may still open for reading besides the libraries: folders and files.
-        cpu_seconds: CPU time after which a reader is killed.
+        readable: What may still be opened for reading besides the libraries, unless by a keeper: folders and files.
+        cpu_seconds: CPU time after which the process is killed, unless it is a keeper.
         with_filter: Whether system calls are filtered at once; else `finish` does it, when all is loaded.
 
     Returns:
         What was done.
     """
-    lowered: list[str] = []
-    refused: list[str] = []
-
-    def take(name: str, step: Callable[[], str | None]) -> None:
-        try:
-            detail = step()
-        except OSError as exc:
-            refused.append(f"{name}: {exc.strerror or exc}")
-        else:
-            lowered.append(f"{name} ({detail})" if detail else name)
-
+    steps = _Steps()
     if _tasks() > 1:
-        refused.append("threads that ran before: only the system call filter binds them")
-    is_reader = role is Role.READER
-    if is_reader:
-        take("ended first when memory is short", _offer_to_be_ended)
-    take("limits of files, tasks and dumps", lambda: _limit(is_reader=is_reader, cpu_seconds=cpu_seconds))
-    take("no network", _leave_the_network)
-    take("no new privileges", privileges.gain_nothing_more)
-    take("no capabilities", lambda: _drop_capabilities(is_reader=is_reader))
-    if is_reader:
-        take("files", lambda: _see_nothing_but(readable))
-    found = Confinement(role=role, lowered=tuple(lowered), refused=tuple(refused))
+        steps.refused.append("threads that ran before: only the filter of system calls binds them")
+    kept = _capabilities_to_keep(role)
+    if role is not Role.KEEPER:
+        steps.take("first to be ended when memory is short", _offer_to_be_ended)
+    steps.take("limits", lambda: _limit(role, cpu_seconds))
+    steps.take("no network", _leave_the_network)
+    steps.take("no new privileges", privileges.gain_nothing_more)
+    steps.take("no capabilities", lambda: _drop_capabilities(kept))
+    if role is not Role.KEEPER:
+        steps.take("files", lambda: _see_nothing_but(readable))
+    found = steps.result(role)
     return finish(found) if with_filter else found
+
+
+def confine_further() -> Confinement:
+    """Make a reader of a process that a confined worker forked. Irrevocable; never raises."""
+    steps = _Steps()
+    steps.take("limits", lambda: _limit(Role.READER, None))
+    steps.take("no new privileges", privileges.gain_nothing_more)
+    steps.take("no capabilities", lambda: _drop_capabilities(()))
+    steps.take("files", lambda: _see_nothing_but(()))
+    return finish(steps.result(Role.READER))
 
 
 def finish(begun: Confinement) -> Confinement:
@@ -124,57 +152,63 @@ def finish(begun: Confinement) -> Confinement:
     Args:
         begun: What `confine` returned.
     """
-    is_reader = begun.role is Role.READER
-    policy = system_calls.for_reading_documents(os.getpid()) if is_reader else system_calls.for_keeping_processes()
     try:
-        seccomp.install(policy)
+        seccomp.install(_POLICIES[begun.role](os.getpid()))
     except OSError as exc:
         return replace(begun, refused=(*begun.refused, f"system calls: {exc.strerror or exc}"))
-    detail = "a list of what is allowed" if is_reader else "a list of what is not"
+    detail = "all but hostile ones" if begun.role is Role.KEEPER else "a list"
     return replace(begun, lowered=(*begun.lowered, f"system calls ({detail})"))
 
 
-def probe(*, readable: Iterable[Path] = (), cpu_seconds: int | None = None) -> Confinement:
-    """What a reader gives up on this machine, found out by confining a child. Never raises."""
-    nothing = Confinement(role=Role.READER, refused=("everything: no child process could be started to try it",))
+def probe(*, readable: Iterable[Path] = (), cpu_seconds: int | None = None) -> tuple[Confinement, ...]:
+    """What a worker and the process that decodes for it give up on this machine, found out by confining a child. Never raises."""
+
+    def try_out() -> tuple[Confinement, ...]:
+        worker = confine(Role.WORKER, readable=readable, cpu_seconds=cpu_seconds)
+        return worker, *_told_by_child(lambda: (confine_further(),), Role.READER)
+
+    return _told_by_child(try_out, Role.WORKER)
+
+
+def _told_by_child(try_out: Callable[[], tuple[Confinement, ...]], role: Role) -> tuple[Confinement, ...]:
+    nothing = Confinement(role=role, refused=("everything: the process that tried it died, or could not be started",))
     try:
         told_at, tell_at = os.pipe()
     except OSError:
-        return nothing
-    try:
-        pid = os.fork()
-    except OSError:
-        os.close(told_at)
-        os.close(tell_at)
-        return nothing
-    if pid == 0:
-        try:
-            with contextlib.suppress(BaseException):
-                os.write(tell_at, msgspec.json.encode(confine(Role.READER, readable=readable, cpu_seconds=cpu_seconds)))
-        finally:
-            os._exit(0)
-    os.close(tell_at)
+        return (nothing,)
     with os.fdopen(told_at, "rb") as told:
+        with os.fdopen(tell_at, "wb", buffering=0) as tell:
+            try:
+                pid = os.fork()
+            except OSError:
+                return (nothing,)
+            if pid == 0:
+                try:
+                    with contextlib.suppress(BaseException):
+                        tell.write(msgspec.json.encode(try_out()))
+                finally:
+                    os._exit(0)
         blob = told.read()
     os.waitpid(pid, 0)
     try:
-        return msgspec.json.decode(blob, type=Confinement)
+        return msgspec.json.decode(blob, type=tuple[Confinement, ...])
     except msgspec.MsgspecError:
-        return Confinement(role=Role.READER, refused=("everything: the child that tried it died",))
+        return (nothing,)
 
 
-def log(found: Confinement) -> None:
-    """Tell the log, in one line, how readers are confined."""
-    if not found.lowered and not found.refused:
-        _log.warning("NOT CONFINED: Core:Confinement=off lets a hostile document do what this user may do")
-    elif found.refused:
-        _log.warning(
-            "confined, but for what this system refuses: %s; done: %s",
-            "; ".join(found.refused),
-            "; ".join(found.lowered),
-        )
+def log(found: Iterable[Confinement]) -> None:
+    """Tell the log, in one line, how those are confined who see what strangers send; nothing found: not at all."""
+    found = tuple(found)
+    if not found:
+        _log.warning("NOT CONFINED: with Core:Confinement=off a hostile document may do what this user may do")
+    elif all(one.complete for one in found):
+        _log.info("workers are confined: %s", "; ".join(found[0].lowered))
     else:
-        _log.info("readers are confined: %s", "; ".join(found.lowered))
+        missing = (f"{one.role} {'; '.join(one.refused)}" for one in found if one.refused)
+        done = (f"{one.role} {'; '.join(one.lowered)}" for one in found)
+        _log.warning(
+            "workers are confined but for what this system refuses: %s. Done: %s", *map(", ".join, (missing, done))
+        )
 
 
 # ---- the steps ------------------------------------------------------------------------------------------------------
@@ -192,19 +226,30 @@ def _offer_to_be_ended() -> None:
         _OOM_SCORE.write_text(str(_SACRIFICED_FIRST))
 
 
-def _limit(*, is_reader: bool, cpu_seconds: int | None) -> str:
+def _limit(role: Role, cpu_seconds: int | None) -> str:
     _lower(resource.RLIMIT_CORE, _NO_CORE_DUMP_AT_ALL)
-    if not is_reader:
-        return "dumps"
+    if role is Role.KEEPER:
+        return "no dump of memory"
     _lower(resource.RLIMIT_NOFILE, OPEN_FILES)
     _lower(resource.RLIMIT_NPROC, TASKS)
     _lower(resource.RLIMIT_FSIZE, FILE_BYTES + _log_bytes())
     for kind in (resource.RLIMIT_MSGQUEUE, resource.RLIMIT_MEMLOCK):
         _lower(kind, 0)
-    if cpu_seconds is None:
-        return f"{OPEN_FILES} files, {TASKS} tasks"
-    _lower(resource.RLIMIT_CPU, cpu_seconds)
-    return f"{OPEN_FILES} files, {TASKS} tasks, {cpu_seconds} s of CPU"
+    if cpu_seconds is not None:
+        _lower(resource.RLIMIT_CPU, cpu_seconds)
+    told = [f"no dump of memory, {OPEN_FILES} files, {TASKS} tasks, {FILE_BYTES >> 20} MiB a file"]
+    for kind, unit, name in (
+        (resource.RLIMIT_AS, 2**20, "MiB of addresses"),
+        (resource.RLIMIT_DATA, 2**20, "MiB of data"),
+        (resource.RLIMIT_CPU, 1, "s of CPU"),
+    ):
+        soft, _ = resource.getrlimit(kind)
+        if soft == resource.RLIM_INFINITY:
+            continue
+        told.append(f"{soft // unit} {name}")
+        if kind != resource.RLIMIT_CPU:  # which a decoder is given anew for each document, below the hard limit
+            resource.setrlimit(kind, (soft, soft))
+    return ", ".join(told)
 
 
 def _lower(kind: int, limit: int) -> None:
@@ -231,11 +276,18 @@ def _leave_the_network() -> str:
     return "a network of its own, empty"
 
 
-def _drop_capabilities(*, is_reader: bool) -> str | None:
+def _capabilities_to_keep(role: Role) -> list[int]:
     """Root, and who was given it on purpose, may go on reading files of others: Landlock says which."""
-    keep = (privileges.CAN_READ_ALL,) if is_reader else (privileges.CAN_READ_ALL, privileges.CAN_DO_ALL_TO_FILES)
-    kept_some = privileges.drop_capabilities(keep=keep)
-    return ("but for reading files" if is_reader else "but for files") if kept_some else None
+    held = privileges.held_capabilities()
+    wanted = [privileges.CAN_READ_ALL]
+    if role is Role.KEEPER:
+        wanted.append(privileges.CAN_DO_ALL_TO_FILES)
+    return [number for number in wanted if held >> number & 1]
+
+
+def _drop_capabilities(kept: Collection[int]) -> str | None:
+    privileges.drop_capabilities(keep=kept)
+    return None if not kept else "but for files of others" if len(kept) > 1 else "but for reading files of others"
 
 
 def _see_nothing_but(readable: Iterable[Path]) -> str:

@@ -13,7 +13,7 @@ from ocr_core.kernel import process_control, system_call
 
 _NO_NEW_PRIVS = 38
 _CAP_BOUNDING_DROP, _CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
-_CAPSET, _CAPABILITY_VERSION_3 = 126, 0x20080522
+_PRCTL, _CAPGET, _CAPSET, _CAPABILITY_VERSION_3 = 157, 125, 126, 0x20080522
 _UNSHARE, _NEW_NETWORK, _NEW_USER = 272, 0x40000000, 0x10000000
 _LAST_CAPABILITY = Path("/proc/sys/kernel/cap_last_cap")
 
@@ -42,36 +42,32 @@ def gain_nothing_more() -> None:
 
 def held_capabilities() -> int:
     """The capabilities that this thread may use, as a set of bits."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-        name, _, value = line.partition(":")
-        if name == "CapPrm":
-            return int(value, 16)
-    return 0
+    header, sets = _Header(_CAPABILITY_VERSION_3, 0), (_Sets * 2)()
+    system_call(_CAPGET, ctypes.addressof(header), ctypes.addressof(sets))
+    return int(sets[0].permitted) | int(sets[1].permitted) << 32
 
 
-def drop_capabilities(*, keep: Iterable[int] = ()) -> bool:
+def drop_capabilities(*, keep: Iterable[int] = ()) -> None:
     """Give up root's privileges except some.
 
     Args:
         keep: Numbers of capabilities to keep if they are held.
-
-    Returns:
-        Whether any were kept.
 
     Raises:
         OSError: The kernel refused.
     """
     held = held_capabilities()
     kept = held & sum(1 << number for number in keep)
+    if held == kept:
+        return
     with contextlib.suppress(OSError):  # needs CAP_SETPCAP; without it nothing can be gained from the bounding set
         for number in range(int(_LAST_CAPABILITY.read_text()) + 1):
             process_control(_CAP_BOUNDING_DROP, number)
     with contextlib.suppress(OSError):
-        system_call(157, _CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+        system_call(_PRCTL, _CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     header = _Header(_CAPABILITY_VERSION_3, 0)
     sets = (_Sets * 2)(*(_Sets(bits, bits, 0) for bits in (kept & 0xFFFFFFFF, kept >> 32)))
     system_call(_CAPSET, ctypes.addressof(header), ctypes.addressof(sets))
-    return kept != 0
 
 
 _own_network = False  # a fact about the process, and inherited by those it forks
@@ -92,8 +88,8 @@ def leave_the_network() -> None:
     try:
         system_call(_UNSHARE, _NEW_NETWORK)
     except PermissionError:
-        if user == 0:
-            raise  # root in a user namespace of its own would be nobody
+        if user == 0 or held_capabilities():
+            raise  # in a user namespace of its own, root would be nobody, and capabilities would be worth nothing
         system_call(_UNSHARE, _NEW_USER | _NEW_NETWORK)
         # In the new user namespace everyone is who they were.
         Path("/proc/self/setgroups").write_text("deny", encoding="ascii")

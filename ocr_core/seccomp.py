@@ -61,13 +61,13 @@ class Rule:
     """What becomes of one call.
 
     Attributes:
-        action: What is done where all conditions hold.
-        conditions: None for always.
-        otherwise: What is done where one does not hold.
+        action: What is done where all conditions of one of the cases hold.
+        cases: None for always.
+        otherwise: What is done where no case fits.
     """
 
     action: int = ALLOW
-    conditions: tuple[Condition, ...] = ()
+    cases: tuple[tuple[Condition, ...], ...] = ()
     otherwise: int = refuse(errno.EPERM)
 
 
@@ -106,16 +106,24 @@ def assemble(policy: Policy) -> bytes:
 
 
 def _assembled(rule: Rule) -> list[Instruction]:
-    if not rule.conditions:
+    if not rule.cases:
         return [(_RETURN, 0, 0, rule.action)]
-    block: list[Instruction] = [(_RETURN, 0, 0, rule.action), (_RETURN, 0, 0, rule.otherwise)]
-    for condition in reversed(rule.conditions):
+    block: list[Instruction] = []
+    for case in rule.cases:
+        block += _assembled_case(case, rule.action)
+    return [*block, (_RETURN, 0, 0, rule.otherwise)]
+
+
+def _assembled_case(case: tuple[Condition, ...], action: int) -> list[Instruction]:
+    """Ends in the action, or runs on behind itself where a condition does not hold."""
+    block: list[Instruction] = [(_RETURN, 0, 0, action)]
+    for condition in reversed(case):
         test: list[Instruction] = [(_LOAD, 0, 0, _ARGUMENTS_AT + 8 * condition.argument + 4 * condition.upper)]
         if condition.mask != 0xFFFFFFFF:
             test.append((_AND, 0, 0, condition.mask))
         last = len(condition.values) - 1
         for index, value in enumerate(condition.values):
-            otherwise = 0 if index < last else len(block) - 1
+            otherwise = 0 if index < last else len(block)
             test.append((_IF_EQUAL, last - index, otherwise, value))
         block = test + block
     return block

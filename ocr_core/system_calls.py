@@ -83,14 +83,19 @@ _PRCTL, _UTIMENSAT, _PRLIMIT64 = 157, 280, 302
 _FOR_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | (os.O_TMPFILE & ~os.O_DIRECTORY)
 _EXECUTABLE = 4  # PROT_EXEC
 _AF_UNIX, _SOCK_STREAM, _SOCK_SEQPACKET, _SOL_SOCKET = 1, 1, 5, 1
-_CLONE_THREAD = 0x00010000
+_SIGKILL = 9
+_CLONE_THREAD, _CLONE_VM = 0x00010000, 0x00000100
 _CLONE_ODDITIES = 0x7E026000  # new namespaces, vfork, ptrace
+_A_THREAD = Condition(0, (_CLONE_THREAD,), _CLONE_THREAD | _CLONE_ODDITIES)
+_A_PROCESS = Condition(0, (0,), _CLONE_THREAD | _CLONE_VM | _CLONE_ODDITIES)
+_SET_PDEATHSIG, _SET_NO_NEW_PRIVS = 1, 38
+_LANDLOCK, _SECCOMP, _CAPSET = (444, 445, 446), 317, 126
 _TERMINAL_AND_FLAGS = (0x5401, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS FIONREAD FIONBIO FIONCLEX FIOCLEX
 _NAMES_AND_QUESTIONS = (2, 3, 15, 16, 21, 23, 39, 0x53564D41)  # what names threads and memory, or only asks
 
 
-def for_reading_documents(pid: int) -> Policy:
-    """For a process that sees a stranger's bytes.
+def for_decoding(pid: int) -> Policy:
+    """For a process that sees a stranger's bytes and starts nothing.
 
     Args:
         pid: Its own, the only one that it may signal.
@@ -99,34 +104,54 @@ def for_reading_documents(pid: int) -> Policy:
     nowhere = refuse(errno.EACCES)
     rules = _rules(_HARMLESS.values(), ALLOW) | _rules([*_HOSTILE.values(), *_ANOTHER_PROGRAM.values()], KILL)
     rules |= {
-        _OPEN: Rule(ALLOW, (Condition(1, (0,), _FOR_WRITING),), read_only),
-        _OPENAT: Rule(ALLOW, (Condition(2, (0,), _FOR_WRITING),), read_only),
-        _MMAP: Rule(ALLOW, (Condition(2, (0,), _EXECUTABLE),)),
-        _MPROTECT: Rule(ALLOW, (Condition(2, (0,), _EXECUTABLE),)),
-        _IOCTL: Rule(ALLOW, (Condition(1, _TERMINAL_AND_FLAGS),), refuse(errno.ENOTTY)),
+        _OPEN: _only(Condition(1, (0,), _FOR_WRITING), otherwise=read_only),
+        _OPENAT: _only(Condition(2, (0,), _FOR_WRITING), otherwise=read_only),
+        _MMAP: _only(Condition(2, (0,), _EXECUTABLE)),
+        _MPROTECT: _only(Condition(2, (0,), _EXECUTABLE)),
+        _IOCTL: _only(Condition(1, _TERMINAL_AND_FLAGS), otherwise=refuse(errno.ENOTTY)),
         _SOCKET: Rule(nowhere),
         # Kinds that take no address when something is sent: no way to a socket elsewhere.
-        _SOCKETPAIR: Rule(
-            ALLOW, (Condition(0, (_AF_UNIX,)), Condition(1, (_SOCK_STREAM, _SOCK_SEQPACKET), 0xF)), nowhere
+        _SOCKETPAIR: _only(
+            Condition(0, (_AF_UNIX,)), Condition(1, (_SOCK_STREAM, _SOCK_SEQPACKET), 0xF), otherwise=nowhere
         ),
-        _SETSOCKOPT: Rule(ALLOW, (Condition(1, (_SOL_SOCKET,)),)),
-        _CLONE: Rule(ALLOW, (Condition(0, (_CLONE_THREAD,), _CLONE_THREAD | _CLONE_ODDITIES),)),
+        _SETSOCKOPT: _only(Condition(1, (_SOL_SOCKET,))),
+        _CLONE: _only(_A_THREAD),
         _CLONE3: Rule(refuse(errno.ENOSYS)),  # its flags lie behind a pointer; without it, clone is used
-        _KILL: Rule(ALLOW, (Condition(0, (pid,)),)),
-        _TGKILL: Rule(ALLOW, (Condition(0, (pid,)),)),
-        _PRCTL: Rule(ALLOW, (Condition(0, _NAMES_AND_QUESTIONS),)),
-        _PRLIMIT64: Rule(ALLOW, (Condition(2, (0,)), Condition(2, (0,), upper=True))),  # asked, not set
-        _UTIMENSAT: Rule(ALLOW, (Condition(1, (0,)), Condition(1, (0,), upper=True))),  # the heartbeat: no name
+        _KILL: _only(Condition(0, (pid,))),
+        _TGKILL: _only(Condition(0, (pid,))),
+        _PRCTL: _only(Condition(0, _NAMES_AND_QUESTIONS)),
+        _PRLIMIT64: _only(Condition(0, (0, pid))),  # its own; what was lowered for good stays so
+        _UTIMENSAT: _only(Condition(1, (0,)), Condition(1, (0,), upper=True)),  # the heartbeat: no name
     }
     return Policy(rules=rules, default=refuse(errno.EPERM), newest=NEWEST)
+
+
+def for_recognizing(pid: int) -> Policy:
+    """For a worker: as for decoding, and it may start the process that decodes, bind it further, and kill it.
+
+    Args:
+        pid: Its own.
+    """
+    decoding = for_decoding(pid)
+    rules = dict(decoding.rules) | _rules((*_LANDLOCK, _SECCOMP, _CAPSET), ALLOW)
+    rules[_CLONE] = Rule(ALLOW, ((_A_THREAD,), (_A_PROCESS,)))
+    rules[_KILL] = Rule(ALLOW, ((Condition(0, (pid,)),), (Condition(1, (_SIGKILL,)),)))
+    rules[_PRCTL] = _only(Condition(0, (*_NAMES_AND_QUESTIONS, _SET_PDEATHSIG, _SET_NO_NEW_PRIVS)))
+    rules[_TGKILL] = Rule(ALLOW)  # abort() in the process that decodes, whose number is not known yet
+    rules[_PRLIMIT64] = _only(Condition(0, (0,)))
+    return Policy(rules=rules, default=decoding.default, newest=NEWEST)
 
 
 def for_keeping_processes() -> Policy:
     """For a process that starts and watches others and sees no document: everything but what is hostile, no network."""
     rules = _rules(_HOSTILE.values(), KILL)
-    rules[_SOCKET] = Rule(ALLOW, (Condition(0, (_AF_UNIX,)),), refuse(errno.EACCES))
+    rules[_SOCKET] = _only(Condition(0, (_AF_UNIX,)), otherwise=refuse(errno.EACCES))
     return Policy(rules=rules, default=ALLOW)
 
 
 def _rules(numbers: Iterable[int], action: int) -> dict[int, Rule]:
     return dict.fromkeys(numbers, Rule(action))
+
+
+def _only(*conditions: Condition, otherwise: int = refuse(errno.EPERM)) -> Rule:
+    return Rule(ALLOW, (conditions,), otherwise)
