@@ -17,6 +17,7 @@ Invariants:
 
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -42,12 +43,13 @@ _TALLER = 1.5
 _FEWEST_SPACES = 2
 _AS_WIDE_AS_SPACES = 0.66
 _WIDER_THAN_IN_WORDS = 1.6
-_SURE = 0.6
+_SURE = 0.3
 
 _BAR, _BAR_ON_LINE = "|", "I"
 _OFF_LINE = 0.12
 
 _TALL = re.compile(r"[A-Z0-9bdfhklt]|[^\W\d_a-z]")
+_HANGS = re.compile(r"[^A-IK-PR-Za-fhik-or-ux-z.:'\"*+=-]")
 _SHORT_FIRST = re.compile(r"[aAI][^\W\d_]{2}")  # a word of one letter that the next one was joined to
 _SHORT_LAST = re.compile(r"[^\W\d_]*[a-z][aI]\Z")
 
@@ -140,7 +142,10 @@ class _Fitting:
         for number, span, at in zip(order, spans, apart, strict=True):
             top, bottom = boxes[number][1] - strip.top, boxes[number][3] - strip.top
             for word, (left, right) in _cut(words[number], span, at):
-                first, last = strip.rows((left, right), top, bottom) or (top, bottom)
+                first, last = strip.rows((left, right), top, bottom, hangs=_HANGS.search(word.text) is not None) or (
+                    top,
+                    bottom,
+                )
                 if not any(map(str.isalnum, word.text)):
                     last = max(last, strip.base)
                 box = left + strip.left, first + strip.top, right + strip.left, last + strip.top
@@ -180,20 +185,24 @@ class _Fitting:
         The sum of what the gaps are worth is made as large as it can be: the wider and the nearer, the better.
         """
         blanks = self._strip.gaps(0, len(self._strip.columns), least=max(2, _GAP * self._height))
-        best: list[tuple[float, int, _Gaps]] = [(0.0, -1, ())]
+        ends = [end for _, end in blanks]
+        best: list[tuple[float, int, _Gaps]] = [(0.0, -1, ())]  # the worthiest first
         for (left, right), (next_left, next_right) in pairwise(engines):
             low, high = sorted((right, next_left))
             further = [(worth, last, (*chosen, None)) for worth, last, chosen in best]
-            for start, end in blanks:
-                away = max(0.0, low - end, start - high)
-                if away > _MOVES_WITHIN * self._height or start <= left or end >= next_right:
+            reach = _MOVES_WITHIN * self._height
+            for start, end in blanks[bisect_right(ends, low - reach) :]:
+                if end >= next_right or start > high + reach:
+                    break
+                if start <= left:
                     continue
+                away = max(0.0, low - end, start - high)
                 worth = min((end - start) / self._height, _WIDEST_COUNTED) - _FAR * away / self._height
-                before = max((way for way in best if way[1] < start), default=None, key=lambda way: way[0])
+                before = next((way for way in best if way[1] < start), None)
                 if worth > 0 and before is not None:
                     further.append((before[0] + worth, end, (*before[2], (start, end))))
             best = _worth_keeping(further)
-        return max(best, key=lambda way: way[0])[2]
+        return best[0][2]
 
     def _missed_spaces(
         self, words: Sequence[FoundWord], spans: Sequence[tuple[float, float]], gaps: _Gaps
@@ -246,7 +255,7 @@ def _worth_keeping(ways: Sequence[tuple[float, int, _Gaps]]) -> list[tuple[float
     """Of the ways to part the words so far those that no other beats, both in worth and in room left."""
     kept: list[tuple[float, int, _Gaps]] = []
     for way in sorted(ways, key=lambda one: (-one[0], one[1])):
-        if all(way[1] < other[1] for other in kept):
+        if not kept or way[1] < kept[-1][1]:
             kept.append(way)
     return kept
 

@@ -28,6 +28,7 @@ _OUTER_REACH, _OUTER_GAP = 0.8, 0.25
 _BODY_ABOVE = 0.9
 _ACCENT, _DESCENDER = 0.12, 0.4
 _DOT = 0.35
+_ROOM = 0.2
 
 _LEAST_CONTRAST = 40
 _INK_SHARE = 0.58  # between ink and paper
@@ -134,20 +135,26 @@ class LineStrip:
             return edge
         return here + step * blank.start() + (step < 0)
 
-    def rows(self, span: tuple[float, float], top: float, bottom: float) -> Span | None:
+    def rows(self, span: tuple[float, float], top: float, bottom: float, *, hangs: bool) -> Span | None:
         """From which row to which the ink of a word goes.
 
         Args:
             span: The columns of the word.
             top: Where the engine saw it begin.
             bottom: Where the engine saw it end.
+            hangs: Whether the word has letters that go below the line; else what is down there is an underline.
 
         Returns:
             None where it cannot be told.
         """
-        part = self.pixels.crop((round(span[0]), 0, round(span[1]), self.pixels.height))
-        if not part.width:
+        left, right = round(span[0]), round(span[1])
+        if right <= left:
             return None
+        low, high = round(self.base - (1 + _ROOM) * self.height), round(self.base + (_DESCENDER + _ROOM) * self.height)
+        ink = self.pixels.crop((left, low, right, high)).getbbox() if low > 0 and high < self.pixels.height else None
+        if ink is not None and ink[1] and ink[3] < high - low and (hangs or low + ink[3] <= self.base + 1):
+            return low + ink[1], low + ink[3]
+        part = self.pixels.crop((left, 0, right, self.pixels.height))
         runs = [found.span() for found in _RUNS.finditer(_profile(part, (1, part.height), least=0.9))]
         capitals = self.base - self.height
         own = [run for run in runs if run[0] <= self.base and run[1] > self.base - _BODY_ABOVE * self.height]
