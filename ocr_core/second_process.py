@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ocr_core import limits, second_wire
+from ocr_core.confinement import Role, confine, finish
 from ocr_core.engine import OcrEngine
 from ocr_core.errors import EngineTimeoutError, FailedToProcessError
 from ocr_core.second_wire import Request
@@ -38,6 +39,10 @@ _M_ARENA_MAX = -8
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _STANDARD = (0, 1, 2)
 _MOST_DESCRIPTORS = 4096
+
+_READ_BY_LOADER = tuple(
+    Path(name) for name in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/proc/cpuinfo", "/proc/meminfo", "/proc/self")
+)
 
 EngineFactory = Callable[[], OcrEngine]
 
@@ -89,11 +94,14 @@ def live(keeper: socket.socket, make_engine: EngineFactory, *, parent_pid: int) 
     name_process("second-engine")
     leave_family([keeper.fileno()])
     _limit()
+    # Before there are threads; what the libraries load comes after it, so that the filter of system calls is the last.
+    begun = confine(Role.READER, readable=_READ_BY_LOADER, with_filter=False)
     try:
         engine = make_engine()
         engine.preload(())
     except (FailedToProcessError, ImportError):
         os._exit(NOT_LOADED)
+    finish(begun)
     keeper.send(LOADED)
     while (request := second_wire.receive_request(keeper, wait=True)) is not None:
         try:
