@@ -86,7 +86,8 @@ def seal() -> None:
         meter.open()
         fill(settings, WINDOW)
         ledger = open_ledger(settings)
-        stop, taken = threading.Event(), []
+        stop = threading.Event()
+        taken: list[float] = []
         threads = [threading.Thread(target=_record_until, args=(ledger, stop, taken)) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -232,7 +233,8 @@ def fill(settings: Settings, count: int) -> None:
             yield seq, form, operation.bytes, 1, 1, *times.values(), leaf_hash(line)
 
     with ledger._write_lock, ledger._transaction():
-        start, fresh = ledger._next_seq(), {}
+        start = ledger._next_seq()
+        fresh: dict[str, int] = {}
         form = ledger._form_id(text, fresh)
         ledger._writer.conn.executemany("INSERT INTO use_entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows(start, form))
         ledger._add_up({(READ_PAGES_METER, a_license().license_id): count}, month_of(now.ns))
