@@ -18,6 +18,7 @@ from licenses.keys import (
     KeyId,
     SigningKey,
     VerifyingKey,
+    load_handed_over_key,
     load_public_key,
     load_signing_key,
     public_pem,
@@ -50,8 +51,12 @@ class DeviceKey:
     signing_key: SigningKey
 
     @classmethod
-    def load_or_create(cls, state_directory: Path) -> "DeviceKey":
+    def load_or_create(cls, state_directory: Path, *, handed_over: Path | None = None) -> "DeviceKey":
         """Read the key of this state directory, or make it when there never was one.
+
+        Args:
+            state_directory: Where the two files lie.
+            handed_over: Where the service manager put the private key, when the state directory does not hold it.
 
         Raises:
             KeyFileError: The directory or a key file cannot be used; the next step names the commands to run.
@@ -59,6 +64,10 @@ class DeviceKey:
         """
         private_path, public_path = state_directory / PRIVATE_NAME, state_directory / PUBLIC_NAME
         try:
+            if handed_over is not None and handed_over.exists():
+                key = cls(load_handed_over_key(handed_over, ROLE))
+                key._publish(public_path)
+                return key
             # In this order: whoever makes a key names the private file before the public one.
             if public_path.exists() and not private_path.exists():
                 raise KeyFileError(

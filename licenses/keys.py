@@ -175,7 +175,29 @@ def load_signing_key(path: Path, role: str, *, algorithm: Algorithm = Algorithm.
         KeyFileError: The file cannot be read, or is open to others.
         FormatError: It holds no private key of that algorithm.
     """
-    pem = read_small_file(path, doing=f"read the {role} key", mode="0600", private=True)
+    return _signing_key(
+        path, read_small_file(path, doing=f"read the {role} key", mode="0600", private=True), role, algorithm
+    )
+
+
+def load_handed_over_key(path: Path, role: str) -> SigningKey:
+    """Read an Ed25519 private key that the service manager handed over as a credential.
+
+    Who may read a credential is told by an access list, which shows as permissions of the file's group; the service
+    manager answers for them.
+
+    Args:
+        path: The credential.
+        role: What the key is for, the first word of its id.
+
+    Raises:
+        KeyFileError: The file cannot be read.
+        FormatError: It holds no private key of that algorithm.
+    """
+    return _signing_key(path, read_small_file(path, doing=f"read the {role} key", mode="0400"), role, Algorithm.ED25519)
+
+
+def _signing_key(path: Path, pem: bytes, role: str, algorithm: Algorithm) -> SigningKey:
     try:
         private = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:

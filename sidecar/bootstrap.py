@@ -11,7 +11,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from sidecar.settings import Settings
 
 LEDGER_NAME = "ledger.db"
 LOCK_NAME = "meter.lock"
+DEVICE_KEY_CREDENTIAL = "tollgate.device-key"
 _DEVICE_WAIT_SECONDS = 30.0
 _LAST_LINES_SECONDS = 1.0
 _log = structlog.get_logger("Tollgate.Sidecar")
@@ -260,7 +261,7 @@ def build_meter(settings: Settings, clock: Clock | None = None) -> Meter:
     clock = clock or SystemClock()
     migrate(settings, clock)
     try:
-        device = DeviceKey.load_or_create(settings.state_directory)
+        device = DeviceKey.load_or_create(settings.state_directory, handed_over=handed_over_key(os.environ))
     except LicensesError as exc:
         raise LedgerUnavailableError(str(exc), next_step=exc.next_step) from exc
     licenses = _license_mount(settings, clock, keeper=True)
@@ -281,6 +282,12 @@ def build_meter(settings: Settings, clock: Clock | None = None) -> Meter:
         ),
         jitter=random.SystemRandom(),
     )
+
+
+def handed_over_key(environ: Mapping[str, str]) -> Path | None:
+    """Where the service manager put the device key, when it hands over credentials."""
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    return Path(folder) / DEVICE_KEY_CREDENTIAL if folder else None
 
 
 def require_cadence(settings: Settings, licenses: LicenseMount, ledger: Ledger) -> None:

@@ -167,6 +167,18 @@ def meter(words: tuple[str, ...], config: Path | None) -> None:
         lock.release()
 
 
+@cli.command()
+@WORDS
+@CONFIG
+def core(words: tuple[str, ...], config: Path | None) -> None:
+    """Become the core (`ocr-core`) with these settings, for a service manager to keep."""
+    from sidecar.launcher import become_core
+
+    settings = settings_of(words, config, process="core")
+    require_start(settings)
+    become_core(settings, os.environ)
+
+
 @cli.command(name="migrate")
 @WORDS
 @CONFIG

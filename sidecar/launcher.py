@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NoReturn
 
 import structlog
 
@@ -29,6 +30,7 @@ _MAX_MENDS = 3
 _STARTS_WITHIN_SECONDS = 60.0
 _STOP_SECONDS = {"web": 5.0, "meter": 3.5, "core": 1.0}
 _PR_SET_PDEATHSIG = 1
+_CORE = [sys.executable, "-m", "ocr_core"]
 _log = structlog.get_logger("Tollgate.Launcher")
 
 
@@ -36,6 +38,7 @@ _log = structlog.get_logger("Tollgate.Launcher")
 class _Child:
     name: str
     command: Sequence[str]
+    environ: Mapping[str, str]
     process: subprocess.Popen[bytes] | None = None
     starts: list[float] = field(default_factory=list)
 
@@ -50,20 +53,13 @@ class Launcher:
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
         self._settings = settings
-        # What the launcher decided holds: the same setting in another spelling, or in a file, must not win below.
-        inherited = {name: value for name, value in environ.items() if not is_setting(name)}
-        self._environ = {
-            **inherited,
-            **settings.to_environment(),
-            "SIDECAR_CONFIG": os.devnull,
-            "PYTHONUNBUFFERED": "1",
-            LAUNCHER_VARIABLE: str(os.getpid()),
-        }
+        launched = {LAUNCHER_VARIABLE: str(os.getpid())}
+        own = _environment(settings, environ) | launched
         python = [sys.executable, "-m"]
         self._children = [
-            _Child("core", [*python, "ocr_core"]),
-            _Child("meter", [*python, "sidecar.cli", "meter"]),
-            _Child("web", [*python, "sidecar.cli", "web"]),
+            _Child("core", _CORE, core_environment(settings, environ) | launched),
+            _Child("meter", [*python, "sidecar.cli", "meter"], own),
+            _Child("web", [*python, "sidecar.cli", "web"], own),
         ]
 
     def run(
@@ -113,7 +109,7 @@ class Launcher:
         child.starts.append(time.monotonic())
         child.process = subprocess.Popen(
             child.command,
-            env=self._environ,
+            env=child.environ,
             stdin=subprocess.DEVNULL,
             # Own process group: Ctrl+C in the terminal reaches the launcher alone, which then stops them in order.
             process_group=0,
@@ -148,6 +144,32 @@ class Launcher:
                 _log.warning("process did not stop in time and is killed", process=name)
                 process.kill()
                 process.wait()
+
+
+def become_core(settings: Settings, environ: Mapping[str, str]) -> NoReturn:
+    """Turn this process into the core, where a service manager keeps it and not a launcher.
+
+    Args:
+        settings: The settings; the core itself reads no file.
+        environ: This process's environment.
+    """
+    os.execve(sys.executable, _CORE, core_environment(settings, environ))  # noqa: S606 - a list of our own words
+
+
+def core_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """The core's environment: the settings without any secret, for it decodes what strangers send."""
+    return _environment(settings, environ, secrets=False)
+
+
+def _environment(settings: Settings, environ: Mapping[str, str], *, secrets: bool = True) -> dict[str, str]:
+    # What was decided above holds: the same setting in another spelling, or in a file, must not win below.
+    inherited = {name: value for name, value in environ.items() if not is_setting(name)}
+    return {
+        **inherited,
+        **settings.to_environment(secrets=secrets),
+        "SIDECAR_CONFIG": os.devnull,
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def _exit_code(child: _Child) -> int:

@@ -230,6 +230,12 @@ class Settings:
     core_second_engine: str = _setting(
         "Core:SecondEngine", _choice("auto", "off", "required"), "auto", "a second engine for handwriting and photos"
     )
+    core_confinement: str = _setting(
+        "Core:Confinement",
+        _choice("auto", "off"),
+        "auto",
+        "the core gives up what it does not need; off to find faults",
+    )
     page_timeout_seconds: int = _setting("Core:PageTimeoutSeconds", _whole(1, 3600), 60, "longest time for one page")
     min_interval_seconds: int = _setting(
         "Metering:MinIntervalSeconds", _whole(1, 86400), STANDARD_MIN_INTERVAL_SECONDS, "shortest window"
@@ -327,10 +333,16 @@ class Settings:
         """The same for results of v2.0 and v2.1; zero means until they were fetched once."""
         return self.result_hours_v2 * 3600 if self.result_hours_v2 is not None else self.result_seconds
 
-    def to_environment(self) -> dict[str, str]:
-        """All settings, as environment variables for a child process."""
+    def to_environment(self, *, secrets: bool = True) -> dict[str, str]:
+        """All settings, as environment variables for a child process.
+
+        Args:
+            secrets: Whether it is to get those that are secret, or may hold a secret.
+        """
         out = {}
         for one in named_fields():
+            if not secrets and (one.metadata["secret"] or one.metadata["kind"] is _proxy):
+                continue
             value = getattr(self, one.name)
             if value is None and one.default is not None:
                 value = -1  # no limit, where there is one by default
