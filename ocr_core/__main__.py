@@ -17,15 +17,17 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from licenses import host
-from ocr_core import cpu, limits, second_engine, self_test
+from ocr_core import confinement, cpu, limits, privileges, second_engine, self_test
 from ocr_core.app import SERVICE, Services, create_app
 from ocr_core.clock import SystemClock
+from ocr_core.confinement import Confinement
 from ocr_core.engine import OcrEngine
 from ocr_core.errors import CoreError, NotSupportedLanguageError
+from ocr_core.gatekeeper import Gatekeeper
 from ocr_core.halves import HalvesEngine
 from ocr_core.languages import FIRST_MODEL, first_model, known_models
 from ocr_core.second_engine import SecondEngine
-from ocr_core.server import CoreServer, make_slots, prepare_socket
+from ocr_core.server import CoreServer, cpu_seconds, make_slots, prepare_socket
 from ocr_core.service_manager import has_handed_over_a_socket
 from ocr_core.settings import Settings, SettingsError, WordError, read_settings
 from ocr_core.tesseract import TesserocrEngine
@@ -60,6 +62,8 @@ Settings are Key=Value words or environment variables (':' may be written '__');
                                a page is replaced                  256
   Core:SecondEngine            for handwriting and photos: auto
                                (where installed), off, required    auto
+  Core:Confinement             auto: processes give up what they
+                               do not need; off to find faults     auto
   Core:DieWithParent           stop when the starter is gone       false
   Logging:LogLevel:Default     what is logged, from this level on  Information
 
@@ -111,9 +115,10 @@ def _serve(settings: Settings) -> int:
     logging.getLogger("ocr_core").setLevel(settings.log_level)
     if settings.die_with_parent:
         limits.die_with_parent(signal.SIGTERM, parent_pid=os.getppid())
+    privileges.forget_environment()
     try:
         second = second_engine.host(settings.second_engine)
-        services = build(settings, None if second is None else second.engine)
+        services, gatekeeper = build(settings, None if second is None else second.engine)
         if not has_handed_over_a_socket():
             prepare_socket(settings.socket)
     except CoreError as exc:
@@ -124,24 +129,32 @@ def _serve(settings: Settings) -> int:
     except OSError as exc:
         code = EXIT_UNAVAILABLE if exc.errno == errno.EADDRINUSE else EXIT_CONFIG
         return _stop(code, f"cannot listen on {settings.socket}: {exc.strerror}")
-    if not services.wall.cpu.supported:
-        logging.getLogger("ocr_core").error("no page will be read: %s", services.wall.cpu.reason)
+    if not services.gate.cpu.supported:
+        logging.getLogger("ocr_core").error("no page will be read: %s", services.gate.cpu.reason)
     logging.getLogger("ocr_core").info(
         "%s %s with %s %s (%s): listening on %s, %d pages at once",
         SERVICE, services.version, services.engine.name, services.engine.version,
         "+".join(services.default_languages), settings.socket, settings.workers,
     )  # fmt: skip
+    confinement.log(services.confinement)
     gc.collect()
     gc.freeze()  # what the workers share stays shared: the collector does not write to it
     try:
-        CoreServer(settings, create_app(services), services.slots, services.decoder, second).run()
+        CoreServer(
+            settings,
+            create_app(services),
+            services.slots,
+            decoder=services.decoder,
+            gatekeeper=gatekeeper,
+            second=second,
+        ).run()
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else EXIT_CONFIG if exc.code else 0
     return 0
 
 
-def build(settings: Settings, second: SecondEngine | None = None) -> Services:
-    """Build everything that the app works with, the default models loaded.
+def build(settings: Settings, second: SecondEngine | None = None) -> tuple[Services, Gatekeeper]:
+    """Build everything that the app works with, the default models loaded; and who holds the second wall for it.
 
     Args:
         settings: What the core is told.
@@ -169,12 +182,12 @@ def build(settings: Settings, second: SecondEngine | None = None) -> Services:
         host=host.collect(operator_id=settings.host_id),
         clock=SystemClock(),
     )
-    return Services(
+    gatekeeper = Gatekeeper(wall, settings.shared_directory)
+    services = Services(
         engine=engine,
         second=second,
-        wall=wall,
+        gate=gatekeeper.gate,
         version=version(),
-        shared_directory=settings.shared_directory,
         tessdata=settings.tessdata,
         default_languages=default_languages,
         detects=not settings.languages,
@@ -182,7 +195,17 @@ def build(settings: Settings, second: SecondEngine | None = None) -> Services:
         page_timeout_seconds=settings.page_timeout_seconds,
         max_pixels=settings.max_pixels,
         slots=slots,
+        confinement=confined_readers(settings),
     )
+    return services, gatekeeper
+
+
+def confined_readers(settings: Settings) -> Confinement | None:
+    """How processes will be confined that see what strangers send, tried out; None where they are not to be."""
+    if not settings.is_confined:
+        return None
+    models = confinement.readable_models(settings.tessdata)
+    return confinement.probe(readable=models, cpu_seconds=cpu_seconds(settings))
 
 
 def _self_test(settings: Settings, *, as_json: bool) -> int:

@@ -4,41 +4,37 @@ Invariants:
 
 * `/inspect` and `/page` pass the wall first; `/health` and `/languages` answer always.
 * Every answer is JSON; a refusal is `{"error": {"code", "message"}}` with a code of `errors`; no traceback leaves.
-* A document is named by its GUID alone, opened without following a link, and never written to.
+* A document is named by its GUID alone; whoever holds the wall opens it, and only for who has a lease.
 * Neither text nor file names of documents are logged.
 * What a stranger sent is looked at, decoded and read under a deadline each; work that has killed is not done again.
 """
 
-import errno
 import logging
-import os
-import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, BinaryIO, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from ocr_core import documents, languages
-from ocr_core.decoder_process import LOAD, LOOK, DecoderProcess
+from ocr_core.confinement import Confinement
+from ocr_core.decoder_process import DecoderProcess
 from ocr_core.engine import OcrEngine
 from ocr_core.errors import (
     BadArgumentError,
     CoreError,
-    DocumentNotFoundError,
     EngineTimeoutError,
     FailedToProcessError,
     InvalidImageError,
 )
+from ocr_core.gatekeeper import Gate
 from ocr_core.page_reader import PageReader
 from ocr_core.reading_order import ReadingOrder
 from ocr_core.second_engine import SecondEngine
 from ocr_core.slots import Slots, Task
-from ocr_core.wall import Wall
 
 INSPECTION_SECONDS = 8.0
 DECODING_SECONDS = 11.0
@@ -109,9 +105,8 @@ class Services:
     Attributes:
         engine: The engine.
         second: The second engine, for handwriting and photos; None where there is none.
-        wall: The second wall.
+        gate: The second wall, and the documents behind it.
         version: Of this package.
-        shared_directory: Holds `operations/<guid>/document`.
         tessdata: Where the models lie.
         default_languages: Models to read with when the caller names no language.
         detects: Whether a page may then be read again with another installed model that its language asks for.
@@ -120,12 +115,12 @@ class Services:
         max_pixels: Pages are shrunk to this many pixels.
         slots: What the workers know of each other.
         decoder: Decodes documents, in a process beside each worker.
+        confinement: How those are confined who see what strangers send; None: not at all.
     """
 
     engine: OcrEngine
-    wall: Wall
+    gate: Gate
     version: str
-    shared_directory: Path
     tessdata: Path
     default_languages: tuple[str, ...]
     detects: bool
@@ -135,6 +130,7 @@ class Services:
     second: SecondEngine | None = None
     slots: Slots = field(default_factory=lambda: Slots(1, cores=1))
     decoder: DecoderProcess = field(default_factory=DecoderProcess)
+    confinement: Confinement | None = None
 
 
 def create_app(services: Services) -> WsgiApp:
@@ -181,7 +177,7 @@ class _Core:
 
     def health(self, _: Environ) -> bytes:
         """What the core is, and whether it would read."""
-        services, cpu, standing = self._services, self._services.wall.cpu, self._services.wall.license_standing()
+        services, cpu, standing = self._services, self._services.gate.cpu, self._services.gate.license_standing()
         return msgspec.json.encode(
             {
                 "service": SERVICE,
@@ -199,6 +195,7 @@ class _Core:
                     "reason": standing.reason,
                     "license_id": standing.license_id,
                 },
+                "confinement": None if services.confinement is None else services.confinement.to_wire(),
             }
         )
 
@@ -217,14 +214,14 @@ class _Core:
 
     def inspect(self, environ: Environ) -> bytes:
         """What a document is, and how many pages it has."""
-        self._services.wall.admit(_lease(environ))
+        self._services.gate.admit(_lease(environ))
         request = _request(environ, InspectRequest)
         if (language := languages.requested(request.language)) is not None:
             languages.models_for(language, self._installed)
         self._require_survivable(request.document, 0)
         with (
             self._services.slots.working_on(request.document, 0, Task.INSPECTION, INSPECTION_SECONDS),
-            open_document(self._services.shared_directory, request.document) as file,
+            self._services.gate.open_document(_lease(environ), request.document) as file,
         ):
             found = self._services.decoder.inspect(
                 file,
@@ -240,7 +237,7 @@ class _Core:
 
     def page(self, environ: Environ) -> bytes:
         """The text of one page."""
-        self._services.wall.admit(_lease(environ))
+        self._services.gate.admit(_lease(environ))
         request = _request(environ, PageRequest)
         language = languages.requested(request.language)
         models = self._models(language, request.languages)
@@ -248,7 +245,7 @@ class _Core:
         slots, allowed = self._services.slots, self._services.page_timeout_seconds
         with slots.working_on(request.document, request.page, Task.DECODING, DECODING_SECONDS):
             started = time.monotonic()
-            with open_document(self._services.shared_directory, request.document) as file:
+            with self._services.gate.open_document(_lease(environ), request.document) as file:
                 image = self._services.decoder.load_page(file, request.page, max_pixels=self._services.max_pixels)
             remaining = max(1.0, allowed - (time.monotonic() - started))
             slots.then(Task.READING, remaining + HARD_DEADLINE_AFTER_SECONDS)
@@ -283,30 +280,6 @@ class _Core:
         if language is not None:
             return languages.models_for(language, self._installed)
         return languages.known_models(models or self._services.default_languages, self._installed)
-
-
-@contextmanager
-def open_document(shared_directory: Path, document: str) -> Iterator[BinaryIO]:
-    """Open `<shared>/operations/<guid>/document` for reading.
-
-    Raises:
-        DocumentNotFoundError: It is not there, or not a regular file.
-        FailedToProcessError: The operating system refuses it.
-    """
-    path = shared_directory / "operations" / document.lower() / "document"
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as exc:
-        if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
-            raise DocumentNotFoundError(f"There is no document {document}.") from exc
-        raise FailedToProcessError(
-            f"The document cannot be opened: {exc.strerror}; user id {os.getuid()} must be able to read {path.parent}."
-        ) from exc
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise DocumentNotFoundError(f"There is no document {document}.")
-    with os.fdopen(descriptor, "rb") as file:
-        yield file
 
 
 def _lease(environ: Environ) -> str | None:

@@ -7,9 +7,8 @@ import os
 import resource
 import signal
 from dataclasses import dataclass
-from pathlib import Path
 
-_STATM = Path("/proc/self/statm")
+_STATM = "/proc/self/statm"
 _DESCRIPTORS = "/proc/self/fd"
 _PAGE_BYTES = resource.getpagesize()
 _FIRST_BEYOND_STANDARD = 3
@@ -78,5 +77,12 @@ def close_all_but(kept: int) -> None:
                 continue  # the one that the listing itself used
 
 
+_statm_of = (0, -1)
+
+
 def _statm(field: int) -> int:
-    return int(_STATM.read_text(encoding="ascii").split()[field]) * _PAGE_BYTES
+    """A field of `/proc/self/statm`; the file stays open from the first time, as a confined process opens none."""
+    global _statm_of  # noqa: PLW0603 - a descriptor of this process, whatever it was forked from
+    if _statm_of[0] != os.getpid():
+        _statm_of = os.getpid(), os.open(_STATM, os.O_RDONLY | os.O_CLOEXEC)
+    return int(os.pread(_statm_of[1], 256, 0).split()[field]) * _PAGE_BYTES

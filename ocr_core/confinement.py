@@ -48,17 +48,8 @@ class Role(enum.StrEnum):
 
     KEEPER = "keeper"
     """Starts and watches others, and sees no document."""
-    WORKER = "worker"
-    """Recognises pages; starts the process that decodes them."""
     READER = "reader"
-    """Decodes or reads what strangers sent, and starts nothing."""
-
-
-_POLICIES = {
-    Role.KEEPER: lambda _: system_calls.for_keeping_processes(),
-    Role.WORKER: system_calls.for_recognizing,
-    Role.READER: system_calls.for_decoding,
-}
+    """Decodes or recognises what strangers sent, and starts nothing but threads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,79 +127,70 @@ def confine(
     return finish(found) if with_filter else found
 
 
-def confine_further() -> Confinement:
-    """Make a reader of a process that a confined worker forked. Irrevocable; never raises."""
-    steps = _Steps()
-    steps.take("limits", lambda: _limit(Role.READER, None))
-    steps.take("no new privileges", privileges.gain_nothing_more)
-    steps.take("no capabilities", lambda: _drop_capabilities(()))
-    steps.take("files", lambda: _see_nothing_but(()))
-    return finish(steps.result(Role.READER))
-
-
 def finish(begun: Confinement) -> Confinement:
     """Filter the system calls of all threads, where `confine` was asked to leave that out. Never raises.
 
     Args:
         begun: What `confine` returned.
     """
+    is_keeper = begun.role is Role.KEEPER
+    policy = system_calls.for_keeping_processes() if is_keeper else system_calls.for_reading(os.getpid())
     try:
-        seccomp.install(_POLICIES[begun.role](os.getpid()))
+        seccomp.install(policy)
     except OSError as exc:
         return replace(begun, refused=(*begun.refused, f"system calls: {exc.strerror or exc}"))
-    detail = "all but hostile ones" if begun.role is Role.KEEPER else "a list"
+    detail = "all but hostile ones" if is_keeper else "those of a list"
     return replace(begun, lowered=(*begun.lowered, f"system calls ({detail})"))
 
 
-def probe(*, readable: Iterable[Path] = (), cpu_seconds: int | None = None) -> tuple[Confinement, ...]:
-    """What a worker and the process that decodes for it give up on this machine, found out by confining a child. Never raises."""
-
-    def try_out() -> tuple[Confinement, ...]:
-        worker = confine(Role.WORKER, readable=readable, cpu_seconds=cpu_seconds)
-        return worker, *_told_by_child(lambda: (confine_further(),), Role.READER)
-
-    return _told_by_child(try_out, Role.WORKER)
-
-
-def _told_by_child(try_out: Callable[[], tuple[Confinement, ...]], role: Role) -> tuple[Confinement, ...]:
-    nothing = Confinement(role=role, refused=("everything: the process that tried it died, or could not be started",))
+def probe(*, readable: Iterable[Path] = (), cpu_seconds: int | None = None) -> Confinement:
+    """What a reader gives up on this machine, found out by confining a child. Never raises."""
+    nothing = Confinement(
+        role=Role.READER, refused=("everything: the process that tried it died, or could not be started",)
+    )
     try:
         told_at, tell_at = os.pipe()
     except OSError:
-        return (nothing,)
+        return nothing
     with os.fdopen(told_at, "rb") as told:
         with os.fdopen(tell_at, "wb", buffering=0) as tell:
             try:
                 pid = os.fork()
             except OSError:
-                return (nothing,)
+                return nothing
             if pid == 0:
                 try:
                     with contextlib.suppress(BaseException):
-                        tell.write(msgspec.json.encode(try_out()))
+                        found = confine(Role.READER, readable=readable, cpu_seconds=cpu_seconds)
+                        tell.write(msgspec.json.encode(found))
                 finally:
                     os._exit(0)
         blob = told.read()
     os.waitpid(pid, 0)
     try:
-        return msgspec.json.decode(blob, type=tuple[Confinement, ...])
+        return msgspec.json.decode(blob, type=Confinement)
     except msgspec.MsgspecError:
-        return (nothing,)
+        return nothing
 
 
-def log(found: Iterable[Confinement]) -> None:
-    """Tell the log, in one line, how those are confined who see what strangers send; nothing found: not at all."""
-    found = tuple(found)
-    if not found:
+def log(found: Confinement | None) -> None:
+    """Tell the log, in one line, how those are confined who see what strangers send; None: not at all."""
+    if found is None:
         _log.warning("NOT CONFINED: with Core:Confinement=off a hostile document may do what this user may do")
-    elif all(one.complete for one in found):
-        _log.info("workers are confined: %s", "; ".join(found[0].lowered))
+    elif found.complete:
+        _log.info("readers of documents are confined: %s", "; ".join(found.lowered))
     else:
-        missing = (f"{one.role} {'; '.join(one.refused)}" for one in found if one.refused)
-        done = (f"{one.role} {'; '.join(one.lowered)}" for one in found)
         _log.warning(
-            "workers are confined but for what this system refuses: %s. Done: %s", *map(", ".join, (missing, done))
+            "readers of documents are confined, but for what this system refuses: %s. Done: %s",
+            "; ".join(found.refused),
+            "; ".join(found.lowered) or "nothing",
         )
+
+
+def readable_models(tessdata: Path) -> list[Path]:
+    """What a reader opens of a folder of models: all beneath it, and what links in it lead to."""
+    links = (path for path in tessdata.glob("**/*.traineddata") if path.is_symlink())
+    return [tessdata, *(path.resolve() for path in links)]
 
 
 # ---- the steps ------------------------------------------------------------------------------------------------------

@@ -247,7 +247,12 @@ class DecoderProcess:
         number = self._reaped(_SECONDS_TO_END)
         if number in (signal.SIGPROF, signal.SIGALRM):
             return errors.InvalidImageError(_TOO_LONG)
-        if number in (0, signal.SIGKILL, signal.SIGTERM):  # somebody else's doing, as for want of memory
+        if number in (
+            0,
+            signal.SIGKILL,
+            signal.SIGTERM,
+            signal.SIGXCPU,
+        ):  # somebody else's doing, as for want of memory
             _log.error("a decoder was ended from outside")
             return errors.FailedToProcessError("The decoder was ended; the page may be tried again.")
         _log.warning("a decoder failed on a document, by signal %d", number)

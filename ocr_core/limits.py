@@ -17,6 +17,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+_libc = ctypes.CDLL(None)  # now: a process that was confined loads no library
 _PR_SET_PDEATHSIG = 1
 _PAGE_BYTES = resource.getpagesize()
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -80,7 +81,7 @@ def die_with_parent(number: signal.Signals, *, parent_pid: int) -> None:
         number: The signal.
         parent_pid: Who the parent was when this process was started.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    _libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     if os.getppid() != parent_pid:
         os.kill(os.getpid(), number)
 
@@ -96,16 +97,25 @@ def disarm_deadline() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def private_bytes(*, after_trim: bool = False) -> int:
-    """Memory of this process that no file backs; what it shares with its siblings since the fork counts in.
+def own_pages() -> tuple[int, ...]:
+    """What `/proc/self/statm` tells, in pages: in all, resident, shared, text, 0, data, 0."""
+    return tuple(map(int, _text(Path("/proc/self/statm")).split())) or (0,) * 7
 
-    Args:
-        after_trim: Give back to the kernel first what was freed; the allocator keeps it otherwise.
-    """
-    if after_trim:
-        ctypes.CDLL(None).malloc_trim(0)
-    _, resident, shared, *_ = _text(Path("/proc/self/statm")).split()
-    return (int(resident) - int(shared)) * _PAGE_BYTES
+
+class OwnMemory:
+    """The memory of the process that makes this; to be made before the process is confined."""
+
+    def __init__(self) -> None:
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+
+    def private_bytes(self) -> int:
+        """What no file backs; what is shared with sibling processes since the fork counts in."""
+        _, resident, shared, *_ = os.pread(self._statm, 128, 0).split()
+        return (int(resident) - int(shared)) * _PAGE_BYTES
+
+    def trim(self) -> None:
+        """Give back to the kernel what was freed; the allocator keeps it otherwise. Two milliseconds after a page."""
+        _libc.malloc_trim(0)
 
 
 def is_stopped(pid: int) -> bool:

@@ -20,9 +20,11 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.sync import SyncWorker
 
-from ocr_core import limits
+from ocr_core import confinement, limits
 from ocr_core.app import DECODING_SECONDS, HARD_DEADLINE_AFTER_SECONDS, SERVICE, WsgiApp
+from ocr_core.confinement import Role
 from ocr_core.decoder_process import DecoderProcess
+from ocr_core.gatekeeper import Gatekeeper
 from ocr_core.second_engine import SecondEngineHost
 from ocr_core.service_manager import tell_workers
 from ocr_core.settings import Settings
@@ -37,6 +39,7 @@ _MASTER_DEADLINE_AFTER_SECONDS = 30
 _MASTER_WAITS_SECONDS = 1.0
 _PATIENCE_SECONDS = 5.0
 _REQUESTS = 20_000
+_WORKER_CPU_SECONDS = 3600
 
 _log = logging.getLogger("ocr_core")
 
@@ -86,6 +89,11 @@ def _answers(path: Path) -> bool:
         return True
 
 
+def cpu_seconds(settings: Settings) -> int:
+    """CPU time after which the kernel kills a worker; one that is well ends of itself before, between two pages."""
+    return _WORKER_CPU_SECONDS + 3 * settings.page_timeout_seconds
+
+
 class CoreServer(BaseApplication):  # type: ignore[misc]
     """gunicorn around the app: sync workers on a Unix socket, nothing read from its own configuration files.
 
@@ -94,6 +102,7 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
         app: What answers.
         slots: What the workers know of each other; from `make_slots`.
         decoder: Decodes documents, in a process beside each worker.
+        gatekeeper: Holds the second wall, in the master.
         second: Keeps the second engine, where there is one.
     """
 
@@ -102,12 +111,15 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
         settings: Settings,
         app: WsgiApp,
         slots: Slots,
+        *,
         decoder: DecoderProcess,
+        gatekeeper: Gatekeeper,
         second: SecondEngineHost | None = None,
     ) -> None:
         self.settings = settings
         self.slots = slots
         self.decoder = decoder
+        self.gatekeeper = gatekeeper
         self.second = second
         self._app = app
         self._master = os.getpid()
@@ -133,6 +145,7 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
             "limit_request_line": 1024,
             "limit_request_fields": 32,
             "limit_request_field_size": 32 * 1024,
+            "when_ready": self._when_ready,
             "pre_fork": self._before_fork,
             "post_fork": self._on_fork,
             "child_exit": self._on_exit,
@@ -147,6 +160,12 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
         """Serve until told to stop; ends in SystemExit."""
         CoreArbiter(self).run()
 
+    def _when_ready(self, _arbiter: Arbiter) -> None:
+        if self.settings.is_confined:
+            found = confinement.confine(Role.KEEPER)
+            _log.log(logging.DEBUG if found.complete else logging.WARNING, "master: %s", found)
+        self.gatekeeper.start()
+
     def _before_fork(self, _arbiter: Arbiter, worker: "CoreWorker") -> None:
         worker.slot = self.slots.give()
 
@@ -154,9 +173,20 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
         limits.die_with_parent(signal.SIGKILL, parent_pid=self._master)
         limits.limit_memory(self.settings.memory_bytes)
         self.slots.sit_down(worker.slot)
+        worker.memory = limits.OwnMemory()
         if self.second is not None:
             self.second.leave_in_worker()
-        self.decoder.start()  # before the worker may start no process any more
+        self.gatekeeper.leave_in_worker()
+        # Before the worker is confined: it may start no process from then on.
+        if not self.settings.is_confined:
+            self.decoder.start()
+            return
+        seconds = cpu_seconds(self.settings)
+        self.decoder.start(lambda: confinement.confine(Role.READER, cpu_seconds=2 * seconds))
+        models = confinement.readable_models(self.settings.tessdata)
+        found = confinement.confine(Role.READER, readable=models, cpu_seconds=seconds)
+        if not found.complete:
+            _log.debug("worker: %s", found)
 
     def _on_exit(self, _arbiter: Arbiter, worker: "CoreWorker") -> None:
         death = self.slots.take_back(worker.slot)
@@ -171,6 +201,7 @@ class CoreWorker(SyncWorker):  # type: ignore[misc]
     app: CoreServer
     slot: int
     requests_left: int
+    memory: limits.OwnMemory
 
     def init_process(self) -> None:
         """Begin to serve."""
@@ -184,8 +215,9 @@ class CoreWorker(SyncWorker):  # type: ignore[misc]
         with self.app.slots.request(allowed):
             super().handle(listener, client, addr)
         self.requests_left -= 1
-        is_spent = self.requests_left <= 0 or self.app.decoder.pid is None
-        if is_spent or limits.private_bytes(after_trim=True) > self.app.settings.recycle_bytes:
+        is_spent = self.requests_left <= 0 or time.process_time() > _WORKER_CPU_SECONDS or self.app.decoder.pid is None
+        self.memory.trim()
+        if is_spent or self.memory.private_bytes() > self.app.settings.recycle_bytes:
             self.alive = False
 
     def handle_request(self, listener: socket.socket, req: object, client: socket.socket, addr: object) -> None:

@@ -70,6 +70,7 @@ class Settings:
         max_pixels: Pages are shrunk to this many pixels (`Core:MaxMegapixels`).
         memory_bytes: Address space of one worker (`Core:WorkerMemoryMegabytes`).
         recycle_bytes: A worker that holds more than this after a page is replaced (`Core:WorkerRecycleMegabytes`).
+        is_confined: Whether processes give up what they do not need (`Core:Confinement`: auto, or off to find faults).
         second_engine: Whether handwriting and photos are shown to a second engine (`Core:SecondEngine`): where it is
             installed, never, or always, so that the core does not start without it.
         log_level: What is logged, from this level on, as the standard library counts levels
@@ -92,6 +93,7 @@ class Settings:
     memory_bytes: int = 2 * 1024**3
     recycle_bytes: int = 256 * 1024**2
     second_engine: Wish = "auto"
+    is_confined: bool = True
     log_level: int = logging.INFO
     die_with_parent: bool = False
 
@@ -135,6 +137,7 @@ class Settings:
             * take("Core:WorkerMemoryMegabytes", default.memory_bytes // 1024**2, _between(512, 2**20)),
             recycle_bytes=1024**2
             * take("Core:WorkerRecycleMegabytes", default.recycle_bytes // 1024**2, _between(32, 2**20)),
+            is_confined=take("Core:Confinement", default.is_confined, _auto_or_off),
             second_engine=take("Core:SecondEngine", default.second_engine, _wish),
             log_level=log_level,
             die_with_parent=take("Core:DieWithParent", default.die_with_parent, _boolean),
@@ -205,6 +208,12 @@ def _wish(value: str) -> Wish:
         if value.casefold() == wish:
             return cast("Wish", wish)
     raise ValueError("must be one of auto, off, required")
+
+
+def _auto_or_off(value: str) -> bool:
+    if value.casefold() not in ("auto", "off"):
+        raise ValueError("must be auto or off")
+    return value.casefold() == "auto"
 
 
 def _boolean(value: str) -> bool:

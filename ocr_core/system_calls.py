@@ -83,18 +83,13 @@ _PRCTL, _UTIMENSAT, _PRLIMIT64 = 157, 280, 302
 _FOR_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | (os.O_TMPFILE & ~os.O_DIRECTORY)
 _EXECUTABLE = 4  # PROT_EXEC
 _AF_UNIX, _SOCK_STREAM, _SOCK_SEQPACKET, _SOL_SOCKET = 1, 1, 5, 1
-_SIGKILL = 9
-_CLONE_THREAD, _CLONE_VM = 0x00010000, 0x00000100
+_CLONE_THREAD = 0x00010000
 _CLONE_ODDITIES = 0x7E026000  # new namespaces, vfork, ptrace
-_A_THREAD = Condition(0, (_CLONE_THREAD,), _CLONE_THREAD | _CLONE_ODDITIES)
-_A_PROCESS = Condition(0, (0,), _CLONE_THREAD | _CLONE_VM | _CLONE_ODDITIES)
-_SET_PDEATHSIG, _SET_NO_NEW_PRIVS = 1, 38
-_LANDLOCK, _SECCOMP, _CAPSET = (444, 445, 446), 317, 126
 _TERMINAL_AND_FLAGS = (0x5401, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS FIONREAD FIONBIO FIONCLEX FIOCLEX
 _NAMES_AND_QUESTIONS = (2, 3, 15, 16, 21, 23, 39, 0x53564D41)  # what names threads and memory, or only asks
 
 
-def for_decoding(pid: int) -> Policy:
+def for_reading(pid: int) -> Policy:
     """For a process that sees a stranger's bytes and starts nothing.
 
     Args:
@@ -115,7 +110,7 @@ def for_decoding(pid: int) -> Policy:
             Condition(0, (_AF_UNIX,)), Condition(1, (_SOCK_STREAM, _SOCK_SEQPACKET), 0xF), otherwise=nowhere
         ),
         _SETSOCKOPT: _only(Condition(1, (_SOL_SOCKET,))),
-        _CLONE: _only(_A_THREAD),
+        _CLONE: _only(Condition(0, (_CLONE_THREAD,), _CLONE_THREAD | _CLONE_ODDITIES)),
         _CLONE3: Rule(refuse(errno.ENOSYS)),  # its flags lie behind a pointer; without it, clone is used
         _KILL: _only(Condition(0, (pid,))),
         _TGKILL: _only(Condition(0, (pid,))),
@@ -124,22 +119,6 @@ def for_decoding(pid: int) -> Policy:
         _UTIMENSAT: _only(Condition(1, (0,)), Condition(1, (0,), upper=True)),  # the heartbeat: no name
     }
     return Policy(rules=rules, default=refuse(errno.EPERM), newest=NEWEST)
-
-
-def for_recognizing(pid: int) -> Policy:
-    """For a worker: as for decoding, and it may start the process that decodes, bind it further, and kill it.
-
-    Args:
-        pid: Its own.
-    """
-    decoding = for_decoding(pid)
-    rules = dict(decoding.rules) | _rules((*_LANDLOCK, _SECCOMP, _CAPSET), ALLOW)
-    rules[_CLONE] = Rule(ALLOW, ((_A_THREAD,), (_A_PROCESS,)))
-    rules[_KILL] = Rule(ALLOW, ((Condition(0, (pid,)),), (Condition(1, (_SIGKILL,)),)))
-    rules[_PRCTL] = _only(Condition(0, (*_NAMES_AND_QUESTIONS, _SET_PDEATHSIG, _SET_NO_NEW_PRIVS)))
-    rules[_TGKILL] = Rule(ALLOW)  # abort() in the process that decodes, whose number is not known yet
-    rules[_PRLIMIT64] = _only(Condition(0, (0,)))
-    return Policy(rules=rules, default=decoding.default, newest=NEWEST)
 
 
 def for_keeping_processes() -> Policy:

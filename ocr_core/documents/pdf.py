@@ -21,24 +21,43 @@ _PLAUSIBLE_USER_UNITS = (0.01, 75_000.0)  # the upper one is the most that PDF 1
 _MOST_COPIED_BYTES = 8 * 1024**3
 
 
+class _Buffer(ctypes.Structure):
+    """CPython's `Py_buffer`."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("owner", ctypes.py_object), ("rest", ctypes.c_void_p * 9))
+
+
+@contextlib.contextmanager
+def _mapped_address(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Where the file is in memory, read-only, and its length: whoever decodes may open no file by a name."""
+    with mapped(file) as data:
+        view = _Buffer()
+        ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(data), ctypes.byref(view), 0)
+        try:
+            yield view.address, len(data)
+        finally:
+            ctypes.pythonapi.PyBuffer_Release(ctypes.byref(view))
+
+
 @contextlib.contextmanager
 def _open_pdf(file: BinaryIO, rules: Rules) -> Iterator[pypdfium2.PdfDocument]:
     """Open through the descriptor, so that what is read is what was opened."""
-    handle = pdfium.FPDF_LoadDocument(f"/proc/self/fd/{file.fileno()}".encode("ascii") + b"\0", None)
-    if not handle:
-        if pdfium.FPDF_GetLastError() == pdfium.FPDF_ERR_PASSWORD:
-            raise InvalidImageError("The PDF is protected by a password. Send it without.")
-        raise InvalidImageError("The PDF is damaged.")
-    pdf = pypdfium2.PdfDocument(handle)
-    try:
-        with contextlib.suppress(pypdfium2.PdfiumError):
-            pdf.init_forms()  # what was typed into a form is drawn, where the form is sound
-        rules.require_page_count(len(pdf))
-        yield pdf
-    except pypdfium2.PdfiumError as exc:
-        raise InvalidImageError("The PDF is damaged.") from exc
-    finally:
-        pdf.close()
+    with _mapped_address(file) as (address, length):
+        handle = pdfium.FPDF_LoadMemDocument64(address, length, None)
+        if not handle:
+            if pdfium.FPDF_GetLastError() == pdfium.FPDF_ERR_PASSWORD:
+                raise InvalidImageError("The PDF is protected by a password. Send it without.")
+            raise InvalidImageError("The PDF is damaged.")
+        pdf = pypdfium2.PdfDocument(handle)
+        try:
+            with contextlib.suppress(pypdfium2.PdfiumError):
+                pdf.init_forms()  # what was typed into a form is drawn, where the form is sound
+            rules.require_page_count(len(pdf))
+            yield pdf
+        except pypdfium2.PdfiumError as exc:
+            raise InvalidImageError("The PDF is damaged.") from exc
+        finally:
+            pdf.close()
 
 
 def inspect_pdf(file: BinaryIO, rules: Rules) -> int:

@@ -4,6 +4,7 @@ import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -12,6 +13,7 @@ from ocr_core.cpu import Cpu
 from ocr_core.engine import OcrEngine
 from ocr_core.errors import CoreError, LeaseRefusedError
 from ocr_core.page_text import PageText
+from ocr_core.spool import open_document
 from ocr_core.wall import LicenseStanding
 from tests import pages
 from tests.fakes.engines import BrokenEngine, FakeEngine, HungEngine
@@ -20,10 +22,13 @@ LEASE = "a lease"
 PAGE = pages.printed_page(pages.LINES[:3], size=(900, 400))
 
 
-class FakeWall:
+class FakeGate:
     """Lets everything with a lease through."""
 
     cpu = Cpu(True, "AVX2 works")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def admit(self, lease_header: str | None) -> None:
         if lease_header != LEASE:
@@ -32,6 +37,10 @@ class FakeWall:
     def license_standing(self) -> LicenseStanding:
         return LicenseStanding(standing="valid", reason="good", license_id="an id")
 
+    def open_document(self, lease_header: str | None, document: str) -> BinaryIO:
+        self.admit(lease_header)
+        return open_document(self.folder, document)
+
 
 class Client:
     def __init__(self, folder: Path, engine: OcrEngine) -> None:
@@ -39,9 +48,8 @@ class Client:
         self.app: WsgiApp = create_app(
             Services(
                 engine=engine,
-                wall=FakeWall(),  # type: ignore[arg-type]
+                gate=FakeGate(folder),
                 version="1.2.3",
-                shared_directory=folder,
                 tessdata=Path("/models"),
                 default_languages=("eng",),
                 detects=True,
