@@ -11,7 +11,7 @@ Invariants:
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -31,8 +31,9 @@ _SPECK = 3  # pixels: what is less tall parts no rows
 _MOST_UNEVEN = 0.4  # the middle half of the rows' heights, in their median: print keeps to one height, a hand does not
 _LEAST_TEXT, _MOST_TEXT = 6, 200  # pixels: heights of what is taken for a row of text
 _LEAST_GAP = 2  # pixels
-_GUTTER_HEIGHTS = 1.0  # a blank column this wide, in heights of a row, may part two columns
+_GUTTER_HEIGHTS = 1.5  # a blank column this wide, in heights of a row, may part two columns
 _GUTTER_ROWS = 1.3  # and this tall, on either side of the cut
+_ROWS_OF_A_COLUMN = 2
 _MARGIN = 12  # pixels of paper that each half gets beyond the cut, as the edge of a page has
 _SAME_SHADE = 12  # of 255: the halves' thresholds from the whole's
 _TILTS = [
@@ -178,25 +179,34 @@ class _Profile:
 
     def parts_columns(self, start: int, end: int, text_height: int) -> bool:
         """Whether text stands side by side both above and below the gap, so that it is read downwards, not across."""
-        reach = (end - start) + math.ceil(_GUTTER_ROWS * text_height)
-        above = [column[: (start + end) // 2] for column in self._columns]
-        below = [column[(start + end) // 2 :] for column in self._columns]
-        rises = [len(column) - len(column.rstrip(b"\0")) for column in above]
-        falls = [len(column) - len(column.lstrip(b"\0")) for column in below]
-        wide = max(2, math.ceil(_GUTTER_HEIGHTS * text_height / self._pitch))
-        for left, right in _runs([min(rise, fall) >= reach for rise, fall in zip(rises, falls, strict=True)]):
-            if right - left < wide:
-                continue
+        middle, wide = (start + end) // 2, max(2, math.ceil(_GUTTER_HEIGHTS * text_height / self._pitch))
+        reach = end - start + math.ceil(_GUTTER_ROWS * text_height)
+        rises = [middle - len(column[:middle].rstrip(b"\0")) for column in self._columns]
+        falls = [self._height - middle - len(column[middle:].lstrip(b"\0")) for column in self._columns]
+        for left in range(1, len(rises) - wide):
+            right = left + wide
             rise, fall = min(rises[left:right]), min(falls[left:right])
-            has = [
-                any(column[-rise:].strip(b"\0") for column in above[:left]),
-                any(column[-rise:].strip(b"\0") for column in above[right:]),
-                any(column[:fall].strip(b"\0") for column in below[:left]),
-                any(column[:fall].strip(b"\0") for column in below[right:]),
-            ]
-            if (has[0] and has[3]) or (has[1] and has[2]):
+            if min(rise, fall) < reach:
+                continue
+            # Beside a gutter there is text where ink comes before the gutter ends.
+            left_above, right_above = min(rises[:left]) < rise, min(rises[right:]) < rise
+            left_below, right_below = min(falls[:left]) < fall, min(falls[right:]) < fall
+            if ((left_above and right_below) or (right_above and left_below)) and (
+                self._stand_beside(left, right, middle - rise, middle)
+                or self._stand_beside(left, right, middle, middle + fall)
+            ):
                 return True
         return False
+
+    def _stand_beside(self, left: int, right: int, top: int, bottom: int) -> bool:
+        """Whether several rows stand on either side of a gutter; one alone is parted by any space that is wide."""
+        for side in (self._columns[:left], self._columns[right:]):
+            inked = 0
+            for column in side:
+                inked |= int.from_bytes(column[top:bottom], "big")
+            if len(_INK.findall(inked.to_bytes(bottom - top, "big"))) < _ROWS_OF_A_COLUMN:
+                return False
+        return True
 
 
 def _without_specks(column: bytes) -> bytes:
@@ -212,17 +222,6 @@ def _without_specks(column: bytes) -> bytes:
 @lru_cache(maxsize=4)
 def _ones(length: int) -> int:
     return int.from_bytes(b"\xff" * length, "big")
-
-
-def _runs(flags: list[bool]) -> Iterator[tuple[int, int]]:
-    """Start and end of each run of true ones."""
-    start = None
-    for number, flag in enumerate([*flags, False]):
-        if flag and start is None:
-            start = number
-        elif not flag and start is not None:
-            yield start, number
-            start = None
 
 
 def _otsu(histogram: list[int]) -> int:

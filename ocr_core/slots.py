@@ -195,11 +195,12 @@ class Slots:
         if not self._is_core_free():
             yield False
             return
-        self._mine.threads = 2
+        mine = self._mine
+        mine.threads = 2
         try:
             yield True
         finally:
-            self._mine.threads = 1
+            mine.threads = 1
 
     def _is_core_free(self) -> bool:
         busy = sum(slot.threads for slot in self._slots if slot.task >= Task.DECODING)
