@@ -97,6 +97,10 @@ class RapidEngine:
         """See `OcrEngine.orientation`; it has no model for it."""
         return None
 
+    def characters(self) -> frozenset[str]:
+        """Every character that the recogniser knows."""
+        return frozenset(self._engine().text_rec.postprocess_op.dict) - {"blank"}
+
     def _engine(self) -> Any:
         if self._loaded is None:
             try:
@@ -104,13 +108,6 @@ class RapidEngine:
             except Exception as exc:
                 raise FailedToProcessError("The second engine's models could not be loaded.") from exc
         return self._loaded
-
-
-def characters() -> frozenset[str]:
-    """Every character that the recogniser knows."""
-    engine = RapidEngine(threads=1)
-    engine.preload()
-    return frozenset(engine._loaded.text_rec.postprocess_op.dict) - {"blank"}  # noqa: SLF001 - of this module
 
 
 def _load(threads: int) -> Any:
