@@ -6,6 +6,7 @@ Invariants:
 """
 
 import argparse
+import dataclasses
 import errno
 import gc
 import json
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from licenses import host
-from ocr_core import confinement, cpu, limits, privileges, second_engine, self_test
+from ocr_core import check, confinement, cpu, limits, privileges, second_engine, self_test
 from ocr_core.app import SERVICE, Services, create_app
 from ocr_core.clock import SystemClock
 from ocr_core.confinement import Confinement
@@ -25,7 +26,7 @@ from ocr_core.engine import OcrEngine
 from ocr_core.errors import CoreError, NotSupportedLanguageError
 from ocr_core.gatekeeper import Gatekeeper
 from ocr_core.halves import HalvesEngine
-from ocr_core.languages import FIRST_MODEL, first_model, known_models
+from ocr_core.languages import first_model, known_models
 from ocr_core.second_engine import SecondEngine
 from ocr_core.server import CoreServer, cpu_seconds, make_slots, prepare_socket
 from ocr_core.service_manager import has_handed_over_a_socket
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog=SERVICE, description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"{SERVICE} {version()}")
-    parser.add_argument("--self-test", action="store_true", help="probe the CPU, read a page drawn here, and exit")
+    parser.add_argument("--self-test", action="store_true", help="try out all that reading a page needs, and exit")
     parser.add_argument("--json", action="store_true", help="print the self-test's facts as JSON")
     parser.add_argument("settings", nargs="*", metavar="Key=Value", help="settings, see above")
     try:
@@ -209,19 +210,23 @@ def confined_readers(settings: Settings) -> Confinement | None:
 
 
 def _self_test(settings: Settings, *, as_json: bool) -> int:
-    """Print what this machine can do, and read a page that is drawn here."""
-    models = settings.languages or (FIRST_MODEL,)  # the page drawn is in English
-    facts = self_test.run(TesserocrEngine(settings.tessdata), models, cpu.probe(settings.cpu_info), settings.max_pixels)
-    facts = {"service": SERVICE, "version": version(), **facts}
-    text = json.dumps(facts, indent=2) if as_json else "\n".join(f"{name:<20} {_told(facts[name])}" for name in facts)
-    sys.stdout.write(text + "\n")
-    if not facts["cpu_supported"]:
-        return EXIT_CPU
-    return 0 if facts["passed"] else EXIT_CONFIG
-
-
-def _told(value: object) -> str:
-    return " ".join(str(part) for part in value) if isinstance(value, list) else str(value)
+    """Print what this machine can do, tried out."""
+    probed = cpu.probe(settings.cpu_info)
+    found = self_test.run(
+        settings,
+        engine=TesserocrEngine(settings.tessdata),
+        cpu=probed,
+        confined=lambda: confined_readers(settings),
+        memory_bytes=limits.usable_memory_bytes(),
+    )
+    if as_json:
+        facts = {"service": SERVICE, "version": version(), "passed": found.passed, "problem": found.problem}
+        told = facts | found.facts | {"checks": [dataclasses.asdict(check) for check in found.checks]}
+        sys.stdout.write(json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(f"{SERVICE} {version()}\n")
+        sys.stdout.writelines(f"{row}\n" for row in check.rows(found.checks, for_terminal=sys.stdout.isatty()))
+    return EXIT_CPU if not probed.supported else 0 if found.passed else EXIT_CONFIG
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ _PR_SET_PDEATHSIG = 1
 _PAGE_BYTES = resource.getpagesize()
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _PROC_CGROUP = Path("/proc/self/cgroup")
+_MEMINFO = Path("/proc/meminfo")
 
 
 def usable_cpus(*, cgroup_root: Path = _CGROUP_ROOT, proc_cgroup: Path = _PROC_CGROUP) -> int:
@@ -48,6 +49,29 @@ def _quotas(root: Path, proc_cgroup: Path) -> Iterator[float]:
                     period = _text(folder / "cpu.cfs_period_us").strip()
                     if quota.isdigit() and period.isdigit() and int(period):
                         yield int(quota) / int(period)
+
+
+def usable_memory_bytes(
+    *, cgroup_root: Path = _CGROUP_ROOT, proc_cgroup: Path = _PROC_CGROUP, meminfo: Path = _MEMINFO
+) -> int | None:
+    """How much memory this process and those beside it may use: the machine's, cut by the cgroup's limit.
+
+    Returns:
+        None where neither is told.
+    """
+    total = next((line.split()[1] for line in _text(meminfo).splitlines() if line.startswith("MemTotal:")), "")
+    known = [int(total) * 1024] if total.isdigit() else []
+    for line in _text(proc_cgroup).splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, own = rest.partition(":")
+        root, name = cgroup_root, "memory.max"
+        if "memory" in controllers.split(","):
+            root, name = cgroup_root / "memory", "memory.limit_in_bytes"
+        elif controllers:
+            continue
+        limits = (_text(folder / name).strip() for folder in _upwards(root, own))
+        known += [int(limit) for limit in limits if limit.isdigit()]
+    return min(known, default=None)
 
 
 def _upwards(root: Path, own: str) -> Iterator[Path]:

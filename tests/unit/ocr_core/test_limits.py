@@ -98,3 +98,32 @@ def test_a_process_whose_parent_lives_lives() -> None:
         return 0
 
     assert in_child(work) == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "own", "megabytes"),
+    [
+        ({}, "0::/", 8000),
+        ({"a/memory.max": "2097152000", "a/b/memory.max": "max"}, "0::/a/b", 2000),
+        ({"memory/a/memory.limit_in_bytes": "1048576000"}, "3:memory:/a", 1000),
+        ({"memory/a/memory.limit_in_bytes": "9223372036854771712"}, "3:memory:/a", 8000),
+        ({"a/memory.max": "nonsense"}, "0::/a", 8000),
+    ],
+)
+def test_memory_is_the_machines_cut_by_the_cgroup(
+    tmp_path: Path, files: dict[str, str], own: str, megabytes: int
+) -> None:
+    for name, text in files.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(text + "\n")
+    (tmp_path / "own").write_text(own + "\n")
+    (tmp_path / "meminfo").write_text("MemTotal:        8192000 kB\nMemFree: 1 kB\n")
+    found = limits.usable_memory_bytes(
+        cgroup_root=tmp_path / "cgroup", proc_cgroup=tmp_path / "own", meminfo=tmp_path / "meminfo"
+    )
+    assert found == megabytes * 2**20
+
+
+def test_memory_that_nothing_tells_of_is_not_known(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    assert limits.usable_memory_bytes(cgroup_root=nowhere, proc_cgroup=nowhere, meminfo=nowhere) is None
