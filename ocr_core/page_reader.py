@@ -1,11 +1,13 @@
-"""One page image → PageText: straighten, read, turn it or change the models and read again if it needs to be, place.
+"""One page image → PageText: straighten, read, read again as far as it needs to be, place.
+
+Read again means, in this order: as if it had been lit evenly, another way up, with other models, by a second engine.
 
 Invariants:
 
 * A page that reads well, in a language of the models that it was read with, is read once; what it pays for the others
-  is one look at its ink profile and one at its words.
+  is a look at its light, its ink profile and its words.
 * Of two readings the one with more text that the engine believes in stays; a second that fails leaves the first.
-* The engine is behind a port; this module knows none by name.
+* The engines are behind a port; this module knows none by name.
 """
 
 import time
@@ -13,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from itertools import islice
 
-from ocr_core import page_language, resolution, skew
+from ocr_core import light, page_language, resolution
 from ocr_core.documents import PageImage
 from ocr_core.engine import OcrEngine
 from ocr_core.errors import EngineTimeoutError
@@ -21,14 +23,19 @@ from ocr_core.languages import SCRIPTS, model_of_script, models_of_scripts
 from ocr_core.other_models import model_beside, script_beside
 from ocr_core.page_text import PageText
 from ocr_core.placing import page_text
+from ocr_core.readable_scripts import READABLE_SCRIPTS, are_readable
 from ocr_core.reading import WEAK_CONFIDENCE, Reading, characters
 from ocr_core.reading_order import ReadingOrder
+from ocr_core.second_look import with_second_opinion
+from ocr_core.second_opinion import is_wanted
 from ocr_core.showing import Showing
-from ocr_core.turning import ORIENTATION_HINT, quarters_worth_trying, turned_back
+from ocr_core.turning import ORIENTATION_HINT, quarters_worth_trying
 
 _FEW_CHARACTERS = 200
 _MOST_SCRIPTS = 4
 _NO_WORSE = 0.97
+_BLANK = 0.0002
+_PICTURE = 0.02
 
 
 class PageReader:
@@ -76,35 +83,58 @@ class PageReader:
             EngineTimeoutError: The time was not enough.
             FailedToProcessError: The engine failed.
         """
-        started = self._monotonic()
+        until = self._monotonic() + timeout_seconds
         image = replace(image, dpi=resolution.suited(image.image, image.dpi))
-        showing = Showing(image, self._engine, until=started + timeout_seconds, monotonic=self._monotonic)
-        reading = _best_reading(showing, models, choices if language is None else ())
+        showing = Showing(image, self._engine, until=until, monotonic=self._monotonic)
         if language is not None:
+            reading = self._asked_twice(_best_reading(showing, models, ()), showing)
             return page_text(image, reading, order, language=language, of_lines=(None,) * len(reading.lines))
+        reading = _best_reading(showing, models, choices)
+        reading = self._in_its_languages(reading, showing, choices, timeout_seconds)
+        reading = self._asked_twice(reading, showing)
         told = page_language.tell(reading.lines, choices or models)
-        beside = reading.beside or script_beside(reading, choices, showing.orientation)
-        wanted = page_language.models_asked_for(told, reading.models, choices, also=beside)
-        if wanted and showing.remaining_seconds > self._monotonic() - started:
-            other = showing.read_again(reading, wanted)
-            if other.evidence > _NO_WORSE * reading.evidence:
-                reading, told = other, page_language.tell(other.lines, choices)
         return page_text(image, reading, order, language=told.page, of_lines=told.lines)
+
+    def _in_its_languages(
+        self, reading: Reading, showing: Showing, choices: Collection[str], timeout_seconds: float
+    ) -> Reading:
+        """The page read with the models of its languages, where that reads better."""
+        told = page_language.tell(reading.lines, choices or reading.models)
+        beside = reading.beside or script_beside(reading, choices, showing.orientation_of)
+        wanted = page_language.models_asked_for(told, reading.models, choices, also=beside)
+        if not wanted or showing.remaining_seconds < timeout_seconds / 2:
+            return reading
+        other = showing.read_again(reading, wanted)
+        return other if other.evidence > _NO_WORSE * reading.evidence else reading
+
+    def _asked_twice(self, reading: Reading, showing: Showing) -> Reading:
+        """The page as the second engine reads it too, where there is one and the page asks for it."""
+        if self._second is None or not is_wanted(reading) or not are_readable(reading.models):
+            return reading
+        if not reading.lines and light.structure(showing.image.image) < _PICTURE:
+            return reading
+        guess = showing.orientation() if reading.is_weak else None
+        if guess is not None and guess.confidence >= ORIENTATION_HINT and guess.script not in READABLE_SCRIPTS:
+            return reading
+        return with_second_opinion(reading, showing.before(self._second))
 
 
 def _best_reading(showing: Showing, models: tuple[str, ...], choices: Collection[str]) -> Reading:
-    level = skew.estimate(showing.image.image)
-    best = showing.read(0, level, models)
+    best = showing.read(0, models)
+    if light.is_uneven(showing.image.image):
+        showing, best = _better_lit(showing, best)
     if not best.is_weak:
         return showing.stood_up(best)
+    if not best.lines and light.structure(showing.image.image) < _BLANK:
+        return best
     tried = {(0, models)}
-    for quarters, slope, other_models in _other_ways(showing, level, best, choices):
+    for quarters, other_models in _other_ways(showing, best, choices):
         way = quarters, other_models or best.models
         if way in tried or (other_models and not best.is_weak):
             continue
         tried.add(way)
         try:
-            other = showing.read(quarters, slope, way[1])
+            other = showing.read(quarters, way[1])
         except EngineTimeoutError:
             break
         if other.evidence > best.evidence:
@@ -114,21 +144,26 @@ def _best_reading(showing: Showing, models: tuple[str, ...], choices: Collection
     return best
 
 
-def _other_ways(
-    showing: Showing, level: skew.Skew, first: Reading, choices: Collection[str]
-) -> Iterator[tuple[int, skew.Skew, tuple[str, ...]]]:
+def _better_lit(showing: Showing, reading: Reading) -> tuple[Showing, Reading]:
+    """The page as it came or as if it had been lit evenly, whichever reads better."""
+    evened = showing.evened()
+    try:
+        other = evened.read(0, reading.models)
+    except EngineTimeoutError:
+        return showing, reading
+    return (evened, other) if other.evidence > reading.evidence else (showing, reading)
+
+
+def _other_ways(showing: Showing, first: Reading, choices: Collection[str]) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Quarter turns and models worth trying, the likeliest first; no models: those of the best reading so far."""
     guess = showing.orientation()
-    upright = skew.estimate(turned_back(showing.image.image, 1))
-    slopes = {0: level, 1: upright, 2: level, 3: upright}
     is_doubted = first.confidence < WEAK_CONFIDENCE
     model = model_of_script(guess.script, choices) if guess is not None and is_doubted else None
     if guess is not None and model is not None and model not in first.models:
-        quarters = guess.quarter_turns if guess.confidence >= ORIENTATION_HINT else 0
-        yield quarters, slopes[quarters], (model,)
-    for quarters in quarters_worth_trying(level, upright, guess):
-        yield quarters, slopes[quarters], ()
+        yield guess.quarter_turns if guess.confidence >= ORIENTATION_HINT else 0, (model,)
+    for quarters in quarters_worth_trying(showing.slope(0), showing.slope(1), guess):
+        yield quarters, ()
     is_unsure = guess is None or (guess.script in SCRIPTS and guess.confidence < ORIENTATION_HINT)
     if is_doubted and is_unsure and sum(map(characters, first.lines)) < _FEW_CHARACTERS:
         for other in islice(models_of_scripts(choices), _MOST_SCRIPTS):
-            yield 0, level, (other,)
+            yield 0, (other,)

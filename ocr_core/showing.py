@@ -5,11 +5,12 @@ as a viewer shows it.
 """
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 
 from PIL import Image
 
-from ocr_core import skew
+from ocr_core import light, skew
 from ocr_core.documents import PageImage
 from ocr_core.engine import FoundLine, FoundOrientation, OcrEngine, Picture
 from ocr_core.errors import EngineTimeoutError
@@ -39,33 +40,61 @@ class Showing:
         self._engine = engine
         self._until = until
         self._monotonic = monotonic
+        self._slopes: dict[int, skew.Skew] = {}
+        self._guess: tuple[FoundOrientation | None] | None = None
+
+    def before(self, engine: OcrEngine) -> "Showing":
+        """The same page before another engine."""
+        other = copy(self)
+        other._engine = engine  # noqa: SLF001 - of this class
+        return other
+
+    def evened(self) -> "Showing":
+        """The same page as if it had been lit evenly."""
+        image = replace(self.image, image=light.evened(self.image.image))
+        return Showing(image, self._engine, until=self._until, monotonic=self._monotonic)
 
     @property
     def remaining_seconds(self) -> float:
         """Until the time is over."""
         return self._until - self._monotonic()
 
-    def orientation(self, raster: Image.Image | None = None) -> FoundOrientation | None:
-        """The engine's guess for a raster of unknown resolution; for the page itself when there is none."""
-        if raster is None:
-            return self._engine.orientation(_picture(self.image.image, self.image.dpi))
+    def slope(self, quarters: int) -> skew.Skew:
+        """How much the lines slope when the page is turned back by quarters: the same either way up."""
+        if quarters % 2 not in self._slopes:
+            self._slopes[quarters % 2] = skew.estimate(turned_back(self.image.image, quarters % 2))
+        return self._slopes[quarters % 2]
+
+    def orientation(self) -> FoundOrientation | None:
+        """The engine's guess of how the page lies, made once."""
+        if self._guess is None:
+            self._guess = (self._engine.orientation(_picture(self.image.image, self.image.dpi)),)
+        return self._guess[0]
+
+    def orientation_of(self, raster: Image.Image) -> FoundOrientation | None:
+        """The engine's guess for a picture of unknown resolution."""
         return self._engine.orientation(_picture(raster, None))
 
-    def read(self, quarters: int, slope: skew.Skew, models: tuple[str, ...]) -> Reading:
-        """The page turned back by quarters and a slope where that is plain.
+    def turned(self, quarters: int, models: tuple[str, ...]) -> Reading:
+        """The page turned back by quarters, and by its slope where that is plain; not read yet."""
+        degrees = level_degrees(self.slope(quarters))
+        raster = turned_back(self.image.image, quarters, degrees)
+        return self._shown(raster, 90.0 * quarters + degrees, (), models)
+
+    def read(self, quarters: int, models: tuple[str, ...]) -> Reading:
+        """The page turned back by quarters, and by its slope where that is plain.
 
         Raises:
             EngineTimeoutError: The time was not enough.
             FailedToProcessError: The engine failed.
         """
-        degrees = level_degrees(slope)
-        raster = turned_back(self.image.image, quarters, degrees)
-        return self._shown(raster, 90.0 * quarters + degrees, self._lines(raster, models), models)
+        turned = self.turned(quarters, models)
+        return replace(turned, lines=self.lines(turned.raster, models))
 
     def read_again(self, reading: Reading, models: tuple[str, ...]) -> Reading:
         """The same raster read with other models; the reading itself when that fails for want of time."""
         try:
-            again = replace(reading, lines=self._lines(reading.raster, models), models=models)
+            again = replace(reading, lines=self.lines(reading.raster, models), models=models)
         except EngineTimeoutError:
             return reading
         return again if reading.turned else self.stood_up(again)
@@ -80,16 +109,21 @@ class Showing:
         if quarters not in (1, 3) or reading.turned:
             return reading
         if abs(direction - 90 * round(direction / 90)) >= STRAIGHTENED_FROM_DEGREES:
-            slope = skew.estimate(turned_back(self.image.image, quarters))
             try:
-                level = self.read(quarters, slope, reading.models)
+                level = self.read(quarters, reading.models)
             except EngineTimeoutError:
                 return reading
             return level if level.evidence >= reading.evidence else reading
         lines = tuple(line_stood_up(line, quarters, reading.raster.size) for line in reading.lines)
         return self._shown(turned_back(reading.raster, quarters), 90.0 * quarters, lines, reading.models)
 
-    def _lines(self, raster: Image.Image, models: tuple[str, ...]) -> tuple[FoundLine, ...]:
+    def lines(self, raster: Image.Image, models: tuple[str, ...]) -> tuple[FoundLine, ...]:
+        """What the engine finds in a raster of the page.
+
+        Raises:
+            EngineTimeoutError: The time was not enough.
+            FailedToProcessError: The engine failed.
+        """
         remaining = self.remaining_seconds
         if remaining <= 0:
             raise EngineTimeoutError("The page was not read in time.")
