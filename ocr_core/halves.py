@@ -292,9 +292,8 @@ class HalvesEngine:
         return self._first.languages()
 
     def preload(self, languages: tuple[str, ...]) -> None:
-        """See `OcrEngine.preload`."""
+        """See `OcrEngine.preload`; the second loads when it is first needed, for the start must be quick."""
         self._first.preload(languages)
-        self._second.preload(languages)
 
     def orientation(self, picture: Picture) -> FoundOrientation | None:
         """See `OcrEngine.orientation`."""
