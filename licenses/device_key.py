@@ -9,6 +9,7 @@ Invariants:
 
 import contextlib
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,8 @@ class DeviceKey:
         """
         private_path, public_path = state_directory / PRIVATE_NAME, state_directory / PUBLIC_NAME
         try:
-            if handed_over is not None and handed_over.exists():
+            # Where nothing is handed over, the service manager may leave an empty folder that only root can look into.
+            if handed_over is not None and os.path.exists(handed_over):
                 key = cls(load_handed_over_key(handed_over, ROLE))
                 key._publish(public_path)
                 return key
