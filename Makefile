@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 PORT ?= 5000
 TEST_PROCESSES ?= 2
 RUN_DIR ?= .run
+HANDWRITING ?= yes
+PRINT_ALONE := $(filter no,$(HANDWRITING))
 
 .PHONY: help
 help: ## Show this list
@@ -31,9 +33,16 @@ $(VENV)/.run-installed: requirements/run.txt pyproject.toml scripts/make-venv
 	@PYTHON=$(PYTHON) scripts/make-venv $(VENV) requirements/run.txt
 	@touch $@
 
+# Without the extra there is still a service, which reads print alone: no reason not to start.
+$(VENV)/.handwriting-installed: requirements/handwriting.txt pyproject.toml scripts/make-venv
+	@PYTHON=$(PYTHON) scripts/make-venv $(VENV) requirements/handwriting.txt || { \
+	    echo "Handwriting could not be installed; going on without. To try again: rm $@" >&2; \
+	    PYTHON=$(PYTHON) scripts/make-venv $(VENV) requirements/run.txt; }
+	@touch $(VENV)/.run-installed $@
+
 $(VENV)/.dev-installed: requirements/dev.txt pyproject.toml scripts/make-venv
 	@PYTHON=$(PYTHON) scripts/make-venv $(VENV) requirements/dev.txt
-	@touch $(VENV)/.run-installed $@
+	@touch $(VENV)/.run-installed $(VENV)/.handwriting-installed $@
 
 $(VENV)/.clients-installed: $(VENV)/.dev-installed requirements/clients.txt scripts/make-clients
 	@scripts/make-clients $(VENV) requirements/clients.txt
@@ -62,8 +71,8 @@ lock: $(VENV)/.dev-installed ## Resolve requirements/*.txt anew (needs a package
 # ---- run ------------------------------------------------------------------------------------------------------------
 
 .PHONY: run
-run: system-packages $(VENV)/.run-installed ## Serve on http://127.0.0.1:$PORT with an evaluation licence until Ctrl+C
-	@PORT=$(PORT) exec scripts/run-evaluation $(BIN) $(RUN_DIR)
+run: system-packages $(VENV)/.$(if $(PRINT_ALONE),run,handwriting)-installed ## Serve on http://127.0.0.1:$PORT with an evaluation licence until Ctrl+C
+	@PORT=$(PORT) exec scripts/run-evaluation $(BIN) $(RUN_DIR) $(if $(PRINT_ALONE),Core:SecondEngine=off)
 
 .PHONY: verifier
 verifier: ## Build dist/usage-verify.pyz, the auditor's check in one file (needs Python and cryptography alone)
