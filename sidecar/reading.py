@@ -50,6 +50,8 @@ _SCAN_SECONDS = 5.0
 _PATIENCE_SECONDS = 1.0
 _HOLD_SECONDS = 10.0
 _SURVEY_SECONDS = 10.0
+_INSPECTIONS_AT_ONCE = 2  # the core has one process more than it reads pages at once
+_INSPECTION_WAITS_SECONDS = 10.0
 _END = 0
 _SAID_TO_CALLERS = (
     CoreRefusedError,
@@ -182,6 +184,7 @@ class Reader:
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._surveyed = threading.Event()
+        self._inspecting = threading.BoundedSemaphore(_INSPECTIONS_AT_ONCE)
 
     # ---- what the web calls -----------------------------------------------------------------------------------------
 
@@ -271,8 +274,11 @@ class Reader:
     def _inspect(self, operation_id: str, parameters: ReadParameters) -> Document:
         """Have the core look at the document; when it refuses to, say why in the words of the gate.
 
-        A core that is busy with others' pages may not come to it in time, which says nothing about the document.
+        A core that is busy with others' pages may not come to it in time, which says nothing about the document. Few
+        documents are looked at side by side, so that however many arrive, pages do not wait behind them.
         """
+        if not self._inspecting.acquire(timeout=_INSPECTION_WAITS_SECONDS):
+            raise QueueFullError("the core is busy looking at other documents", next_step="try again later")
         try:
             return self._core.inspect(operation_id, parameters.rules, parameters.language)
         except CoreTimeoutError as exc:
@@ -284,6 +290,8 @@ class Reader:
             if not verdict.serves:
                 raise NotServingError(verdict) from exc
             raise
+        finally:
+            self._inspecting.release()
 
     def read_now(self, chunks: Iterable[bytes], parameters: ReadParameters, standing: Standing) -> Operation:
         """Take a document in and wait until it is read.

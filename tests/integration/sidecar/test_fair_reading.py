@@ -1,0 +1,107 @@
+"""Who is read when: pages of many operations, few inspections at once, and a document that kills what reads it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ocr_core.page_text import PageText
+from sidecar.core_client import Document
+from sidecar.errors import CoreUnavailableError
+from tests.integration.sidecar.test_operations import HeldCore, House, wait_until
+
+
+class TicketCore(HeldCore):
+    """Reads one page for each ticket, and remembers in which order it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tickets = threading.Semaphore(0)
+        self.asked: list[tuple[str, int]] = []
+        self.poison: set[int] = set()
+        self.inspecting = self.most_inspecting = 0
+        self._lock = threading.Lock()
+
+    def inspect(self, operation_id: str, _rules: object, _language: object) -> Document:
+        with self._lock:
+            self.inspecting += 1
+            self.most_inspecting = max(self.most_inspecting, self.inspecting)
+        time.sleep(0.02)
+        with self._lock:
+            self.inspecting -= 1
+        return super().inspect(operation_id, _rules, _language)
+
+    def recognize(self, operation_id: str, page: int, **_asked: object) -> PageText:
+        with self._lock:
+            self.asked.append((operation_id, page))
+        if page in self.poison:
+            raise CoreUnavailableError("the core gave up in the middle of a page, twice")
+        assert self.tickets.acquire(timeout=20)
+        return PageText(page=page, width=100, height=100, unit="pixel", angle=0.0, orientation=0)
+
+
+@pytest.fixture
+def core() -> TicketCore:
+    return TicketCore()
+
+
+@pytest.fixture
+def house(tmp_path: Path, core: TicketCore) -> Iterator[House]:
+    house = House(tmp_path)
+    core.folder = tmp_path
+    house.core = core
+    yield house
+    core.tickets.release(1000)
+    house.close()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_picture_waits_for_the_pages_in_progress_and_no_more_however_long_the_book(
+    house: House, core: TicketCore, workers: int
+) -> None:
+    reader = house.reader(workers=workers)
+    house.submit(reader, 300)
+    core.tickets.release(20)
+    wait_until(lambda: len(core.asked) == 20 + workers)
+    for _ in range(3):
+        then = len(core.asked) + 2
+        picture = house.submit(reader, 1)
+        core.tickets.release(2)
+        wait_until(lambda then=then: len(core.asked) == then)
+        assert (picture, 1) in core.asked[-2:]
+
+
+def test_books_are_read_side_by_side(house: House, core: TicketCore) -> None:
+    reader = house.reader()
+    first = house.submit(reader, 100)
+    wait_until(lambda: core.asked)
+    second = house.submit(reader, 100)
+    core.tickets.release(40)
+    wait_until(lambda: len(core.asked) == 41)
+    of_second = sum(operation == second for operation, _ in core.asked)
+    assert 19 <= of_second <= 21
+    assert [page for operation, page in core.asked if operation == first] == list(range(1, 42 - of_second))
+
+
+def test_no_more_than_two_documents_are_looked_at_at_once(house: House, core: TicketCore) -> None:
+    reader = house.reader()
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda _: house.submit(reader, 1), range(12)))
+    assert core.most_inspecting == 2
+
+
+def test_a_book_whose_every_page_kills_costs_no_more_than_the_pages_in_progress(house: House, core: TicketCore) -> None:
+    core.poison = set(range(1, 501))
+    reader = house.reader(workers=2)
+    book = house.submit(reader, 500)
+    wait_until(lambda: reader.find(book).status == "failed")
+    assert len(core.asked) <= 2
+    core.poison = set()
+    picture = house.submit(reader, 1)
+    core.tickets.release()
+    wait_until(lambda: reader.find(picture).status == "succeeded")
