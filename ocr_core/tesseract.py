@@ -154,6 +154,9 @@ class TesserocrEngine:
         except RuntimeError as exc:
             raise FailedToProcessError(f"The model {models} in {self._tessdata} could not be loaded.") from exc
         api.SetVariable("debug_file", os.devnull)
+        # Has the engine say something, so that it opens that file now and for good: in a process that may open no file
+        # for writing, its first message would be its end.
+        api.ReadConfigFile(str(self._tessdata / "no such file"))
         return api
 
 

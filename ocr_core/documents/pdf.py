@@ -20,6 +20,9 @@ PDF_DPI = 200
 _PLAUSIBLE_USER_UNITS = (0.01, 75_000.0)  # the upper one is the most that PDF 1.7 knows (Annex C)
 _MOST_COPIED_BYTES = 8 * 1024**3
 
+# The first one that is made maps the code behind all; a process that was confined can map no code any more.
+_FIRST_CALLBACK = ctypes.CFUNCTYPE(None)(lambda: None)
+
 
 class _Buffer(ctypes.Structure):
     """CPython's `Py_buffer`."""
