@@ -33,8 +33,8 @@ from ocr_core.page_text import Number
 _log = logging.getLogger("ocr_core")
 
 
-LOOK = Budget(cpu_seconds=3, wall_seconds=6.0)
-LOAD = Budget(cpu_seconds=5, wall_seconds=9.0)
+LOOK = Budget(cpu_seconds=2.0, wall_seconds=3.5)
+LOAD = Budget(cpu_seconds=4.0, wall_seconds=5.5)
 MEMORY_BYTES = 1000 * 2**20
 """What decoding may take above what the worker itself holds."""
 

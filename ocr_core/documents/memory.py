@@ -7,8 +7,8 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 from ocr_core.errors import InvalidImageDimensionError
 
-MAX_DECODED_BYTES = 1500 * 2**20
-"""What decoding one picture may take; fits the usual address space of a worker (`Core:WorkerMemoryMegabytes`)."""
+MAX_DECODED_BYTES = 900 * 2**20
+"""What decoding one picture may take; a tenth less than the decoder's process may (`decoder_process.MEMORY_BYTES`)."""
 
 EXIF_ORIENTATION = 0x0112
 WEBP_PIXEL_BYTES = 17  # two canvases of the decoder, the bytes it hands over, the picture made of them, gray

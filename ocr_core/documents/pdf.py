@@ -18,6 +18,7 @@ from ocr_core.errors import InvalidImageError
 PDF_DPI = 200
 
 _PLAUSIBLE_USER_UNITS = (0.01, 75_000.0)  # the upper one is the most that PDF 1.7 knows (Annex C)
+_SMALLEST_POINTS = 0.01
 _MOST_COPIED_BYTES = 8 * 1024**3
 
 # The first one that is made maps the code behind all; a process that was confined can map no code any more.
@@ -77,7 +78,7 @@ def inspect_pdf(file: BinaryIO, rules: Rules) -> int:
         CoreError: One of the document codes.
     """
     with _open_pdf(file, rules) as pdf:
-        pdf[0].close()
+        pdf.get_page_size(0)  # the first page is there; what it draws is not looked at yet
         if rules.max_sheet_inches is not None:
             is_scaled = _may_be_scaled(file) and size_of(file) * len(pdf) <= _MOST_COPIED_BYTES
             for number in range(len(pdf)):
@@ -149,7 +150,7 @@ def load_pdf_page(file: BinaryIO, page: int, max_pixels: int) -> PageImage:
         sheet = pdf[page - 1]
         try:
             width, height = sheet.get_size()
-            if not (math.isfinite(width) and math.isfinite(height) and min(width, height) > 0):
+            if not (math.isfinite(width) and math.isfinite(height) and min(width, height) * unit > _SMALLEST_POINTS):
                 raise InvalidImageError("The PDF is damaged: a page has no size.")
             scale = min(
                 PDF_DPI / POINTS_PER_INCH * max(1.0, unit),

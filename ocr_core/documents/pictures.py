@@ -21,14 +21,13 @@ from PIL import (
 )
 
 from ocr_core.documents.decoder_errors import DECODER_ERRORS
-from ocr_core.documents.files import mapped
 from ocr_core.documents.gray import as_gray
 from ocr_core.documents.icons import largest_icon
 from ocr_core.documents.memory import EXIF_ORIENTATION, WEBP_PIXEL_BYTES, require_bytes, require_memory
 from ocr_core.documents.page_image import PLAUSIBLE_DPI, PageImage, plausible_dpi, shrunk, target_size
 from ocr_core.documents.rules import MAX_SIDE, READABLE, DocumentFormat, Rules, require_page
 from ocr_core.documents.structure import gif_size, require_bmp_pixels, walk_jpeg, walk_png, webp_size
-from ocr_core.documents.tiff import tiff_directories
+from ocr_core.documents.tiff import starting_with, tiff_directories
 
 _DECODED_AT_INSPECTION_PIXELS = 1_000_000
 
@@ -60,13 +59,7 @@ def inspect_picture(file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, rules
     Raises:
         CoreError: One of the document codes.
     """
-    with _open_image(file, kind, rules) as image:
-        if kind is DocumentFormat.PNG:
-            walk_png(data)
-        elif kind is DocumentFormat.JPEG:
-            walk_jpeg(data)
-        elif kind is DocumentFormat.BMP:
-            require_bmp_pixels(image, len(data))
+    with _open_image(file, data, kind, rules) as image:
         if image.width * image.height <= _DECODED_AT_INSPECTION_PIXELS:
             image.load()
     return 1
@@ -87,7 +80,7 @@ def inspect_tiff(file: BinaryIO, data: mmap.mmap, rules: Rules) -> int:
         CoreError: One of the document codes.
     """
     directories = tiff_directories(data, rules)
-    with _open_image(file, DocumentFormat.TIFF, rules) as image:
+    with _open_image(file, data, DocumentFormat.TIFF, rules) as image:
         budget = _DECODED_AT_INSPECTION_PIXELS
         for number, directory in enumerate(directories):
             budget -= directory.width * directory.height
@@ -111,36 +104,36 @@ def load_picture(file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, page: in
     Raises:
         CoreError: One of the document codes.
     """
-    require_page(page, len(tiff_directories(data, READABLE)) if kind is DocumentFormat.TIFF else 1)
-    with _open_image(file, kind, READABLE) as image:
-        if kind is DocumentFormat.TIFF:
-            image.seek(page - 1)
-            READABLE.require_sides(image.size)
-            require_memory(image)
+    if kind is DocumentFormat.TIFF:
+        file = starting_with(file, data, page)
+    else:
+        require_page(page, 1)
+    with _open_image(file, data, kind, READABLE) as image:
         return _page_image(image, page, max_pixels)
 
 
-def _open_image(file: BinaryIO, kind: DocumentFormat, rules: Rules) -> Image.Image:
-    """Read the header, and judge the sides before anything else."""
-    source = file
-    if kind in _SIZED_HERE:
-        with mapped(file) as data:
-            if kind is DocumentFormat.ICO:
-                kind, source = largest_icon(data)
-            else:
-                size = gif_size(data) if kind is DocumentFormat.GIF else webp_size(data)
-                rules.require_sides(size)
-                if kind is DocumentFormat.WEBP:
-                    require_bytes(size, size[0] * size[1] * WEBP_PIXEL_BYTES)
+def _open_image(file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, rules: Rules) -> Image.Image:
+    """Read the header, and judge the structure and the sides before anything else."""
+    source, opened = file, kind
+    if kind is DocumentFormat.PNG:
+        walk_png(data)
+    elif kind is DocumentFormat.JPEG:
+        walk_jpeg(data)
+    elif kind is DocumentFormat.ICO:  # its decoder, and those of GIF and WebP, decode while they are being opened
+        opened, source = largest_icon(data)
+    elif kind is DocumentFormat.GIF:
+        rules.require_sides(gif_size(data))
+    elif kind is DocumentFormat.WEBP:
+        size = webp_size(data)
+        rules.require_sides(size)
+        require_bytes(size, size[0] * size[1] * WEBP_PIXEL_BYTES)
     source.seek(0)
-    image = Image.open(source, formats=[_PLUGINS[kind] or ""])
+    image = Image.open(source, formats=[_PLUGINS[opened] or ""])
+    if kind is DocumentFormat.BMP:
+        require_bmp_pixels(image, len(data))
     rules.require_sides(image.size)
     require_memory(image)
     return image
-
-
-_SIZED_HERE = frozenset({DocumentFormat.GIF, DocumentFormat.WEBP, DocumentFormat.ICO})
-"""Formats whose decoder sets memory aside, or decodes, while it is being opened: we look at their headers first."""
 
 
 def _page_image(image: Image.Image, page: int, max_pixels: int) -> PageImage:

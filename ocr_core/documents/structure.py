@@ -12,12 +12,22 @@ from PIL import Image
 
 from ocr_core.errors import InvalidImageError
 
-_MAX_CHUNKS = 200_000
+_MAX_CHUNKS = 65_536
+_MAX_OTHER_CHUNKS = 1000
+_MAX_SEGMENTS = 5000
+_MAX_STRAY_BYTES = 4096
+_MAX_SCANS = 1000
+_MAX_SCANNED_PIXELS = 4_000_000_000
+_TOO_MANY_PIECES = "The {} is damaged: it is cut into far too many pieces."
 
 
 def walk_png(data: mmap.mmap | bytes) -> None:
-    """Every chunk whole, its checksum right, picture data among them, IEND at the end (what follows is ignored)."""
-    position, pixels = 8, False
+    """Every chunk whole, its checksum right, picture data among them, IEND at the end (what follows is ignored).
+
+    Raises:
+        InvalidImageError: It is not so, or there are more chunks than a picture has.
+    """
+    position, pixels, others = 8, False, 0
     with memoryview(data) as view:
         for _ in range(_MAX_CHUNKS):
             length, kind = struct.unpack_from(">I4s", view, position)
@@ -27,11 +37,16 @@ def walk_png(data: mmap.mmap | bytes) -> None:
             if zlib.crc32(view[position + 4 : end - 4]) != struct.unpack_from(">I", view, end - 4)[0]:
                 raise InvalidImageError("The PNG is damaged: the checksum of a chunk is wrong.")
             pixels = pixels or kind == b"IDAT"
+            others += kind != b"IDAT"
+            if others > _MAX_OTHER_CHUNKS:
+                raise InvalidImageError(_TOO_MANY_PIECES.format("PNG"))
             if kind == b"IEND":
                 if not pixels:
                     break
                 return
             position = end
+        else:
+            raise InvalidImageError(_TOO_MANY_PIECES.format("PNG"))
     raise InvalidImageError("The PNG is cut off.")
 
 
@@ -39,30 +54,49 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = 0xD9
 _STANDALONE = frozenset({0x01, 0xD8})
+_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 
 
 def walk_jpeg(data: mmap.mmap) -> None:
-    """Segments up to the end-of-image marker (what follows is ignored)."""
-    position = 2
-    for _ in range(_MAX_CHUNKS):
+    """Segments up to the end-of-image marker (what follows is ignored).
+
+    Raises:
+        InvalidImageError: There is no such marker, or there is more of anything than a picture has.
+    """
+    position, pixels, scans = 2, 0, 0
+    for _ in range(_MAX_SEGMENTS):
         found = _JPEG_MARKER.search(data, position)
         if found is None:
-            break
+            raise InvalidImageError("The JPEG is cut off.")
         marker = data[found.end() - 1]
+        if not scans and found.start() - position > _MAX_STRAY_BYTES:
+            raise InvalidImageError("The JPEG is damaged: there is something between its parts.")
         position = found.end()
         if marker == _END_OF_IMAGE:
             return
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", data, position + 3)
+            pixels = max(pixels, width * height)
+        scans += marker == _START_OF_SCAN
+        if scans > _MAX_SCANS or scans * pixels > _MAX_SCANNED_PIXELS:
+            raise InvalidImageError(_TOO_MANY_PIECES.format("JPEG"))
         if marker not in _STANDALONE:
             position += max(2, struct.unpack_from(">H", data, position)[0])
-    raise InvalidImageError("The JPEG is cut off.")
+    raise InvalidImageError(_TOO_MANY_PIECES.format("JPEG"))
 
 
 def require_bmp_pixels(image: Image.Image, size: int) -> None:
-    """The rows must be there; run-length coded ones are only known to start inside the file."""
+    """The rows must be there; run-length coded ones must start inside the file, and be no longer than pixels alone.
+
+    Raises:
+        InvalidImageError: It is not so.
+    """
     for codec, _, offset, args in getattr(image, "tile", ()):
         needed = args[1] * image.height if codec == "raw" else 1
         if offset + needed > size:
             raise InvalidImageError("The BMP is cut off.")
+        if codec != "raw" and size - offset > 2 * (image.width + 2) * (image.height + 2):
+            raise InvalidImageError("The BMP is damaged: its runs are longer than its pixels.")
 
 
 def gif_size(data: mmap.mmap) -> tuple[int, int]:
