@@ -16,6 +16,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
+import structlog
+
 from benchmarks.figures import replaced_between
 from benchmarks.machine import busy_warning, described, progress
 
@@ -53,6 +55,7 @@ def main() -> int:
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
     if warning := busy_warning():
         print(warning, file=sys.stderr)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # what parts of the product say
     print(described() + "\n", flush=True)
     sections, failed = [described()], []
     for part, heading in PARTS.items():

@@ -316,6 +316,7 @@ def main() -> None:
     parser.add_argument(
         "--only", default="", help="regular expression: names or tags of the files to read; writes nothing"
     )
+    parser.add_argument("--readers", default="", help="regular expression: readers to ask; the first is always asked")
     options = parser.parse_args()
     chosen = re.compile(options.only)
     real, own = (
@@ -323,6 +324,7 @@ def main() -> None:
         for found in (corpus(), drawn())
     )
     readers = _readers()
+    readers[1:] = [reader for reader in readers[1:] if re.search(options.readers, reader.name)]
     print(f"{'file':60}", *(reader.name for reader in readers), sep=" | ")
     measure([*real, *own], readers, options.rounds)
     sets = [
@@ -330,7 +332,7 @@ def main() -> None:
         ("Drawn pages", "Made by the tests, with a known truth.", own),
     ]
     text = report(sets, readers)
-    if options.only:
+    if options.only or options.readers:
         print("\n" + text)
     else:
         ANSWER.write_text(text, encoding="utf-8")

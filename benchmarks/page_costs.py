@@ -1,4 +1,4 @@
-"""Where the time goes, page by page: processor seconds of the core beside those of bare tesserocr on the same page.
+"""Where the time goes, page by page: processor seconds of bare tesserocr, of the core and of the whole service.
 
 For whoever makes the core faster; one page at a time, so that a busy machine disturbs little.
 """
@@ -14,6 +14,7 @@ from benchmarks.figures import table
 from benchmarks.load import Contender
 from benchmarks.machine import progress
 from benchmarks.pages import BenchPage, bench_set
+from benchmarks.servers import ENGLISH, WholeService
 from tests.e2e.site import a_site
 
 
@@ -22,21 +23,26 @@ def main(words: Sequence[str] = ()) -> None:
     pages = bench_set()
     bare = bare_tesserocr(1)
     with a_site("Core:Workers=1", *words) as site, closing(_Stopped(bare)):
-        core = CoreSocket(site, "core")
-        for contender in (bare, core):
+        core, service = CoreSocket(site, "core"), WholeService(site, "service", query=ENGLISH)
+        for contender in (bare, core, service):
             contender.start(pages)
             contender.read(pages[0])
-        rows = []
+        rows, together = [], [0.0, 0.0, 0.0]
         for page in pages:
             progress(page.name)
-            (limit, text), (ours, our_text) = _cost(bare, page), _cost(core, page)
-            rates = f"{page.error_rate(text):.4f}", f"{page.error_rate(our_text):.4f}"
-            rows.append(
-                (page.name, f"{page.pixels / 1e6:.1f}", f"{limit:.2f}", f"{ours:.2f}", f"{ours / limit:.2f}", *rates)
-            )
-    print(table(("", "MP", "bare CPU s", "core CPU s", "ratio", "bare CER", "core CER"), rows))
-    together = [sum(float(row[column]) for row in rows) for column in (2, 3)]
-    print(f"\ntogether {together[0]:.2f} s and {together[1]:.2f} s, ratio {together[1] / together[0]:.3f}")
+            costs = [_cost(contender, page) for contender in (bare, core, service)]
+            spent = [seconds for seconds, _ in costs]
+            together = [one + more for one, more in zip(together, spent, strict=True)]
+            rates = [f"{page.error_rate(text):.4f}" for _, text in costs[:2]]
+            rows.append([page.name, f"{page.pixels / 1e6:.1f}", *_told(spent), *rates])
+    rows.append(["together", "", *_told(together), "", ""])
+    head = ("processor seconds", "MP", "bare", "core", "service", "core/bare", "service/bare", "bare CER", "core CER")
+    print(table(head, rows))
+
+
+def _told(spent: Sequence[float]) -> list[str]:
+    limit, core, service = spent
+    return [*(f"{seconds:.2f}" for seconds in spent), f"{core / limit:.2f}", f"{service / limit:.2f}"]
 
 
 class _Stopped:

@@ -18,6 +18,7 @@ from benchmarks.load import Contender, Memory, Round, run_round, warmed_up
 from benchmarks.machine import progress, usable_cpus
 from benchmarks.pages import BenchPage, bench_set, few_pages
 from benchmarks.servers import (
+    ENGLISH,
     Kreuzberg,
     RapidOcr,
     Recipe,
@@ -32,7 +33,6 @@ PAGES = int(os.environ.get("BENCH_PAGES", "0"))
 CALLERS = 4
 _SHIPPED_PAGES = 4
 _OWN_LIMIT = 0.05
-_ENGLISH = "?language=en&readingOrder=natural"  # columns one after the other, as everybody else does it
 
 
 @dataclass(slots=True)
@@ -123,9 +123,9 @@ def _tuned(native: Site, usual: Site, workers: int) -> list[Callable[[], Entry]]
     makers: list[Callable[[], Entry]] = [
         lambda: Entry(bare_tesserocr(workers)),
         lambda: Entry(CoreSocket(native, "core, native resolution")),
-        lambda: Entry(WholeService(native, "HTTP service, native resolution", query=_ENGLISH), goal=0.95),
+        lambda: Entry(WholeService(native, "HTTP service, native resolution", query=ENGLISH), goal=0.95),
         lambda: Entry(CoreSocket(usual, "core, 3 MP")),
-        lambda: Entry(WholeService(usual, "HTTP service, 3 MP", query=_ENGLISH), goal=1.05),
+        lambda: Entry(WholeService(usual, "HTTP service, 3 MP", query=ENGLISH), goal=1.05),
         lambda: Entry(WholeService(usual, "HTTP service, 3 MP, language not told", query="?readingOrder=natural")),
     ]
     return makers + _peers(workers, TUNED)
