@@ -38,6 +38,7 @@ _PROBE_PAUSE_SECONDS = 0.1
 _MASTER_DEADLINE_AFTER_SECONDS = 30
 _MASTER_WAITS_SECONDS = 1.0
 _PATIENCE_SECONDS = 5.0
+_TRIMMED_ABOVE_BYTES = 64 * 2**20  # what is given back must be fetched again for the next page
 _REQUESTS = 20_000
 _WORKER_CPU_SECONDS = 3600
 
@@ -216,7 +217,8 @@ class CoreWorker(SyncWorker):  # type: ignore[misc]
             super().handle(listener, client, addr)
         self.requests_left -= 1
         is_spent = self.requests_left <= 0 or time.process_time() > _WORKER_CPU_SECONDS or self.app.decoder.pid is None
-        self.memory.trim()
+        if self.memory.private_bytes() > _TRIMMED_ABOVE_BYTES:
+            self.memory.trim()
         if is_spent or self.memory.private_bytes() > self.app.settings.recycle_bytes:
             self.alive = False
 

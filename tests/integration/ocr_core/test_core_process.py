@@ -319,6 +319,23 @@ def test_the_core_dies_with_who_started_it_if_told_so(own_core: RunningCore) -> 
             os.kill(pid, signal.SIGKILL)
 
 
+def text_of(told: dict[str, object]) -> list[object]:
+    return [line["text"] for line in told["lines"]]  # type: ignore[attr-defined]
+
+
+def test_a_page_alone_is_read_by_two_threads_and_reads_the_same_as_by_one() -> None:
+    page = pages.as_png(pages.printed_page(pages.LINES * 3))
+    read = {}
+    for workers in (1, 2):
+        with running_core(words=(f"Core:Workers={workers}",)) as core:
+            status, told = core.page(core.put_document(page))
+            assert status == 200
+            read[workers] = text_of(told)
+            # The second thread waits for the next page.
+            assert sorted({worker.num_threads() for worker in core.workers()}) == list(range(1, workers + 1))
+    assert read[1] == read[2] == list(pages.LINES * 3)
+
+
 # ---- socket, start and stop
 
 
