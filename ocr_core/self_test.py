@@ -126,7 +126,8 @@ def _confinement(found: Confinement | None) -> Iterator[Check]:
             next_step="the unit ocr-core.service does it from outside; else allow these in the container's profile",
         )
     else:
-        yield Check(name="confinement", result="ok", cause="; ".join(found.lowered))
+        steps = (step.partition(" (")[0] for step in found.lowered)
+        yield Check(name="confinement", result="ok", cause=f"readers of documents give up: {', '.join(steps)}")
 
 
 def _models(settings: Settings, engine: OcrEngine, facts: dict[str, object]) -> Iterator[Check]:

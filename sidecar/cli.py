@@ -198,6 +198,7 @@ def migrate_command(words: tuple[str, ...], config: Path | None) -> None:
 def diagnose(words: tuple[str, ...], config: Path | None, as_json: bool) -> None:
     """Look for every cause of a refusal; works with the service down. Exit 1 when a check fails."""
     from sidecar.diagnose import diagnose as run_checks
+    from sidecar.diagnose import rows
 
     checks = run_checks(
         settings_of(words, config, process="diagnose"),
@@ -208,11 +209,8 @@ def diagnose(words: tuple[str, ...], config: Path | None, as_json: bool) -> None
     if as_json:
         click.echo(json.dumps([asdict(check) for check in checks], indent=2))
     else:
-        for check in checks:
-            colour = {"ok": "green", "warn": "yellow", "fail": "red"}[check.result]
-            click.echo(f"{click.style(check.result.rjust(4), fg=colour)}  {check.name:<13} {check.cause}")
-            if check.next_step:
-                click.echo(f"{'':19} → {check.next_step}")
+        for row in rows(checks, for_terminal=sys.stdout.isatty()):
+            click.echo(row)
     sys.exit(1 if any(check.result == "fail" for check in checks) else 0)
 
 

@@ -1,0 +1,91 @@
+"""The core as it answers, and what it finds when it tries itself out.
+
+Invariant: the self-test runs in a process of its own with the core's own environment, so what it finds is what the core
+would find; it gets no secret.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from sidecar.bootstrap import build_core_client
+from sidecar.core_client import CoreHealth
+from sidecar.diagnose.check import Check, Result, fail, ok, warn
+from sidecar.errors import SidecarError
+from sidecar.settings import Settings, is_setting
+
+_SELF_TEST_SECONDS = 120.0
+_NO_SUCH_MODULE = "No module named"
+_RESULTS: dict[str, Result] = {"ok": "ok", "warn": "warn", "fail": "fail"}
+
+SelfTest = Callable[[Mapping[str, str]], "subprocess.CompletedProcess[str]"]
+
+
+def run_self_test(environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """`ocr-core --self-test --json` in an environment.
+
+    Raises:
+        OSError: It could not be started.
+        subprocess.TimeoutExpired: It did not end.
+    """
+    command = [sys.executable, "-m", "ocr_core", "--self-test", "--json"]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=_SELF_TEST_SECONDS, check=False)
+
+
+def answer(settings: Settings) -> tuple[CoreHealth | None, Check]:
+    """What the running core says; None when it does not answer."""
+    try:
+        health = build_core_client(settings).health()
+    except SidecarError as exc:
+        step = "start the service; if it runs, read the core's log"
+        return None, warn("core", str(exc), step)
+    if health.cpu_problem:
+        return health, fail("core", health.cpu_problem, "run on a host that offers AVX2")
+    languages = " ".join(health.languages)
+    return health, ok("core", f"answers: {health.engine}, {health.workers} pages at a time, {languages}")
+
+
+def self_tested(settings: Settings, health: CoreHealth | None, run: SelfTest) -> Iterator[Check]:
+    """What the core finds here: the processor, the engine, a page read.
+
+    Args:
+        settings: The settings.
+        health: The running core's word; beside it no second engine is started, which would take a gigabyte.
+        run: Runs the self-test.
+    """
+    environ = {name: value for name, value in os.environ.items() if not is_setting(name)}
+    environ |= settings.to_environment(secrets=False)
+    if health is not None:
+        environ["Core__SecondEngine"] = "off"
+    try:
+        done = run(environ)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        yield warn("core self-test", f"it could not be run: {exc}", "run 'ocr-core --self-test' by hand")
+        return
+    try:
+        told = json.loads(done.stdout)
+        checks = [_check(one) for one in told["checks"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        if _NO_SUCH_MODULE in last:
+            yield warn("core self-test", "the core is not installed here", "run 'ocr-core --self-test' where it is")
+        else:
+            yield fail("core self-test", last, "mend that, then run 'ocr-core --self-test'")
+        return
+    for check in checks:
+        if health is None or check.name != "second engine":
+            yield check
+
+
+def _check(told: Any) -> Check:
+    return Check(
+        name=str(told["name"]),
+        result=_RESULTS[told["result"]],
+        cause=str(told["cause"]),
+        next_step=str(told["next_step"]),
+    )

@@ -1,0 +1,141 @@
+"""What the host offers: its clock, its port, and the ways out where there is to be one.
+
+Invariant: a way out is tried only where a setting has the service use it; a connection is made and closed, and nothing
+is sent over it.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from licenses.verify import day_text
+from sidecar.billing_client import proxy_for
+from sidecar.clock import Clock, EffectiveTime
+from sidecar.diagnose.check import Check, fail, ok, warn
+from sidecar.errors import SettingsError
+from sidecar.log_files import require_log_mount
+from sidecar.settings import Settings
+
+_SECONDS = 5.0
+_STATUS_BYTES = 1024 * 1024
+_NS = 1_000_000_000
+_NEAR_SECONDS = 1
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+
+
+def clock(now: EffectiveTime, source: Clock) -> Iterator[Check]:
+    """The wall clock against the time since boot, counted from the highest time that was ever reached."""
+    behind = (now.ns - now.reading.wall_ns) / _NS
+    since_boot = now.reading.boottime_ns // _NS
+    if now.quarantined:
+        cause = f"the wall clock is {-behind:.0f} s ahead of what the time since boot allows; it is not believed"
+        yield warn("clock", cause, "correct the host's clock; if it is right, run 'sidecar clock accept'")
+    elif behind > _NEAR_SECONDS:
+        cause = f"the wall clock is {behind:.0f} s behind time already reached; effective time goes on from there"
+        yield warn("clock", cause, "correct the host's clock; if it was too far ahead before, ask for a reset token")
+    else:
+        kept = "kept by a time service" if source.is_synchronised() else "not kept by a time service"
+        days, hours = since_boot // 86_400, since_boot % 86_400 // 3600
+        told = f"effective time {day_text(now.at)}, {days} d {hours} h since boot, {kept}"
+        yield ok("clock", told)
+
+
+def port(settings: Settings) -> Iterator[Check]:
+    """Whether the address can be listened on, or is by this service already."""
+    host = _ANYWHERE.get(settings.host, settings.host)
+    try:
+        with socket.create_connection((host, settings.port), _SECONDS):
+            pass
+    except OSError:
+        yield _free(settings)
+        return
+    state = _state_told(host, settings.port)
+    if state:
+        yield ok("port", f"{settings.listen} is in use by this service, which is {state}")
+    else:
+        step = f"find it with 'ss -ltnp sport = :{settings.port}' and stop it, or set Sidecar:Listen"
+        yield fail("port", f"{settings.listen} is in use by another program", step)
+
+
+def _free(settings: Settings) -> Check:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((settings.host, settings.port))
+    except OSError as exc:
+        steps = {
+            errno.EACCES: "set Sidecar:Listen to a port from 1024 on; those below are for root",
+            errno.EADDRNOTAVAIL: "set Sidecar:Listen to an address of this host, or to 0.0.0.0",
+            errno.EADDRINUSE: f"find who holds it with 'ss -ltnp sport = :{settings.port}'",
+        }
+        step = steps.get(exc.errno or 0, "set Sidecar:Listen to an address of this host and a free port")
+        return fail("port", f"{settings.listen} cannot be listened on: {exc.strerror or exc}", step)
+    return ok("port", f"{settings.listen} is free")
+
+
+def _state_told(host: str, number: int) -> str:
+    """The state that our own status page tells; empty when it is not ours."""
+    connection = http.client.HTTPConnection(host, number, timeout=_SECONDS)
+    try:
+        connection.request("GET", "/status")
+        answer = json.loads(connection.getresponse().read(_STATUS_BYTES))
+        return str(answer["state"]) if "apiStatus" in answer else ""
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return ""
+    finally:
+        connection.close()
+
+
+def endpoint(settings: Settings) -> Iterator[Check]:
+    """Whether the billing endpoint can be reached, where a licence is to be fetched from it."""
+    if not settings.billing:
+        return
+    if not settings.download_license:
+        told = "not asked: only DownloadLicense=True uses it; 'sidecar diagnose DownloadLicense=True …' tries it"
+        yield ok("endpoint", told)
+        return
+    parts = urlsplit(settings.billing)
+    proxy = proxy_for(settings.billing, settings.proxy, settings.proxy_bypass)
+    is_tls = parts.scheme == "https"
+    host, number = parts.hostname or "", parts.port or (443 if is_tls else 80)
+    place = f"{host}:{number}"
+    if proxy is not None:
+        step = "check HTTP_PROXY and the network"
+        yield from _reached("endpoint", proxy.host, proxy.port, step, f"the proxy {proxy.host}:{proxy.port} answers")
+        return
+    step = "check Billing, the network and, for https, the system's certificates"
+    yield from _reached("endpoint", host, number, step, f"{place} answers", is_tls=is_tls)
+
+
+def log(settings: Settings) -> Iterator[Check]:
+    """The ways that the log goes beside the console."""
+    try:
+        require_log_mount(settings)
+    except SettingsError as exc:
+        yield fail("log", str(exc), exc.next_step)
+    if settings.fluentd_host:
+        place = f"{settings.fluentd_host}:{settings.fluentd_port}"
+        step = "check Fluentd:Host, Fluentd:Port and the network; lines wait, and the oldest are dropped"
+        for check in _reached("log", settings.fluentd_host, settings.fluentd_port, step, f"Fluentd at {place} answers"):
+            yield check if check.result == "ok" else warn("log", f"Fluentd: {check.cause}", check.next_step)
+
+
+def _reached(name: str, host: str, number: int, step: str, well: str, *, is_tls: bool = False) -> Iterator[Check]:
+    """Connect and go away again."""
+    try:
+        with socket.create_connection((host, number), _SECONDS) as plain:
+            if is_tls:
+                with ssl.create_default_context().wrap_socket(plain, server_hostname=host):
+                    pass
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or exc
+        yield fail(name, f"{host}:{number} cannot be reached: {reason}", step)
+    else:
+        yield ok(name, well)
