@@ -35,6 +35,7 @@ _log = logging.getLogger("ocr_core")
 
 LOOK = Budget(cpu_seconds=2.0, wall_seconds=3.5)
 LOAD = Budget(cpu_seconds=4.0, wall_seconds=5.5)
+NAME = "decoder"
 MEMORY_BYTES = 1000 * 2**20
 """What decoding may take above what the worker itself holds."""
 
@@ -43,6 +44,8 @@ _LENGTHS = struct.Struct("<IQ?")  # of the head, of the pixels; whether the proc
 _MAX_HEAD_BYTES = 64 * 1024
 _SECONDS_TO_END = 0.5
 _GLANCE_SECONDS = 0.001
+_BUSY_SECONDS = 1.0  # of work, in all the waiting time: with less, it was not the document
+_LAST_AFTER_CPU_SECONDS = 1000.0
 _TOO_LONG = "The document is damaged: it takes too long to decode."
 _SIGNALS_OF_THE_WORKER = (
     signal.SIGTERM,
@@ -244,9 +247,11 @@ class DecoderProcess:
         line, self._line = self._line, None
         if line is not None:
             line.close()
-        number = self._reaped(_SECONDS_TO_END)
-        if number in (signal.SIGPROF, signal.SIGALRM):
+        number, cpu_seconds = self._reaped(_SECONDS_TO_END)
+        if number == signal.SIGPROF or (number == signal.SIGALRM and cpu_seconds >= _BUSY_SECONDS):
             return errors.InvalidImageError(_TOO_LONG)
+        if number == signal.SIGALRM:
+            return errors.FailedToProcessError("The machine was too busy to decode the document in time.")
         if number in (
             0,
             signal.SIGKILL,
@@ -258,16 +263,16 @@ class DecoderProcess:
         _log.warning("a decoder failed on a document, by signal %d", number)
         return errors.InvalidImageError("The document is damaged: its decoder failed.")
 
-    def _reaped(self, seconds: float) -> int:
-        """The signal by which the process ended; 0 where none, or where it does not end."""
+    def _reaped(self, seconds: float) -> tuple[int, float]:
+        """The signal by which the process ended, 0 where none or where it does not end; and its CPU time."""
         until = time.monotonic() + seconds
         with contextlib.suppress(ChildProcessError):
             while time.monotonic() < until:
-                pid, status = os.waitpid(self._pid, os.WNOHANG)
+                pid, status, used = os.wait4(self._pid, os.WNOHANG)
                 if pid:
-                    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+                    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, used.ru_utime + used.ru_stime
                 time.sleep(_GLANCE_SECONDS)
-        return 0
+        return 0, 0.0
 
     def _nonsense(self) -> errors.CoreError:
         self.close()
@@ -307,6 +312,8 @@ def _serve_and_exit(line: socket.socket, worker: int, on_start: Callable[[], obj
             signal.signal(number, signal.SIG_DFL)
         bounds.close_all_but(line.fileno())
         bounds.without_core_file()
+        bounds.be_known_as(NAME)
+        bounds.fall_silent()  # libraries tell of every damaged document, at length
         bounds.limit_data(bounds.data_bytes() + MEMORY_BYTES)
         gc.freeze()  # what the worker has stays shared with it
         on_start()
@@ -342,7 +349,9 @@ def _answered(line: socket.socket, recycled_above: int) -> bool:
             answer = _Refused("InvalidImageError", "The image needs more memory than one page may take.")
     bounds.disarm()
     head = msgspec.json.encode(answer)
-    is_last = bounds.resident_bytes() > recycled_above
+    if bounds.resident_bytes() > recycled_above:
+        bounds.trim()
+    is_last = bounds.resident_bytes() > recycled_above or time.process_time() > _LAST_AFTER_CPU_SECONDS
     line.sendall(_LENGTHS.pack(len(head), len(pixels), is_last) + head)
     line.sendall(pixels)
     return not is_last

@@ -186,10 +186,10 @@ class Site:
         return found
 
     def core_workers(self) -> list[psutil.Process]:
-        """Processes below the core's master that serve; the second engine's are not among them."""
+        """Processes below the core's master that serve; the second engine's and the decoders are not among them."""
         family = self.processes("core")
         pids = {process.pid for process in family}
-        return [one for one in family if one.ppid() in pids and not one.name().startswith("second-")]
+        return [one for one in family if one.ppid() in pids and not one.name().startswith(("second-", "decoder"))]
 
     # ---- the API ----------------------------------------------------------------------------------------------------
 

@@ -96,12 +96,23 @@ def spin(*_: object) -> None:
         pass
 
 
-@pytest.mark.parametrize("idle", [False, True])
-def test_a_decoder_that_takes_too_long_is_ended(idle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "inspect", (lambda *_: time.sleep(60)) if idle else spin)
+@pytest.mark.parametrize(
+    ("work", "budget", "error"),
+    [
+        (spin, Budget(cpu_seconds=0.5, wall_seconds=30), errors.InvalidImageError),
+        (spin, Budget(cpu_seconds=30, wall_seconds=5), errors.InvalidImageError),
+        (lambda *_: time.sleep(60), Budget(cpu_seconds=1, wall_seconds=0.5), errors.FailedToProcessError),
+    ],
+    ids=["too much work", "too much waiting", "hardly any work: the machine is busy"],
+)
+def test_a_decoder_that_takes_too_long_is_ended(
+    work: object, budget: Budget, error: type[errors.CoreError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "inspect", work)
     decoder = DecoderProcess()
-    with opened(pages.as_png(PAGE)) as file, pytest.raises(errors.InvalidImageError, match="too long"):
-        decoder.inspect(file, budget=Budget(cpu_seconds=1, wall_seconds=0.5 if idle else 30))
+    with opened(pages.as_png(PAGE)) as file, pytest.raises(errors.CoreError) as refusal:
+        decoder.inspect(file, budget=budget)
+    assert type(refusal.value) is error
     assert decoder.pid is None
 
 
