@@ -35,6 +35,9 @@ RECOGNISER = MODELS / "PP-OCRv6_rec_small.onnx"
 
 _THREADS = 2
 _LEAST_SCORE = 0.5
+_LEAST_SCORE_UNFOUND = 0.85
+_WORD_HEIGHT = 250
+_WORD_RATIO = 12.0
 _MOST_PIXELS = 3_000_000
 _LONGEST_SIDE = 6_000
 _SHORTEST_SIDE = 30
@@ -141,10 +144,21 @@ def _read(engine: Any, picture: Picture, until: float) -> Iterator[FoundLine]:
         return
     scale = np.array([picture.width / small.shape[1], picture.height / small.shape[0]])
     _check_time(until)
-    quads, crops = _found(engine, cv2.cvtColor(small, cv2.COLOR_GRAY2BGR))
+    bgr = cv2.cvtColor(small, cv2.COLOR_GRAY2BGR)
+    quads, crops = _found(engine, bgr)
+    least, fewest = _LEAST_SCORE, 1
+    if not crops and _is_shaped_like_a_word(small):
+        # The detector wants some ground around a text; a word that was cut out closely has none.
+        (height, width), least, fewest = small.shape, _LEAST_SCORE_UNFOUND, 2
+        quads, crops = [np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64)], [bgr]
     for number, (text, confidences, places) in _recognised(engine, crops, until):
-        if text.strip() and float(np.mean(confidences)) >= _LEAST_SCORE:
+        if len("".join(text.split())) >= fewest and float(np.mean(confidences)) >= least:
             yield _line(text, confidences, places, quads[number] * scale, picture)
+
+
+def _is_shaped_like_a_word(gray: _Array) -> bool:
+    height, width = gray.shape
+    return bool(height <= _WORD_HEIGHT and 1.0 <= width / height <= _WORD_RATIO)
 
 
 def _check_time(until: float) -> None:

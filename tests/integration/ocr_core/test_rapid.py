@@ -130,6 +130,12 @@ def test_noise_is_bounded_and_boxes_stay_within_the_picture(engine: rapid.RapidE
                 assert 0 <= top < bottom <= picture.height
 
 
+def test_a_word_that_was_cut_out_closely_is_read_and_a_shade_is_not(engine: rapid.RapidEngine) -> None:
+    word = drawn("Lantern", size=64, paper=200)
+    assert text_of(read(engine, word.crop(word.point(lambda value: 255 * (value < 128)).getbbox()))) == "Lantern"
+    assert read(engine, Image.linear_gradient("L").resize((120, 50))) == ()
+
+
 def test_a_large_picture_is_read_at_its_own_scale(engine: rapid.RapidEngine) -> None:
     small = drawn("seen from afar", size=48)
     large = small.resize((small.width * 8, small.height * 8))
