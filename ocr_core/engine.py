@@ -53,11 +53,13 @@ class FoundLine:
         words: At least one, in reading order.
         baseline: x1, y1, x2, y2 in reading direction, so that it tells the direction of the text.
         block: Number of the block of text (column, cell) that the line belongs to, in the engine's reading order.
+        handwriting: The chance that it was written by hand, 0..1; None where nobody told. No engine tells it.
     """
 
     words: tuple[FoundWord, ...]
     baseline: tuple[float, float, float, float]
     block: int
+    handwriting: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ Invariants:
 * Evening the light keeps the picture's size, so a place in it stays the same place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from PIL import Image, ImageChops, ImageFilter, ImageMath
 
@@ -25,14 +25,26 @@ _PAPER_REACH = 8
 _PAPER_WHITE = 250
 
 
-def structure(gray: Image.Image) -> float:
+def structure(gray: Image.Image, *, outside: Iterable[tuple[int, int, int, int]] = ()) -> float:
     """Share of the page where there is anything but paper, 0..1; 0 for a blank one.
 
     Args:
         gray: Mode "L".
+        outside: Boxes (left, top, right, bottom) in which nothing counts.
     """
-    lightest, darkest = _extremes(_small(gray, _LOOKED_AT_SIDE), _STROKE_REACH)
-    return _share(_differing(lightest, darkest, _MARK))
+    small = _small(gray, _LOOKED_AT_SIDE)
+    marks = _differing(*_extremes(small, _STROKE_REACH), _MARK)
+    across, down = small.width / gray.width, small.height / gray.height
+    for left, top, right, bottom in outside:
+        reach = _STROKE_REACH + 1
+        box = (
+            int(left * across) - reach,
+            int(top * down) - reach,
+            int(right * across) + reach,
+            int(bottom * down) + reach,
+        )
+        marks.paste(0, box)
+    return _share(marks)
 
 
 def is_uneven(gray: Image.Image) -> bool:

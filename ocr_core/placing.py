@@ -6,11 +6,11 @@ page as a viewer shows it.
 
 from collections.abc import Sequence
 
-from ocr_core import geometry, ink
+from ocr_core import geometry, ink, style
 from ocr_core.documents import PageImage
 from ocr_core.engine import FoundLine
 from ocr_core.geometry import Corners
-from ocr_core.page_text import Line, PageText, Polygon, Style, Word
+from ocr_core.page_text import Line, PageText, Polygon, Word
 from ocr_core.reading import Reading, sureness
 from ocr_core.reading_order import ReadingOrder, ordered
 from ocr_core.turning import common_slope, length
@@ -39,8 +39,10 @@ def page_text(
     """
     slope = common_slope(reading.lines)
     angle = geometry.normalised(reading.turned + slope)
+    sure = reading.confidence
     lines = tuple(
-        _line(line, image, reading, slope, of_line) for line, of_line in zip(reading.lines, of_lines, strict=True)
+        _line(line, image, reading, page_slope=slope, language=of_line, chance=_handwriting(line, sure))
+        for line, of_line in zip(reading.lines, of_lines, strict=True)
     )
     return PageText(
         page=image.page,
@@ -59,7 +61,16 @@ def _rounded_angle(angle: float) -> float:
     return rounded - 360 if rounded >= 180 else rounded + 0.0  # no minus zero
 
 
-def _line(line: FoundLine, image: PageImage, reading: Reading, page_slope: float, language: str | None) -> Line:
+def _handwriting(line: FoundLine, page: float) -> float:
+    """The chance that a line was written by hand, on a page that is read with so much confidence."""
+    if line.handwriting is not None:
+        return line.handwriting
+    return style.handwriting(sureness(line), None, first_page=page)
+
+
+def _line(
+    line: FoundLine, image: PageImage, reading: Reading, *, page_slope: float, language: str | None, chance: float
+) -> Line:
     heights = sorted(min(box[2] - box[0], box[3] - box[1]) for box in (word.box for word in line.words))
     is_short = length(line) < _SHORT_LINE_HEIGHTS * heights[len(heights) // 2]
     slope = page_slope if is_short else geometry.direction(line.baseline)
@@ -88,6 +99,6 @@ def _line(line: FoundLine, image: PageImage, reading: Reading, page_slope: float
         words=words,
         confidence=confidence,
         language=language,
-        style=Style(name="other", confidence=max(0.5, confidence)),
+        style=style.style(chance),
         block=line.block,
     )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from ocr_core import light
+from ocr_core.columns import box_of
 from ocr_core.engine import FoundLine
 from ocr_core.geometry import Affine
 
@@ -17,6 +19,7 @@ FEW_WORDS = 3
 LONG_LINE = 20
 """Characters from which on a line says something of its own."""
 
+_LITTLE_LEFT = 0.2
 _DOUBTED_LINE = 0.5
 _FAR_WORSE = 0.2
 
@@ -54,12 +57,20 @@ class Reading:
     @property
     def is_strong(self) -> bool:
         """Whether nothing else needs to be tried."""
-        return self.words >= FEW_WORDS and self.confidence >= STRONG_CONFIDENCE
+        return self.confidence >= STRONG_CONFIDENCE and self._is_enough
 
     @property
     def is_weak(self) -> bool:
         """Whether the page may well lie otherwise, or be in another script."""
-        return self.words < FEW_WORDS or self.confidence < WEAK_CONFIDENCE
+        return self.confidence < WEAK_CONFIDENCE or not self._is_enough
+
+    @property
+    def _is_enough(self) -> bool:
+        """Whether a page has some words; few are enough where there is little else to be seen."""
+        if self.words >= FEW_WORDS or not self.lines:
+            return self.words >= FEW_WORDS
+        left = light.structure(self.raster, outside=map(box_of, self.lines))
+        return left <= _LITTLE_LEFT * light.structure(self.raster)
 
     @property
     def doubted(self) -> tuple[FoundLine, ...]:

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from ocr_core import style
 from ocr_core.columns import Box, box_of, in_columns, in_rows
 from ocr_core.engine import FoundLine
 from ocr_core.reading import (
-    FEW_WORDS,
     STRONG_CONFIDENCE,
     WEAK_CONFIDENCE,
     Reading,
@@ -49,10 +49,10 @@ def is_wanted(reading: Reading) -> bool:
     Args:
         reading: The best of the first.
     """
-    return reading.words < FEW_WORDS or reading.confidence < STRONG_CONFIDENCE or is_doubted_in_part(reading)
+    return not reading.is_strong or _is_doubted_in_part(reading)
 
 
-def is_doubted_in_part(reading: Reading) -> bool:
+def _is_doubted_in_part(reading: Reading) -> bool:
     """Whether a good part of a page that reads well does not: what is written by hand into a form, say."""
     doubted = sum(characters(line) for line in reading.lines if sureness(line) < STRONG_CONFIDENCE)
     return doubted > _DOUBTED_SHARE * sum(map(characters, reading.lines))
@@ -88,6 +88,7 @@ def merged(first: Sequence[FoundLine], second: Sequence[FoundLine], *, is_laid_o
         is_laid_out: Whether the first engine's order and blocks are to be trusted.
     """
     kept: list[FoundLine] = []
+    told = _Told(first, second)
     for mine, others in _places([line for line in first if sureness(line) >= _LEAST_BELIEVED], second):
         if not others:
             kept += [line for line in mine if sureness(line) >= WEAK_CONFIDENCE]
@@ -95,7 +96,31 @@ def merged(first: Sequence[FoundLine], second: Sequence[FoundLine], *, is_laid_o
             kept += others
         else:
             kept += mine
-    return _laid_out(kept, first) if is_laid_out else in_columns(kept)
+    laid_out = _laid_out(kept, first) if is_laid_out else in_columns(kept)
+    return tuple(replace(line, handwriting=told.handwriting(line)) for line in laid_out)
+
+
+class _Told:
+    """What both engines say of a page, and of each place on it."""
+
+    def __init__(self, first: Sequence[FoundLine], second: Sequence[FoundLine]) -> None:
+        self._first, self._second = first, second
+        self._first_page = _confidence(first)
+        self._second_page = _confidence(second) if second else None
+
+    def handwriting(self, line: FoundLine) -> float:
+        """The chance that a line was written by hand."""
+        return style.handwriting(
+            _sureness_at(line, self._first),
+            _sureness_at(line, self._second),
+            first_page=self._first_page,
+            second_page=self._second_page,
+        )
+
+
+def _sureness_at(line: FoundLine, lines: Sequence[FoundLine]) -> float | None:
+    there = [other for other in lines if _meet(box_of(line), box_of(other))]
+    return _confidence(there) if there else None
 
 
 def _confidence(lines: Sequence[FoundLine]) -> float:
