@@ -16,6 +16,7 @@ import logging
 import os
 import resource
 import stat
+import sys
 import sysconfig
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ TASKS = 8192
 FILE_BYTES = 1024**3
 """What one file may grow to: memory files hold pictures on their way to the second engine."""
 _NO_CORE_DUMP_AT_ALL = 1  # 0 would still let the kernel pipe one to a collector
+_DUMPED_MEMORY = Path("/proc/self/coredump_filter")
 _SACRIFICED_FIRST = 500  # of 1000: when memory is short, the kernel ends who reads a page before who counts it
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 
@@ -209,7 +211,7 @@ def _offer_to_be_ended() -> None:
 
 
 def _limit(role: Role, cpu_seconds: int | None) -> str:
-    _lower(resource.RLIMIT_CORE, _NO_CORE_DUMP_AT_ALL)
+    _dump_nothing()
     if role is Role.KEEPER:
         return "no dump of memory"
     _lower(resource.RLIMIT_NOFILE, OPEN_FILES)
@@ -232,6 +234,14 @@ def _limit(role: Role, cpu_seconds: int | None) -> str:
         if kind != resource.RLIMIT_CPU:  # which a decoder is given anew for each document, below the hard limit
             resource.setrlimit(kind, (soft, soft))
     return ", ".join(told)
+
+
+def _dump_nothing() -> None:
+    """No image of this process's memory is kept when it crashes: there is a document in it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    bound = _NO_CORE_DUMP_AT_ALL if hard == resource.RLIM_INFINITY else min(_NO_CORE_DUMP_AT_ALL, hard)
+    resource.setrlimit(resource.RLIMIT_CORE, (bound, bound))
+    _DUMPED_MEMORY.write_text("0")
 
 
 def _lower(kind: int, limit: int) -> None:
@@ -286,4 +296,6 @@ def _libraries() -> list[Path]:
     """Python's own folders and this package's: modules that are imported late, and lines for a traceback."""
     paths = sysconfig.get_paths()
     installed = [Path(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    # Not whatever else is on the path: a folder that someone works in may hold anything.
+    installed += [Path(entry) for entry in sys.path if entry.endswith(("/site-packages", "/dist-packages"))]
     return [*installed, Path(__file__).parent, Path(__file__).parent.parent / "licenses"]
