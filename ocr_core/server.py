@@ -40,6 +40,7 @@ _MASTER_WAITS_SECONDS = 1.0
 _PATIENCE_SECONDS = 5.0
 _TRIMMED_ABOVE_BYTES = 64 * 2**20  # what is given back must be fetched again for the next page
 _REQUESTS = 20_000
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _WORKER_CPU_SECONDS = 3600
 
 _log = logging.getLogger("ocr_core")
@@ -171,6 +172,9 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
         worker.slot = self.slots.give()
 
     def _on_fork(self, _arbiter: Arbiter, worker: "CoreWorker") -> None:
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_DFL)  # the master's handlers would keep them to themselves
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         limits.die_with_parent(signal.SIGKILL, parent_pid=self._master)
         limits.limit_memory(self.settings.memory_bytes)
         self.slots.sit_down(worker.slot)
@@ -242,6 +246,14 @@ class CoreArbiter(Arbiter):  # type: ignore[misc]
         if self.app.second is not None:
             self.app.second.tend()
         super().manage_workers()
+
+    def spawn_worker(self) -> None:
+        """Fork one worker; told to end before it can listen to signals, it ends."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        try:
+            super().spawn_worker()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
     def murder_workers(self) -> None:
         """End workers that hang or stand still; called every second."""
