@@ -2,7 +2,7 @@
 
     python -m benchmarks [PART…] [--write FILE]
 
-With `--write` the figures also go into a document, between its marks for them.
+With `--write` the figures of the parts that ran also go into a document, between its marks for each of them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib
 import io
 import sys
 import time
+import traceback
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TextIO
@@ -57,7 +58,7 @@ def main() -> int:
         print(warning, file=sys.stderr)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # what parts of the product say
     print(described() + "\n", flush=True)
-    sections, failed = [described()], []
+    figures, failed = {"machine": described()}, []
     for part, heading in PARTS.items():
         if asked.parts and part not in asked.parts:
             continue
@@ -69,15 +70,19 @@ def main() -> int:
             with redirect_stdout(both):
                 importlib.import_module(f"benchmarks.{part}").main()
         except Exception as exc:  # noqa: BLE001 - what the other parts show is not lost with it
+            traceback.print_exc()
             progress(f"FAILED: {part}: {type(exc).__name__}: {exc}")
             failed.append(part)
+        else:
+            text = both.kept.getvalue().strip()
+            figures[part] = text if part in _TABLES else f"```text\n{text}\n```"
         print(flush=True)
         progress(f"part {part} took {time.monotonic() - began:.0f} s")
-        text = both.kept.getvalue().strip()
-        sections.append(f"## {heading}\n\n" + (text if part in _TABLES else f"```text\n{text}\n```"))
-    if asked.write is not None and not failed:
+    if asked.write is not None:
         document = asked.write.read_text(encoding="utf-8")
-        asked.write.write_text(replaced_between(document, "figures", "\n\n".join(sections)), encoding="utf-8")
+        for part, text in figures.items():
+            document = replaced_between(document, part, text)
+        asked.write.write_text(document, encoding="utf-8")
         progress(f"written to {asked.write}")
     return 1 if failed else 0
 

@@ -41,11 +41,6 @@ class Spread:
         """Of at least one value."""
         return cls(statistics.median(values), min(values), max(values))
 
-    @classmethod
-    def of_ratios(cls, values: Sequence[float], baseline: Sequence[float]) -> Spread:
-        """Each value over the baseline's of the same round; as many of both."""
-        return cls.of([value / base for value, base in zip(values, baseline, strict=True)])
-
     def told(self, digits: int) -> str:
         """As in a table: the median, and the range where there is one."""
         middle = f"{self.middle:.{digits}f}"

@@ -64,11 +64,6 @@ def few_pages(pages: list[BenchPage], count: int) -> list[BenchPage]:
     return [pages[int(number * step)] for number in range(count)]
 
 
-def bench_pages() -> list[tuple[str, bytes]]:
-    """Name and bytes of each page."""
-    return [(page.name, page.blob) for page in bench_set()]
-
-
 def _own_pages() -> list[BenchPage]:
     """Four sheets as scanners give them: two of 8.7 million pixels with an alpha channel, two JPEGs of 5 million."""
     pages = []

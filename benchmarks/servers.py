@@ -25,6 +25,8 @@ from tests.e2e.site import Site, free_port
 
 ENGLISH = "?language=en&readingOrder=natural"
 """What our service is asked for: columns one after the other, as everybody else does it."""
+ANY_LANGUAGE = "?readingOrder=natural"
+"""The same with the language detected."""
 _ANSWER_SECONDS = 300.0
 _START_SECONDS = 60.0
 

@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from benchmarks.contenders import TUNED, CoreSocket, TesseractCommand, bare_tesserocr, pytesseract
 from benchmarks.figures import Spread, quantile, table
@@ -18,6 +19,7 @@ from benchmarks.load import Contender, Memory, Round, run_round, warmed_up
 from benchmarks.machine import progress, usable_cpus
 from benchmarks.pages import BenchPage, bench_set, few_pages
 from benchmarks.servers import (
+    ANY_LANGUAGE,
     ENGLISH,
     Kreuzberg,
     RapidOcr,
@@ -32,7 +34,6 @@ ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 PAGES = int(os.environ.get("BENCH_PAGES", "0"))
 CALLERS = 4
 _SHIPPED_PAGES = 4
-_OWN_LIMIT = 0.05
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class Entry:
         has_plain_text: Whether its answers can be compared letter by letter.
         memory: What it took.
         rounds: One after the other.
+        ratios: Each round's pages a second over those of the limit in the round that it ran last.
     """
 
     contender: Contender
@@ -52,6 +54,10 @@ class Entry:
     has_plain_text: bool = True
     memory: Memory = field(default_factory=lambda: Memory(peak=0, pss=None))
     rounds: list[Round] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+
+
+Maker = Callable[[], Entry]
 
 
 def main() -> None:
@@ -62,15 +68,16 @@ def main() -> None:
     with ExitStack() as stack:
         native = _site(stack, "Core:MaxMegapixels=100")
         usual = _site(stack)
-        first = heat(_tuned(native, usual, workers), pages, rounds=ROUNDS)
+        bare = partial(_limit, workers)
+        first = heat(bare, _ours(native, usual), _peers(workers, TUNED), pages, rounds=ROUNDS)
         shipped = few_pages(pages, min(_SHIPPED_PAGES, len(pages)))
-        second = heat(_as_shipped(usual, workers), shipped, rounds=1, warm_up=1)
+        second = heat(bare, _as_shipped(usual), _peers(workers, {}), shipped, rounds=1, warm_up=1)
     print(
         f"{len(pages)} pages of {pages[-1].pixels / 1e6:.1f} to {pages[0].pixels / 1e6:.1f} megapixels, "
         f"{CALLERS} callers, {workers} engines of each kind; median of {ROUNDS} interleaved rounds and their range.\n"
     )
     print(told(first, pages) + "\n")
-    for line in verdicts(first):
+    for line in verdicts(first, pages):
         print(line)
     print(
         "\nAs they come, without telling Debian's Tesseract to use one thread; "
@@ -80,36 +87,56 @@ def main() -> None:
 
 
 def heat(
-    makers: Sequence[Callable[[], Entry]], pages: Sequence[BenchPage], *, rounds: int, warm_up: int | None = None
+    limit: Maker,
+    ours: Sequence[Maker],
+    peers: Sequence[Maker],
+    pages: Sequence[BenchPage],
+    *,
+    rounds: int,
+    warm_up: int | None = None,
 ) -> list[Entry]:
-    """Start all, warm each up, then let them take turns; a contender that fails is left out, ours may not.
+    """Start all, warm each up, then let them take turns; a peer that fails is left out.
 
     Args:
-        makers: The first one makes the limit.
+        limit: Makes what all are compared with; it runs anew before ours and before the peers.
+        ours: Make what has to run.
+        peers: Make what runs where it can.
         pages: What they read.
         rounds: How often.
         warm_up: How many pages are read before, while the memory is looked at; None for all.
+
+    Returns:
+        The limit, ours, then the peers.
     """
-    entries: list[Entry] = []
     with ExitStack() as stack:
-        for make in makers:
+
+        def started(make: Maker) -> Entry:
             entry = make()
             stack.callback(entry.contender.stop)
             progress(f"starting and warming up: {entry.contender.name}")
+            entry.contender.start(pages)
+            entry.memory = warmed_up(entry.contender, pages[:warm_up], callers=CALLERS)
+            return entry
+
+        bare, own, others = started(limit), [started(make) for make in ours], []
+        for make in peers:
             try:
-                entry.contender.start(pages)
-                entry.memory = warmed_up(entry.contender, pages[:warm_up], callers=CALLERS)
-            except Exception as exc:  # a peer that does not run is told, the others go on
-                if entry.goal is not None or not entries:
-                    raise
-                progress(f"LEFT OUT: {entry.contender.name}: {exc}")
-                continue
-            entries.append(entry)
+                others.append(started(make))
+            except Exception as exc:  # noqa: BLE001 - a peer that does not run is told, the others go on
+                progress(f"LEFT OUT: {exc}")
         for number in range(rounds):
-            for entry in entries:
-                progress(f"round {number + 1} of {rounds}: {entry.contender.name}")
-                entry.rounds.append(run_round(entry.contender, pages, callers=CALLERS))
-    return entries
+            for group in (own, others):
+                for entry in (bare, *group):
+                    progress(f"round {number + 1} of {rounds}: {entry.contender.name}")
+                    try:
+                        entry.rounds.append(run_round(entry.contender, pages, callers=CALLERS))
+                    except Exception as exc:
+                        if group is own:
+                            raise
+                        progress(f"NOT COUNTED: {exc}")
+                        continue
+                    entry.ratios.append(entry.rounds[-1].pages_per_second / bare.rounds[-1].pages_per_second)
+    return [bare, *own, *(entry for entry in others if entry.rounds)]
 
 
 def _site(stack: ExitStack, *settings: str) -> Site:
@@ -119,42 +146,42 @@ def _site(stack: ExitStack, *settings: str) -> Site:
     return site.start()
 
 
-def _tuned(native: Site, usual: Site, workers: int) -> list[Callable[[], Entry]]:
-    makers: list[Callable[[], Entry]] = [
-        lambda: Entry(bare_tesserocr(workers)),
+def _limit(workers: int) -> Entry:
+    return Entry(bare_tesserocr(workers))
+
+
+def _ours(native: Site, usual: Site) -> list[Maker]:
+    return [
         lambda: Entry(CoreSocket(native, "core, native resolution")),
         lambda: Entry(WholeService(native, "HTTP service, native resolution", query=ENGLISH), goal=0.95),
         lambda: Entry(CoreSocket(usual, "core, 3 MP")),
         lambda: Entry(WholeService(usual, "HTTP service, 3 MP", query=ENGLISH), goal=1.05),
-        lambda: Entry(WholeService(usual, "HTTP service, 3 MP, language not told", query="?readingOrder=natural")),
+        lambda: Entry(WholeService(usual, "HTTP service, 3 MP, language not told", query=ANY_LANGUAGE)),
     ]
-    return makers + _peers(workers, TUNED)
 
 
-def _as_shipped(usual: Site, workers: int) -> list[Callable[[], Entry]]:
-    makers: list[Callable[[], Entry]] = [
-        lambda: Entry(bare_tesserocr(workers)),
-        lambda: Entry(WholeService(usual, "HTTP service", query="?readingOrder=natural")),
-    ]
-    if peers_are_installed():
-        makers.append(lambda: Entry(RapidOcr("rapidocr_api (no Tesseract)", {})))
-    return makers + _peers(workers, {})
+def _as_shipped(usual: Site) -> list[Maker]:
+    return [lambda: Entry(WholeService(usual, "HTTP service", query=ANY_LANGUAGE))]
 
 
-def _peers(workers: int, environment: dict[str, str]) -> list[Callable[[], Entry]]:
-    """What others would use, as far as it is installed."""
-    if not command_is_installed():
+def _peers(workers: int, environment: dict[str, str]) -> list[Maker]:
+    """What others would use, as far as it is installed; rapidocr_api, which is slow either way, only as it comes."""
+    makers: list[Maker] = []
+    if command_is_installed():
+        makers.append(lambda: Entry(TesseractCommand(workers, environment)))
+    else:
         progress("LEFT OUT: everything that needs the tesseract command, which is not installed")
-        return []
-    makers: list[Callable[[], Entry]] = [lambda: Entry(TesseractCommand(workers, environment))]
-    if peers_are_installed():
+    if not peers_are_installed():
+        progress("LEFT OUT: pytesseract and the HTTP peers, which are not installed")
+        return makers
+    if command_is_installed():
         makers += [
             lambda: Entry(pytesseract(workers, environment)),
             lambda: Entry(Recipe("FastAPI + pytesseract (HTTP)", environment)),
             lambda: Entry(Kreuzberg("kreuzberg (HTTP)", environment), has_plain_text=False),
         ]
-    else:
-        progress("LEFT OUT: pytesseract and the HTTP peers, which are not installed")
+    if not environment:
+        makers.append(lambda: Entry(RapidOcr("rapidocr_api (HTTP; no Tesseract)", environment)))
     return makers
 
 
@@ -163,7 +190,6 @@ def _peers(workers: int, environment: dict[str, str]) -> list[Callable[[], Entry
 
 def told(entries: Sequence[Entry], pages: Sequence[BenchPage]) -> str:
     """The table of a heat; the first entry is the limit."""
-    limit = [one.pages_per_second for one in entries[0].rounds]
     head = (
         "",
         "pages/s",
@@ -186,7 +212,7 @@ def told(entries: Sequence[Entry], pages: Sequence[BenchPage]) -> str:
             (
                 entry.contender.name,
                 Spread.of(speeds).told(2),
-                Spread.of_ratios(speeds, limit).told(2),
+                Spread.of(entry.ratios).told(2),
                 f"≥ {entry.goal:.2f}" if entry.goal is not None else "",
                 f"{quantile(latencies, 0.5):.2f}",
                 f"{quantile(latencies, 0.95):.2f}",
@@ -212,18 +238,19 @@ def cpu_a_page(entry: Entry) -> float:
     return sum(one.cpu_seconds for one in entry.rounds) / sum(len(one.latencies) for one in entry.rounds)
 
 
-def verdicts(entries: Sequence[Entry]) -> list[str]:
-    """Each goal with what was reached; at equal error rates, or it is no success."""
-    limit = [one.pages_per_second for one in entries[0].rounds]
-    lines = []
+def verdicts(entries: Sequence[Entry], pages: Sequence[BenchPage]) -> list[str]:
+    """Each goal with what was reached, and at which error rate: faster is worth nothing where it reads worse."""
+    lines, limit = [], statistics.fmean(error_rates(entries[0], pages))
     for entry in entries:
         if entry.goal is None:
             continue
-        ratio = Spread.of_ratios([one.pages_per_second for one in entry.rounds], limit)
+        rate = statistics.fmean(error_rates(entry, pages))
+        ratio = Spread.of(entry.ratios)
         cpu = cpu_a_page(entry) / cpu_a_page(entries[0])
         lines.append(
             f"{entry.contender.name}: {ratio.told(3)} of the limit, goal {entry.goal:.2f}: "
-            f"{'reached' if ratio.middle >= entry.goal else 'MISSED'}; processor time a page {cpu:.2f} of the limit's."
+            f"{'reached' if ratio.middle >= entry.goal else 'MISSED'}; processor time a page {cpu:.2f} of the limit's; "
+            f"mean CER {rate:.4f}, the limit's {limit:.4f}."
         )
     return lines
 

@@ -20,12 +20,8 @@ def test_quantile_is_a_value_that_was_seen(values: list[float], part: float, fou
     assert quantile(values, part) == found
 
 
-def test_ratios_are_of_the_same_round() -> None:
-    # The machine was three times slower in the second round: the ratio does not notice.
-    ratio = Spread.of_ratios([2.0, 0.6, 1.8], [2.0, 0.6, 2.0])
-    assert (ratio.middle, ratio.low, ratio.high) == (1.0, 0.9, 1.0)
-    with pytest.raises(ValueError, match="argument 2"):
-        Spread.of_ratios([1.0], [1.0, 2.0])
+def test_a_spread_is_the_median_and_the_range() -> None:
+    assert Spread.of([2.0, 0.5, 1.0]) == Spread(middle=1.0, low=0.5, high=2.0)
 
 
 def test_a_spread_is_told_with_its_range_where_it_has_one() -> None:
