@@ -7,7 +7,7 @@ from PIL import Image
 
 from ocr_core.errors import InvalidImageError
 
-_BAND_PIXELS = 4_000_000
+_BAND_PIXELS = 1_000_000
 
 
 def as_gray(image: Image.Image) -> Image.Image:
