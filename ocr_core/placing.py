@@ -6,7 +6,7 @@ page as a viewer shows it.
 
 from collections.abc import Sequence
 
-from ocr_core import geometry, ink, style
+from ocr_core import geometry, gutters, ink, style
 from ocr_core.documents import PageImage
 from ocr_core.engine import FoundLine
 from ocr_core.geometry import Corners
@@ -41,8 +41,15 @@ def page_text(
     angle = geometry.normalised(reading.turned + slope)
     sure = reading.confidence
     lines = tuple(
-        _line(line, image, reading, page_slope=slope, language=of_line, chance=_handwriting(line, sure))
-        for line, of_line in zip(reading.lines, of_lines, strict=True)
+        _line(
+            piece.line,
+            image,
+            reading,
+            page_slope=slope,
+            language=of_lines[piece.number],
+            chance=_handwriting(piece.line, sure),
+        )
+        for piece in gutters.parted(reading.lines)
     )
     return PageText(
         page=image.page,
