@@ -19,6 +19,7 @@ from statistics import median
 
 from ocr_core.columns import in_columns
 from ocr_core.engine import FoundLine, FoundWord
+from ocr_core.reading_order import reads_right_to_left
 
 _WIDE_HEIGHTS = 1.3
 _WORDS_OF_PROSE = 3.0
@@ -45,7 +46,7 @@ def parted(lines: Sequence[FoundLine]) -> tuple[Piece, ...]:
         lines: In the engine's reading order.
     """
     as_given = tuple(Piece(line, number) for number, line in enumerate(lines))
-    if not all(map(_is_level, lines)):
+    if not all(map(_is_level, lines)) or reads_right_to_left(word.text for line in lines for word in line.words):
         return as_given
     cut = [Piece(part, number) for number, line in enumerate(lines) for part in _parts(line)]
     if len(cut) == len(lines):

@@ -1,17 +1,30 @@
 """In which order lines are told.
 
 * natural: the engine's own order, which goes down one column before it starts the next.
-* basic: from top to bottom, and from left to right where lines stand side by side, whatever column they are in.
+* basic: from top to bottom, and where lines stand side by side, whatever column they are in, from left to right; from
+  right to left where most letters of the page are of a script that is written so.
 
 Invariant: pure; "top" is where the text's own top is, so a page that lies on its side is told as if it stood.
 """
 
 import math
+import re
+from collections.abc import Iterable
 from typing import Literal
 
 from ocr_core.page_text import Line
 
 ReadingOrder = Literal["basic", "natural"]
+
+
+_RIGHT_TO_LEFT = re.compile(r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]")
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+def reads_right_to_left(texts: Iterable[str]) -> bool:
+    """Whether most letters are Arabic, Hebrew or of their kin."""
+    text = "".join(texts)
+    return 2 * len(_RIGHT_TO_LEFT.findall(text)) > len(_LETTER.findall(text))
 
 
 def ordered(lines: tuple[Line, ...], order: ReadingOrder, *, angle: float) -> tuple[Line, ...]:
@@ -26,7 +39,7 @@ def ordered(lines: tuple[Line, ...], order: ReadingOrder, *, angle: float) -> tu
 
 
 def _from_top_to_bottom(lines: tuple[Line, ...], angle: float) -> tuple[Line, ...]:
-    """Rows of lines whose middles stand level, each row from left to right."""
+    """Rows of lines whose middles stand level, each row in the direction of the script."""
     placed = sorted(((*_extent(line, angle), number) for number, line in enumerate(lines)), key=lambda item: item[1])
     rows: list[list[tuple[float, float, float, int]]] = []
     for item in placed:
@@ -35,7 +48,8 @@ def _from_top_to_bottom(lines: tuple[Line, ...], angle: float) -> tuple[Line, ..
             rows[-1].append(item)
         else:
             rows.append([item])
-    return tuple(lines[number] for row in rows for _, _, _, number in sorted(row))
+    backwards = reads_right_to_left(line.text for line in lines)
+    return tuple(lines[number] for row in rows for _, _, _, number in sorted(row, reverse=backwards))
 
 
 def _extent(line: Line, angle: float) -> tuple[float, float, float]:

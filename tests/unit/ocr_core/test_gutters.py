@@ -89,6 +89,12 @@ def test_a_line_that_is_cut_keeps_its_baseline() -> None:
     assert baselines[-1][0] == 420
 
 
+def test_scripts_that_run_from_right_to_left_are_left_alone() -> None:
+    rows = ["שלום לכם כאן עכשיו", "אחת שתיים שלוש ארבע"] * 4
+    lines = [a_line((row, 420), (row, 0), top=30 * number) for number, row in enumerate(rows)]
+    assert [piece.line for piece in gutters.parted(lines)] == lines
+
+
 def test_text_on_its_side_is_left_alone() -> None:
     lying = FoundLine(words=words("text on its side", 0, 0), baseline=(10, 0, 10, 400), block=0)
     lines = [lying, a_line(("a b", 0), ("c d", 900), top=0)]

@@ -46,5 +46,14 @@ def test_a_tall_heading_beside_small_lines_does_not_swallow_them() -> None:
     assert texts(ordered(lines, "basic", angle=0))[0] == "small 1"
 
 
+def test_basic_goes_from_right_to_left_where_the_script_does() -> None:
+    hebrew = (a_line("ימין", 400, 0), a_line("שמאל 2 ok", 0, 3), a_line("למטה", 400, 40))
+    assert texts(ordered(hebrew, "basic", angle=0)) == ["ימין", "שמאל 2 ok", "למטה"]
+    arabic = (a_line("يسار", 0, 0), a_line("يمين", 400, 3))
+    assert texts(ordered(arabic, "basic", angle=0)) == ["يمين", "يسار"]
+    a_name_among_english = (a_line("left side", 0, 0), a_line("שם", 400, 3))
+    assert texts(ordered(a_name_among_english, "basic", angle=0)) == ["left side", "שם"]
+
+
 def test_no_lines_are_no_lines() -> None:
     assert ordered((), "basic", angle=0) == ()
