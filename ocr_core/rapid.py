@@ -2,8 +2,8 @@
 
 Invariants:
 
-* The only file that imports rapidocr, onnxruntime, cv2 and numpy; importing it costs a third of a second and some
-  100 MB, so that only the second engine's own process does.
+* The only file that imports rapidocr, onnxruntime, cv2, numpy and omegaconf. That costs most of a second and 100 MB, so
+  only the second engine's own process imports this.
 * The models are those inside the package, named by path: nothing is ever downloaded, nothing is written.
 * Only pixels go in. No picture makes the detector or the recogniser work on more than a bounded number of pixels.
 * Nothing of the libraries' own errors and log lines gets out.
@@ -20,7 +20,9 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 import rapidocr
+from omegaconf import flag_override
 from rapidocr.main import RapidOCRError
 
 from ocr_core.engine import FoundLine, FoundOrientation, FoundWord, Picture
@@ -122,19 +124,29 @@ def _load(threads: int) -> Any:
             "Global.use_cls": False,
             "Global.use_preprocess_img": False,  # done here, with a bound in pixels
             "Global.return_word_box": True,
-            "Det.model_path": str(DETECTOR),
             "Det.limit_type": "max",
             "Det.limit_side_len": _DETECTED_SIDE,
-            "Rec.model_path": str(RECOGNISER),
             "Rec.rec_batch_num": _BATCH,
-            "EngineConfig.onnxruntime.intra_op_num_threads": threads,
-            "EngineConfig.onnxruntime.inter_op_num_threads": 1,
         }
     )
+    for part, model in ((engine.cfg.Det, DETECTOR), (engine.cfg.Rec, RECOGNISER)):
+        with flag_override(part, "allow_objects", True):
+            part.session = _session(model, threads)  # so that the library neither looks for a model nor fetches one
     blank = np.full((64, 64, 3), 255, dtype=np.uint8)
     _found(engine, blank)  # the library loads a model when it first needs it
     engine.recognize_txt([blank])
     return engine
+
+
+def _session(model: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 4
+    # A thread that waits by spinning doubles the CPU time while the workers want the CPUs, too.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(model), sess_options=options, providers=["CPUExecutionProvider"])
 
 
 def _read(engine: Any, picture: Picture, until: float) -> Iterator[FoundLine]:
