@@ -12,13 +12,18 @@ from http import HTTPStatus
 
 from flask import Response, current_app, request
 
-from sidecar.errors import QueueFullError
+from sidecar.errors import DocumentRefusedError, QueueFullError
 from sidecar.reading import ReadParameters
 from sidecar.results import Operation
 from sidecar.web.bodies import document_chunks, drain, stop_listening
 from sidecar.web.origin import origin
 from sidecar.web.responses import empty_response
 from sidecar.web.services import Services, services
+
+_AT_FAULT_ITSELF = frozenset(
+    {"InvalidImage", "InvalidImageDimension", "InvalidImageSize", "InvalidPageRange", "UnsupportedImageFormat"}
+)
+"""Codes of an operation that failed because of its document: nothing that the service could have done better."""
 
 
 def submit(parameters: Callable[[], ReadParameters]) -> str:
@@ -47,13 +52,18 @@ def read_now(parameters: Callable[[], ReadParameters]) -> Operation:
         parameters: As in `submit`.
 
     Raises:
-        SidecarError: Whatever refuses it; see `Reader.read_now`.
+        SidecarError: Whatever refuses it, if only once a page is decoded; see `Reader.read_now`.
     """
     one = services(current_app)
     with _drained(one):
         standing = one.admission.require()
         asked = parameters()
-        return one.reader.read_now(_document(one, asked), asked, standing)
+        operation = one.reader.read_now(_document(one, asked), asked, standing)
+    if operation.status == "failed":
+        for code, message in operation.errors:
+            if code in _AT_FAULT_ITSELF:
+                raise DocumentRefusedError(code, message)
+    return operation
 
 
 def find(operation_id: str) -> Operation:

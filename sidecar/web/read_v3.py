@@ -261,7 +261,7 @@ def blueprint(version: ReadVersion) -> Blueprint:
 
 
 def waited_for(parameters: Callable[[], ReadParameters], render: Callable[[Operation], Any]) -> Response:
-    """The answer to a document whose sender waits; one that cannot be read is a 500 that says no more (contract E.1.3).
+    """The answer to a document whose sender waits; a failure to read it is a 500 that says no more (contract E.1.3).
 
     Args:
         parameters: As in `intake.submit`.
