@@ -12,6 +12,8 @@ TEST_PROCESSES ?= 2
 RUN_DIR ?= .run
 HANDWRITING ?= yes
 PRINT_ALONE := $(filter no,$(HANDWRITING))
+LOCK := requirements/$(if $(PRINT_ALONE),run,handwriting).txt
+IMAGE ?= localhost/tollgate:latest
 
 .PHONY: help
 help: ## Show this list
@@ -19,7 +21,7 @@ help: ## Show this list
 
 # ---- what is needed -------------------------------------------------------------------------------------------------
 
-.PHONY: system-packages test-packages bench-packages
+.PHONY: system-packages test-packages bench-packages image-packages appliance-packages
 system-packages:
 	@scripts/system-packages run
 
@@ -28,6 +30,12 @@ test-packages:
 
 bench-packages:
 	@scripts/system-packages bench
+
+image-packages:
+	@scripts/system-packages image
+
+appliance-packages:
+	@scripts/system-packages appliance
 
 $(VENV)/.run-installed: requirements/run.txt pyproject.toml scripts/make-venv
 	@PYTHON=$(PYTHON) scripts/make-venv $(VENV) requirements/run.txt
@@ -78,6 +86,10 @@ run: system-packages $(VENV)/.$(if $(PRINT_ALONE),run,handwriting)-installed ## 
 verifier: ## Build dist/usage-verify.pyz, the auditor's check in one file (needs Python and cryptography alone)
 	@$(PYTHON) scripts/build-verifier dist/usage-verify.pyz
 
+.PHONY: image
+image: image-packages $(VENV)/.dev-installed ## Build the container image $IMAGE, with no network but for what is not in build/wheelhouse yet
+	@BIN=$(BIN) RUN_DIR=$(RUN_DIR) scripts/make-image $(IMAGE) $(LOCK)
+
 # ---- checks ---------------------------------------------------------------------------------------------------------
 
 .PHONY: lint
@@ -114,6 +126,10 @@ test-faults: test-packages $(VENV)/.dev-installed ## The long forms: kills, I/O 
 .PHONY: test-schemas
 test-schemas: test-packages $(VENV)/.dev-installed ## The long form: schemathesis over every OpenAPI document, drawn anew
 	SCHEMAS=full $(BIN)/python -m pytest -s tests/e2e/test_schemas.py
+
+.PHONY: test-appliance
+test-appliance: test-packages appliance-packages $(VENV)/.clients-installed ## Real containers and a real boot of systemd; takes minutes
+	$(BIN)/python -m pytest -s tests/unit/test_units.py tests/appliance --appliance
 
 .PHONY: bench
 bench: bench-packages $(VENV)/.dev-installed $(VENV)/.peers-installed ## Speed and memory against baselines and peers measured in the same run
