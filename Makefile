@@ -123,6 +123,16 @@ test-faults: test-packages $(VENV)/.dev-installed ## The long forms: kills, I/O 
 	    tests/integration/licenses/test_honest_histories.py \
 	    tests/e2e/test_kills.py
 
+.PHONY: test-hostile
+test-hostile: test-packages $(VENV)/.dev-installed ## The long forms: every hostile document, and normal pages during a storm of them
+	HOSTILE=full $(BIN)/python -m pytest -s tests/integration/ocr_core/test_hostile.py tests/e2e/test_storm.py
+
+FUZZ_SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: $(VENV)/.dev-installed ## Fuzz the document room for FUZZ_SECONDS; finds go to build/fuzz
+	$(BIN)/python -m tests.fuzzing --seconds $(FUZZ_SECONDS) --out build/fuzz
+
 .PHONY: test-schemas
 test-schemas: test-packages $(VENV)/.dev-installed ## The long form: schemathesis over every OpenAPI document, drawn anew
 	SCHEMAS=full $(BIN)/python -m pytest -s tests/e2e/test_schemas.py
