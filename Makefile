@@ -133,13 +133,17 @@ FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/.dev-installed ## Fuzz the document room for FUZZ_SECONDS; finds go to build/fuzz
 	$(BIN)/python -m tests.fuzzing --seconds $(FUZZ_SECONDS) --out build/fuzz
 
+.PHONY: test-geometry
+test-geometry: test-packages $(VENV)/.dev-installed ## The long form: where words are told to be, in many types, sizes and angles
+	GEOMETRY=full $(BIN)/python -m pytest -s tests/integration/ocr_core/test_polygons.py
+
 .PHONY: test-schemas
 test-schemas: test-packages $(VENV)/.dev-installed ## The long form: schemathesis over every OpenAPI document, drawn anew
 	SCHEMAS=full $(BIN)/python -m pytest -s tests/e2e/test_schemas.py
 
 .PHONY: test-appliance
 test-appliance: test-packages appliance-packages $(VENV)/.clients-installed ## Real containers and a real boot of systemd; takes minutes
-	$(BIN)/python -m pytest -s tests/unit/test_units.py tests/appliance --appliance
+	APPLIANCE=1 $(BIN)/python -m pytest -s tests/unit/test_units.py tests/appliance
 
 .PHONY: bench
 bench: bench-packages $(VENV)/.dev-installed $(VENV)/.peers-installed ## Speed and memory against baselines and peers measured in the same run

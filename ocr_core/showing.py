@@ -102,20 +102,29 @@ class Showing:
     def stood_up(self, reading: Reading) -> Reading:
         """The reading of text that the engine found lying on its side, as if it had been shown standing.
 
-        Where it slopes as well it is read once more, level: that is how the engine reads best.
+        It is read once more, standing: lying text loses a word here and there.
         """
         direction = common_slope(reading.lines)
         quarters = round(direction / 90) % 4
         if quarters not in (1, 3) or reading.turned:
             return reading
-        if abs(direction - 90 * round(direction / 90)) >= STRAIGHTENED_FROM_DEGREES:
-            try:
-                level = self.read(quarters, reading.models)
-            except EngineTimeoutError:
-                return reading
-            return level if level.evidence >= reading.evidence else reading
+        is_sloped = abs(direction - 90 * round(direction / 90)) >= STRAIGHTENED_FROM_DEGREES
+        as_found = reading if is_sloped else self.stood_up_as_found(reading)
+        try:
+            level = self.read(quarters, reading.models)
+        except EngineTimeoutError:
+            return as_found
+        stands = round(common_slope(level.lines) / 90) % 4 == 0
+        return level if stands and level.evidence >= reading.evidence else as_found
+
+    def stood_up_as_found(self, reading: Reading) -> Reading:
+        """The same lines in a raster that is turned so that they stand; nothing is read."""
+        quarters = round(common_slope(reading.lines) / 90) % 4
+        if quarters not in (1, 3):
+            return reading
         lines = tuple(line_stood_up(line, quarters, reading.raster.size) for line in reading.lines)
-        return self._shown(turned_back(reading.raster, quarters), 90.0 * quarters, lines, reading.models)
+        raster = turned_back(reading.raster, quarters)
+        return self._shown(raster, (reading.turned + 90.0 * quarters) % 360, lines, reading.models)
 
     def lines(self, raster: Image.Image, models: tuple[str, ...]) -> tuple[FoundLine, ...]:
         """What the engine finds in a raster of the page.
