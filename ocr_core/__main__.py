@@ -118,7 +118,7 @@ def _serve(settings: Settings) -> int:
         limits.die_with_parent(signal.SIGTERM, parent_pid=os.getppid())
     privileges.forget_environment()
     try:
-        second = second_engine.host(settings.second_engine)
+        second = second_engine.host(settings.second_engine, is_confined=settings.is_confined)
         services, gatekeeper = build(settings, None if second is None else second.engine)
         if not has_handed_over_a_socket():
             prepare_socket(settings.socket)

@@ -281,8 +281,12 @@ class SecondEngineHost:
         os.close(theirs)
 
 
-def host(wish: Wish) -> SecondEngineHost | None:
+def host(wish: Wish, *, is_confined: bool = True) -> SecondEngineHost | None:
     """A host for the second engine; None when there is none or none is wished for. Says which in the log.
+
+    Args:
+        wish: What `Core:SecondEngine` says.
+        is_confined: Whether its process gives up what it does not need.
 
     Raises:
         SecondEngineMissingError: It is required and not installed.
@@ -290,7 +294,7 @@ def host(wish: Wish) -> SecondEngineHost | None:
     found = standing(wish)
     if found.available:
         _log.info("second engine: %s %s, loaded when it is needed", found.name, found.version)
-        return SecondEngineHost(version=found.version)
+        return SecondEngineHost(version=found.version, terms=Terms(is_confined=is_confined))
     if wish == "required":
         raise SecondEngineMissingError(f"Core:SecondEngine is required, but {found.reason}.")
     _log.info("second engine: none, as %s", found.reason)

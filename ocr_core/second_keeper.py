@@ -43,6 +43,7 @@ class Terms:
         idle_seconds: After how long without a picture the engine is unloaded.
         most_waiting: How many requests wait at most.
         longest_pause_seconds: Longest time between two tries to start an engine that keeps dying.
+        is_confined: Whether the engine's process gives up what it does not need.
     """
 
     picture_seconds: float = 20.0
@@ -50,6 +51,7 @@ class Terms:
     idle_seconds: float = 300.0
     most_waiting: int = 32
     longest_pause_seconds: float = 60.0
+    is_confined: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -233,7 +235,7 @@ class Keeper:
         if pid == 0:
             code = 1
             try:
-                second_process.live(theirs, self._make_engine, parent_pid=keeper)
+                second_process.live(theirs, self._make_engine, parent_pid=keeper, is_confined=self._terms.is_confined)
                 code = 0
             finally:
                 os._exit(code)

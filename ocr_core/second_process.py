@@ -41,7 +41,18 @@ _STANDARD = (0, 1, 2)
 _MOST_DESCRIPTORS = 4096
 
 _READ_BY_LOADER = tuple(
-    Path(name) for name in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/proc/cpuinfo", "/proc/meminfo", "/proc/self")
+    Path(name)
+    for name in (
+        "/lib",
+        "/lib64",
+        "/usr/lib",
+        "/usr/lib64",
+        "/usr/local/lib",
+        "/etc/ld.so.cache",
+        "/proc/cpuinfo",
+        "/proc/meminfo",
+        "/proc/self",
+    )
 )
 
 EngineFactory = Callable[[], OcrEngine]
@@ -82,26 +93,28 @@ def leave_family(keep: Iterable[int]) -> None:
                 os.close(descriptor)
 
 
-def live(keeper: socket.socket, make_engine: EngineFactory, *, parent_pid: int) -> None:
+def live(keeper: socket.socket, make_engine: EngineFactory, *, parent_pid: int, is_confined: bool = True) -> None:
     """Be the engine's process until the keeper has no more use for it.
 
     Args:
         keeper: Requests come from here, and are acknowledged here.
         make_engine: Makes the engine.
         parent_pid: The keeper.
+        is_confined: Whether the process gives up what it does not need.
     """
     limits.die_with_parent(signal.SIGKILL, parent_pid=parent_pid)
     name_process("second-engine")
     leave_family([keeper.fileno()])
     _limit()
     # Before there are threads; what the libraries load comes after it, so that the filter of system calls is the last.
-    begun = confine(Role.READER, readable=_READ_BY_LOADER, with_filter=False)
+    begun = confine(Role.READER, readable=_READ_BY_LOADER, with_filter=False) if is_confined else None
     try:
         engine = make_engine()
         engine.preload(())
     except (FailedToProcessError, ImportError):
         os._exit(NOT_LOADED)
-    finish(begun)
+    if begun is not None:
+        finish(begun)
     keeper.send(LOADED)
     while (request := second_wire.receive_request(keeper, wait=True)) is not None:
         try:

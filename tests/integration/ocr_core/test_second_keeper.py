@@ -143,7 +143,7 @@ def test_a_process_that_is_killed_in_the_middle_fails_one_picture_and_the_next_i
 def test_a_process_that_is_killed_while_idle_is_not_missed(engine: SecondEngine) -> None:
     first = int(read(engine))
     os.kill(first, signal.SIGKILL)
-    until(5, lambda: engine.facts().state != State.IDLE)
+    until(5, lambda: not psutil.pid_exists(first))  # the keeper has seen it off
     assert int(read(engine)) != first
 
 
@@ -157,6 +157,14 @@ def test_an_engine_that_hangs_is_killed_when_its_time_is_over(engine: SecondEngi
     until(5, lambda: not psutil.pid_exists(hung))
     assert engine.facts().killed == before + 1
     assert int(read(engine)) != hung
+
+
+def test_a_process_is_as_free_as_the_core_is_told_to_be() -> None:
+    host = SecondEngineHost(version="1", make_engine=Puppet, terms=replace(TERMS, is_confined=False))
+    host.tend()
+    with open(f"/proc/{read(host.engine)}/status", encoding="ascii") as file:
+        assert "Seccomp:\t0" in file.read()
+    host.close()
 
 
 def test_who_waits_less_is_told_so_in_time_and_the_engine_is_there_for_the_next(engine: SecondEngine) -> None:
