@@ -78,7 +78,7 @@ def main() -> None:
     )
     print(told(first, pages) + "\n")
     for line in verdicts(first, pages):
-        print(line)
+        print(f"* {line}")
     print(
         "\nAs they come, without telling Debian's Tesseract to use one thread; "
         f"{len(shipped)} of the pages, one round:\n"
