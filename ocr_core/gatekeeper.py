@@ -7,15 +7,17 @@ descriptor where one was asked for.
 Invariants:
 
 * No document is handed out without a lease that the wall admits; a GUID that is not known cannot be found out.
-* A question is bounded and believed in nothing; whatever is in it, the next one is answered.
+* A question is bounded and believed in nothing; whatever is in it, or if it is empty, the next one is answered.
 * Only a process that inherited the socket can ask, and no worker holds the end on which questions arrive.
 """
 
+import contextlib
 import logging
 import os
 import re
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
@@ -29,6 +31,7 @@ from ocr_core.wall import LicenseStanding, Wall
 _MAX_QUESTION_BYTES = 64 * 1024
 _MAX_ANSWER_BYTES = 64 * 1024
 _PATIENCE_SECONDS = 10.0
+_PAUSE_SECONDS = 0.1
 _GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 _log = logging.getLogger("ocr_core.gatekeeper")
@@ -92,6 +95,7 @@ class Gatekeeper:
         self._shared_directory = shared_directory
         self._outlet, self._inlet = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._outlet.settimeout(_PATIENCE_SECONDS)
+        self._is_closed = False
         self.gate: Gate = _AskedGate(self._outlet, wall.cpu)
         """What the workers use."""
 
@@ -104,26 +108,37 @@ class Gatekeeper:
         self._inlet.close()
 
     def close(self) -> None:
-        """Let go of the sockets; for one that was never started."""
-        self._inlet.close()
+        """Answer no more."""
+        self._is_closed = True
         self._outlet.close()
+        with contextlib.suppress(OSError):
+            self._inlet.shutdown(socket.SHUT_RDWR)
 
     def _answer_all(self) -> None:
-        while True:
-            blob, descriptors, *_ = socket.recv_fds(self._inlet, _MAX_QUESTION_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
-            if not blob and not descriptors:
-                return
+        while not self._is_closed:
             try:
-                self._answer(blob, descriptors)
+                blob, descriptors, *_ = socket.recv_fds(self._inlet, _MAX_QUESTION_BYTES, 1)
+            except OSError as exc:  # short of memory or of descriptors, perhaps not for long
+                _log.error("a question could not be taken: %s", exc.strerror)
+                time.sleep(_PAUSE_SECONDS)
+                continue
+            try:
+                # Fails for what is no socket; a worker that was taken over may send anything.
+                replies = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+            except OSError:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                continue
+            try:
+                for reply in replies:
+                    self._answer(blob, reply)
             except Exception:  # noqa: BLE001 - the next worker is to be answered, whatever this one sent
                 _log.exception("a question could not be answered")
             finally:
-                for descriptor in descriptors:
-                    os.close(descriptor)
+                for reply in replies:
+                    reply.close()
 
-    def _answer(self, blob: bytes, descriptors: list[int]) -> None:
-        if len(descriptors) != 1:
-            return
+    def _answer(self, blob: bytes, reply: socket.socket) -> None:
         answer, file = _Answer(), None
         try:
             question = msgspec.json.decode(blob, type=_Question)
@@ -135,16 +150,18 @@ class Gatekeeper:
                 file = open_document(self._shared_directory, question.document)
         except CoreError as exc:
             answer = _Answer(code=exc.code, message=str(exc))
-        with socket.socket(fileno=os.dup(descriptors[0])) as reply:
-            message = [msgspec.json.encode(answer)]
-            try:
-                if file is None:
-                    reply.sendmsg(message, (), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-                else:
-                    with file:
-                        socket.send_fds(reply, message, [file.fileno()], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            except OSError as exc:
-                _log.info("who asked is gone: %s", exc.strerror)
+        except msgspec.MsgspecError as exc:
+            _log.error("a malformed question: %s", exc)
+            return
+        message = [msgspec.json.encode(answer)]
+        try:
+            if file is None:
+                reply.sendmsg(message, (), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            else:
+                with file:
+                    socket.send_fds(reply, message, [file.fileno()], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError as exc:
+            _log.info("who asked is gone: %s", exc.strerror)
 
 
 class _AskedGate:
@@ -171,6 +188,7 @@ class _AskedGate:
         _, descriptor = self._ask(_Question(about="document", lease=lease_header, document=document))
         if descriptor is None:
             raise FailedToProcessError("The core's master opened no document.")
+        os.set_inheritable(descriptor, False)
         return os.fdopen(descriptor, "rb")
 
     def _ask(self, question: _Question) -> tuple[_Answer, int | None]:
@@ -186,7 +204,7 @@ class _AskedGate:
                 with theirs:
                     socket.send_fds(self._outlet, [msgspec.json.encode(question)], [theirs.fileno()])
                 ours.settimeout(_PATIENCE_SECONDS)
-                blob, descriptors, *_ = socket.recv_fds(ours, _MAX_ANSWER_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+                blob, descriptors, *_ = socket.recv_fds(ours, _MAX_ANSWER_BYTES, 1)
             answer = msgspec.json.decode(blob, type=_Answer)
         except (OSError, msgspec.MsgspecError) as exc:
             raise FailedToProcessError("The core's master gave no answer.") from exc
