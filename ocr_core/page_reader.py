@@ -36,6 +36,7 @@ _MOST_SCRIPTS = 4
 _NO_WORSE = 0.97
 _BLANK = 0.0002
 _PICTURE = 0.02
+_CREDIBLE = 0.5
 
 
 class PageReader:
@@ -87,11 +88,11 @@ class PageReader:
         image = replace(image, dpi=resolution.suited(image.image, image.dpi))
         showing = Showing(image, self._engine, until=until, monotonic=self._monotonic)
         if language is not None:
-            reading = self._asked_twice(_best_reading(showing, models, ()), showing)
+            reading = self._asked_twice(_best_reading(showing, models, ()), showing, models)
             return page_text(image, reading, order, language=language, of_lines=(None,) * len(reading.lines))
         reading = _best_reading(showing, models, choices)
         reading = self._in_its_languages(reading, showing, choices, timeout_seconds)
-        reading = self._asked_twice(reading, showing)
+        reading = self._asked_twice(reading, showing, models)
         told = page_language.tell(reading.lines, choices or models)
         return page_text(image, reading, order, language=told.page, of_lines=told.lines)
 
@@ -107,9 +108,14 @@ class PageReader:
         other = showing.read_again(reading, wanted)
         return other if other.evidence > _NO_WORSE * reading.evidence else reading
 
-    def _asked_twice(self, reading: Reading, showing: Showing) -> Reading:
-        """The page as the second engine reads it too, where there is one and the page asks for it."""
-        if self._second is None or not is_wanted(reading) or not are_readable(reading.models):
+    def _asked_twice(self, reading: Reading, showing: Showing, asked: tuple[str, ...]) -> Reading:
+        """The page as the second engine reads it too, where there is one and the page asks for it.
+
+        Models that were `asked` for tell what the page is in; others tell it only where they read it.
+        """
+        if self._second is None or not is_wanted(reading):
+            return reading
+        if not are_readable(asked) or (reading.confidence >= _CREDIBLE and not are_readable(reading.models)):
             return reading
         if not reading.lines and light.structure(showing.image.image) < _PICTURE:
             return reading
@@ -158,12 +164,15 @@ def _other_ways(showing: Showing, first: Reading, choices: Collection[str]) -> I
     """Quarter turns and models worth trying, the likeliest first; no models: those of the best reading so far."""
     guess = showing.orientation()
     is_doubted = first.confidence < WEAK_CONFIDENCE
+    is_sure = guess is not None and guess.confidence >= ORIENTATION_HINT
     model = model_of_script(guess.script, choices) if guess is not None and is_doubted else None
-    if guess is not None and model is not None and model not in first.models:
-        yield guess.quarter_turns if guess.confidence >= ORIENTATION_HINT else 0, (model,)
+    if guess is not None and is_sure and model is not None:
+        yield guess.quarter_turns, (model,)
     for quarters in quarters_worth_trying(showing.slope(0), showing.slope(1), guess):
         yield quarters, ()
-    is_unsure = guess is None or (guess.script in SCRIPTS and guess.confidence < ORIENTATION_HINT)
+    if model is not None and not is_sure:
+        yield 0, (model,)
+    is_unsure = guess is None or (guess.script in SCRIPTS and not is_sure)
     if is_doubted and is_unsure and sum(map(characters, first.lines)) < _FEW_CHARACTERS:
         for other in islice(models_of_scripts(choices), _MOST_SCRIPTS):
             yield 0, (other,)

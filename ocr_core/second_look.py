@@ -8,6 +8,7 @@ Invariants:
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from PIL import Image
@@ -18,7 +19,7 @@ from ocr_core.errors import FailedToProcessError
 from ocr_core.reading import STRONG_CONFIDENCE, Reading, characters, sureness
 from ocr_core.second_opinion import SURE_LINE, believed, is_believable, merged
 from ocr_core.showing import Showing
-from ocr_core.turning import paper
+from ocr_core.turning import level_degrees, paper
 
 _SURE_OF_TURN_CHARACTERS = 12
 _SMALL_SIDE = 400
@@ -47,19 +48,14 @@ def _in_part(reading: Reading, showing: Showing) -> Reading:
 
 
 def _whole(reading: Reading, showing: Showing) -> Reading:
-    """A page that reads badly: each way up, until the second engine is sure of what it reads."""
-    first, *others = _ways_up(reading)
-    best = _look(reading, showing, first)
-    tried = best
-    for quarters in others:
-        if not tried.lines or is_believable(tried.lines):
-            break
-        try:
-            tried = _look(reading, showing, quarters)
-        except FailedToProcessError:
-            break
-        if tried.evidence > best.evidence:
-            best = tried
+    """A page that reads badly: either way up, until the second engine is sure of what it reads."""
+    quarters = _likeliest_way_up(reading)
+    best = _look(reading, showing, quarters)
+    is_small = min(best.raster.size) < _SMALL_SIDE
+    if not is_believable(best.lines) and (best.lines or is_small):
+        with suppress(FailedToProcessError):
+            other = _look(reading, showing, (quarters + 2) % 4)
+            best = other if other.evidence > best.evidence else best
     lines = believed(best.lines, beside_text=any(_is_sure(line) for line in reading.lines))
     if best.turned == reading.turned:
         return replace(reading, lines=merged(reading.lines, lines, is_laid_out=False))
@@ -69,21 +65,22 @@ def _whole(reading: Reading, showing: Showing) -> Reading:
 
 
 def _look(reading: Reading, showing: Showing, quarters: int) -> Reading:
-    """What the second engine reads with the page turned back by quarters."""
+    """What the second engine reads with the page turned back by quarters; it reads lines on their side as well."""
     is_as_read = quarters == round(reading.turned / 90) % 4
     turned = reading if is_as_read else showing.turned(quarters, reading.models)
-    return replace(turned, lines=_lines(showing, turned.raster, reading.models))
+    found = replace(turned, lines=_lines(showing, turned.raster, reading.models))
+    stood_up = showing.stood_up_as_found(found)
+    quarters = round(stood_up.turned / 90) % 4
+    if stood_up is found or not level_degrees(showing.slope(quarters)):
+        return stood_up
+    level = showing.turned(quarters, reading.models)  # rows that slope cannot be told apart
+    return replace(level, lines=_lines(showing, level.raster, reading.models))
 
 
-def _ways_up(reading: Reading) -> list[int]:
-    """Quarter turns in the order in which they are tried.
-
-    As it came, unless the first engine is sure of some words another way up.
-    """
-    quarters = round(reading.turned / 90) % 4
+def _likeliest_way_up(reading: Reading) -> int:
+    """Quarter turns: as the page came, unless the first engine is sure of some words another way up."""
     sure = sum(len(word.text) for line in reading.lines for word in line.words if word.confidence >= STRONG_CONFIDENCE)
-    first = [quarters, 0] if sure >= _SURE_OF_TURN_CHARACTERS else [0, quarters]
-    return list(dict.fromkeys((*first, 2, 1, 3)))
+    return round(reading.turned / 90) % 4 if sure >= _SURE_OF_TURN_CHARACTERS else 0
 
 
 def _is_sure(line: FoundLine) -> bool:
