@@ -1,0 +1,95 @@
+"""Units on a real boot of systemd: they come up, read a page, come back, and mend what is broken."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.appliance.machine import KEPT, Machine
+from tests.e2e.site import wait_until
+
+
+def test_units_are_up_and_tell_how_they_are(machine: Machine) -> None:
+    for unit in KEPT:
+        assert machine.property(unit, "ActiveState") == "active"
+    assert machine.property("ocr-sidecar-web.service", "StatusText").startswith("ACTIVE: ")
+    assert machine.property("ocr-sidecar-meter.service", "StatusText").startswith("ACTIVE: ")
+    assert machine.property("ocr-core.service", "StatusText").endswith(" workers are up")
+    assert machine.run("systemctl", "--failed", "--no-legend").strip() == ""
+
+
+def test_a_page_is_read_and_counted(machine: Machine, picture: Path) -> None:
+    before = machine.pages()
+    answer = machine.read(picture)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["status"] == "succeeded"
+    assert machine.pages() == before + 1
+
+
+@pytest.mark.parametrize("unit", KEPT)
+def test_what_is_killed_is_back_within_five_seconds(machine: Machine, picture: Path, unit: str) -> None:
+    before, pid = machine.pages(), machine.pid(unit)
+    began = time.monotonic()
+    machine.run("kill", "-9", pid)
+    machine.wait_replaced(unit, pid, 5)
+    answer = machine.read(picture)
+    print(f"{unit}: a page was read {time.monotonic() - began:.1f} s after the kill")  # noqa: T201
+    assert answer.status_code == 200, answer.text
+    assert machine.pages() == before + 1
+
+
+@pytest.mark.parametrize("unit", KEPT)
+def test_what_stands_still_is_replaced_by_the_watchdog(machine: Machine, picture: Path, unit: str) -> None:
+    pid = machine.pid(unit)
+    machine.run("kill", "-STOP", pid)
+    machine.wait_replaced(unit, pid, 45)
+    assert "watchdog" in machine.journal(unit).lower()
+    assert machine.read(picture).status_code == 200
+
+
+def test_core_and_web_have_no_network(machine: Machine) -> None:
+    for unit in KEPT:
+        own = machine.run("readlink", f"/proc/{machine.pid(unit)}/ns/net")
+        assert own != machine.run("readlink", "/proc/1/ns/net")
+
+
+def test_the_core_cannot_read_the_device_key(machine: Machine) -> None:
+    root = f"/proc/{machine.pid('ocr-core.service')}/root"
+    assert machine.run("stat", "--format=%a", f"{root}/var/lib/sidecar/device.key").strip() == "0"
+    assert machine.run("stat", "--format=%u", "/var/lib/sidecar/device.key").strip() == "65532"
+
+
+def test_damage_is_mended_and_nothing_is_lost(machine: Machine, picture: Path) -> None:
+    before = machine.pages()
+    machine.run("touch", "/var/lib/sidecar/ledger.db.damaged")
+    wait_until(lambda: "the ledger was rebuilt" in machine.journal("ocr-sidecar-migrate.service"), 30, "no repair")
+    machine.wait_ready()
+    assert machine.pages() == before
+    assert machine.read(picture).status_code == 200
+
+
+def test_a_sealed_device_key_serves_in_place_of_the_file(machine: Machine, picture: Path) -> None:
+    public = machine.run("cat", "/var/lib/sidecar/device.pub")
+    machine.run("systemctl", "stop", "ocr-sidecar-meter.service")
+    machine.run("mkdir", "-p", "/etc/credstore.encrypted")
+    machine.run(
+        "systemd-creds", "encrypt", "--name=tollgate.device-key", "/var/lib/sidecar/device.key",
+        "/etc/credstore.encrypted/tollgate.device-key",
+    )  # fmt: skip
+    machine.run("rm", "/var/lib/sidecar/device.key")
+    machine.run("systemctl", "start", "ocr-sidecar-meter.service")
+    machine.wait_ready()
+    assert machine.run("cat", "/var/lib/sidecar/device.pub") == public
+    assert machine.read(picture).status_code == 200
+
+
+def test_a_reboot_keeps_the_totals(machine: Machine, picture: Path) -> None:
+    before = machine.pages()
+    machine.container.engine("restart", "--time", "30", machine.container.name)
+    machine.wait_booted()
+    machine.run("systemctl", "restart", "ocr-sidecar-meter.service")  # a credential reaches it only now, in a container
+    machine.wait_ready()
+    assert machine.pages() == before
+    assert machine.read(picture).status_code == 200
