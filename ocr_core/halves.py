@@ -2,8 +2,8 @@
 
 Invariants:
 
-* A page is cut only where the engine would see nothing: through no ink, beside no column that runs on below the cut,
-  and only where either half alone is told from its paper at the same shade as the whole.
+* A page is cut only where the engine would see nothing: through no ink but a frame's or a speck's, beside no column
+  that runs on below the cut, and only where either half alone is told from its paper at the same shade as the whole.
 * Only print is cut. What a hand wrote, and a scan full of noise, reads differently for the slightest reason.
 * Lines come back in the frame of the whole picture, the upper half's first, and no block is in both halves.
 * Each half has an engine of its own; no engine is used by two threads at a time.
@@ -34,6 +34,8 @@ _LEAST_GAP = 2  # pixels
 _GUTTER_HEIGHTS = 1.5  # a blank column this wide, in heights of a row, may part two columns
 _GUTTER_ROWS = 1.3  # and this tall, on either side of the cut
 _ROWS_OF_A_COLUMN = 2
+_MOST_ROWS_LOOKED_AT = 12
+_CELLS_OF_A_COLUMN = 3  # else it is a rule, or what is left of one
 _MARGIN = 12  # pixels of paper that each half gets beyond the cut, as the edge of a page has
 _SAME_SHADE = 12  # of 255: the halves' thresholds from the whole's
 _TILTS = [
@@ -43,6 +45,7 @@ _TILTS = [
 ]
 _INK = re.compile(rb"[^\0]+")
 _BLANK = re.compile(rb"\0+")
+_TALL = re.compile(rb"[^\0]{%d}" % (_MOST_TEXT + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ def find_cut(gray: Image.Image) -> Cut | None:
 
 
 class _Cells:
-    """Where ink is: columns of cells, one byte for each row of pixels, 0 for paper and for specks."""
+    """Where ink is: columns of cells, a byte for each row of pixels, 0 for paper, for specks and for upright rules."""
 
     def __init__(self, gray: Image.Image, threshold: int) -> None:
         ink = gray.point([255] * threshold + [0] * (256 - threshold))
@@ -102,7 +105,7 @@ class _Cells:
         pixels, self._height = cells.transpose(Image.Transpose.TRANSPOSE).tobytes(), gray.height
         self._width = gray.width
         starts = range(0, len(pixels), gray.height)
-        self._columns = [_without_specks(pixels[start : start + gray.height]) for start in starts]
+        self._columns = _without_rules([_without_specks(pixels[start : start + gray.height]) for start in starts])
 
     @property
     def text_height(self) -> int | None:
@@ -201,10 +204,13 @@ class _Profile:
     def _stand_beside(self, left: int, right: int, top: int, bottom: int) -> bool:
         """Whether several rows stand on either side of a gutter; one alone is parted by any space that is wide."""
         for side in (self._columns[:left], self._columns[right:]):
+            columns = [column[top:bottom] for column in side]
             inked = 0
-            for column in side:
-                inked |= int.from_bytes(column[top:bottom], "big")
-            if len(_INK.findall(inked.to_bytes(bottom - top, "big"))) < _ROWS_OF_A_COLUMN:
+            for column in columns:
+                inked |= int.from_bytes(column, "big")
+            rows = [found.span() for found in _INK.finditer(inked.to_bytes(bottom - top, "big"))]
+            widths = [sum(any(column[start:end]) for column in columns) for start, end in rows[:_MOST_ROWS_LOOKED_AT]]
+            if sum(width >= _CELLS_OF_A_COLUMN for width in widths) < _ROWS_OF_A_COLUMN:
                 return False
         return True
 
@@ -217,6 +223,30 @@ def _without_specks(column: bytes) -> bytes:
     for _ in range(_SPECK - 1):
         ink |= ink >> 8
     return (ink & _ones(len(column))).to_bytes(len(column), "big")
+
+
+def _without_rules(columns: list[bytes]) -> list[bytes]:
+    """Columns without what is taller than text and thin: the frame of a page, the edge of a sheet."""
+    tall = [_only_tall(column) for column in columns]
+    if not any(tall):
+        return columns
+    # Four columns of cells in a row are a picture.
+    wide = [a & b & c & d for a, b, c, d in zip(tall, tall[1:], tall[2:], tall[3:], strict=False)]
+    around = [0, 0, 0, *wide, 0, 0, 0]
+    kept = []
+    for number, column in enumerate(columns):
+        picture = around[number] | around[number + 1] | around[number + 2] | around[number + 3]
+        thin = tall[number] & ~picture
+        kept.append((int.from_bytes(column, "big") & ~thin).to_bytes(len(column), "big") if thin else column)
+    return kept
+
+
+def _only_tall(column: bytes) -> int:
+    if _TALL.search(column) is None:
+        return 0
+    return int.from_bytes(
+        _INK.sub(lambda run: run[0] if len(run[0]) > _MOST_TEXT else bytes(len(run[0])), column), "big"
+    )
 
 
 @lru_cache(maxsize=4)
