@@ -251,7 +251,8 @@ class DecoderProcess:
         if number == signal.SIGPROF or (number == signal.SIGALRM and cpu_seconds >= _BUSY_SECONDS):
             return errors.InvalidImageError(_TOO_LONG)
         if number == signal.SIGALRM:
-            return errors.FailedToProcessError("The machine was too busy to decode the document in time.")
+            _log.warning("a decoder had %.1f s of work in all its time: the machine is busy", cpu_seconds)
+            return errors.EngineTimeoutError("The machine was too busy to decode the document in time.")
         if number in (
             0,
             signal.SIGKILL,

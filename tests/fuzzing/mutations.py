@@ -9,7 +9,8 @@ from collections.abc import Callable
 _EDGES = (0, 1, 2, 3, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 _WORDS = (
     b"-1", b"0", b"1", b"2147483647", b"-2147483648", b"1e38", b"0.00001", b"99999999999999999999", b"null", b"[]",
-    b"<<>>", b"3 0 R", b"4 0 R", b"5 0 R", b"/FlateDecode", b"/LZWDecode", b"/DCTDecode", b"/JPXDecode", b"/JBIG2Decode",
+    b"<<>>", b"3 0 R", b"4 0 R", b"5 0 R", b"/FlateDecode", b"/LZWDecode", b"/DCTDecode", b"/JPXDecode",
+    b"/JBIG2Decode",
     b"/CCITTFaxDecode", b"/RunLengthDecode", b"/Pattern", b"/Form", b"q ", b"Q ", b" Do ", b" sh ", b" cm ", b" gs ",
 )  # fmt: skip
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")

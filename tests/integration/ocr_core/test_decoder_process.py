@@ -101,7 +101,7 @@ def spin(*_: object) -> None:
     [
         (spin, Budget(cpu_seconds=0.5, wall_seconds=30), errors.InvalidImageError),
         (spin, Budget(cpu_seconds=30, wall_seconds=5), errors.InvalidImageError),
-        (lambda *_: time.sleep(60), Budget(cpu_seconds=1, wall_seconds=0.5), errors.FailedToProcessError),
+        (lambda *_: time.sleep(60), Budget(cpu_seconds=1, wall_seconds=0.5), errors.EngineTimeoutError),
     ],
     ids=["too much work", "too much waiting", "hardly any work: the machine is busy"],
 )
