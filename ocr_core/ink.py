@@ -26,6 +26,7 @@ from statistics import median
 from PIL import Image
 
 from ocr_core import geometry
+from ocr_core.cells import cells
 from ocr_core.engine import FoundLine, FoundWord
 from ocr_core.geometry import Affine, Box, Corners
 from ocr_core.line_strip import LineStrip, Span
@@ -79,8 +80,6 @@ def fitted(gray: Image.Image, line: FoundLine, degrees: float) -> tuple[FittedWo
     """
     corners = tuple(geometry.turned_box(word.box, degrees) for word in line.words)
     as_given = tuple(map(FittedWord, line.words, corners))
-    if any(word.glued for word in line.words):
-        return as_given
     upright = Affine.turning(-degrees, of=(0, 0), onto=(0, 0))
     boxes = [geometry.bounds(map(upright, four)) for four in corners]
     x1, y1, x2, y2 = line.baseline
@@ -90,9 +89,32 @@ def fitted(gray: Image.Image, line: FoundLine, degrees: float) -> tuple[FittedWo
     if strip is None:
         return as_given
     back = Affine.turning(degrees, of=(0, 0), onto=(0, 0))
+    if any(word.glued for word in line.words):
+        placed = _in_cells(strip, line.words, boxes)
+        return (
+            as_given if placed is None else tuple(map(FittedWord, line.words, (_turned(one, back) for one in placed)))
+        )
     parts = _widened(_Fitting(strip).parts(line.words, boxes), strip.height)
     parts.sort(key=lambda part: part.number)  # stable: the parts of one word stay from left to right
     return tuple(FittedWord(part.word, _turned(part.box, back)) for part in parts)
+
+
+def _in_cells(strip: LineStrip, words: Sequence[FoundWord], boxes: Sequence[Box]) -> list[Box] | None:
+    """Ideographs in their cells, as wide as half of the white around them; None where no grid fits."""
+    first = strip.outer(min(box[0] for box in boxes) - strip.left, -1)
+    last = strip.outer(max(box[2] for box in boxes) - strip.left, 1)
+    span = strip.inked(first, last)
+    found = None if span is None else cells(strip, words, span)
+    if found is None:
+        return None
+    placed = []
+    for (left, right), box in zip(found, boxes, strict=True):
+        top, bottom = box[1] - strip.top, box[3] - strip.top
+        start, end = strip.inked(left, right) or (left, right)
+        first_row, last_row = strip.rows((start, end), top, bottom, hangs=True) or (top, bottom)
+        across = (left + start) / 2 + strip.left, (right + end) / 2 + strip.left
+        placed.append((across[0], first_row + strip.top, across[1], last_row + strip.top))
+    return placed
 
 
 def _turned(box: Box, back: Affine) -> Corners:

@@ -6,7 +6,7 @@ page as a viewer shows it.
 
 from collections.abc import Sequence
 
-from ocr_core import geometry, gutters, ink, style
+from ocr_core import geometry, gutters, ink, skew, style
 from ocr_core.documents import PageImage
 from ocr_core.engine import FoundLine
 from ocr_core.geometry import Corners
@@ -16,6 +16,8 @@ from ocr_core.reading_order import ReadingOrder, ordered
 from ocr_core.turning import common_slope, length
 
 _SHORT_LINE_HEIGHTS = 5
+_UNSURE_DEGREES = 4
+_SLOPED_GAIN = 1.05
 _CONFIDENCE_DECIMALS = 3
 _ANGLE_DECIMALS = 4
 
@@ -37,7 +39,7 @@ def page_text(
         language: Of the page.
         of_lines: Of each line that is in another one.
     """
-    slope = common_slope(reading.lines)
+    slope = _slope(reading)
     angle = geometry.normalised(reading.turned + slope)
     sure = reading.confidence
     lines = tuple(
@@ -63,6 +65,21 @@ def page_text(
     )
 
 
+def _slope(reading: Reading) -> float:
+    """The direction of the text in the raster; ideographs stand on no line, so their rows are asked instead."""
+    on_lines = tuple(line for line in reading.lines if not _is_of_ideographs(line))
+    slope = common_slope(on_lines or reading.lines)
+    quarter = 90.0 * round(slope / 90)
+    if on_lines or abs(slope - quarter) > _UNSURE_DEGREES:
+        return slope
+    rows = skew.estimate(reading.raster) if quarter == 0 else None
+    return rows.degrees if rows is not None and rows.gain >= _SLOPED_GAIN else quarter
+
+
+def _is_of_ideographs(line: FoundLine) -> bool:
+    return any(word.glued for word in line.words)
+
+
 def _rounded_angle(angle: float) -> float:
     rounded = round(angle, _ANGLE_DECIMALS)
     return rounded - 360 if rounded >= 180 else rounded + 0.0  # no minus zero
@@ -80,7 +97,7 @@ def _line(
 ) -> Line:
     heights = sorted(min(box[2] - box[0], box[3] - box[1]) for box in (word.box for word in line.words))
     is_short = length(line) < _SHORT_LINE_HEIGHTS * heights[len(heights) // 2]
-    slope = page_slope if is_short else geometry.direction(line.baseline)
+    slope = page_slope if is_short or _is_of_ideographs(line) else geometry.direction(line.baseline)
     fitted = ink.fitted(reading.raster, line, slope)
 
     def on_page(corners: Corners) -> Corners:
