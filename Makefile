@@ -137,6 +137,10 @@ fuzz: $(VENV)/.dev-installed ## Fuzz the document room for FUZZ_SECONDS; finds g
 test-geometry: test-packages $(VENV)/.dev-installed ## The long form: where words are told to be, in many types, sizes and angles
 	GEOMETRY=full $(BIN)/python -m pytest -s tests/integration/ocr_core/test_polygons.py
 
+.PHONY: test-fairness
+test-fairness: test-packages $(VENV)/.dev-installed ## The long form: single pictures beside a book of 2,000 pages
+	FAIRNESS=full $(BIN)/python -m pytest -s tests/e2e/test_fairness.py
+
 .PHONY: test-schemas
 test-schemas: test-packages $(VENV)/.dev-installed ## The long form: schemathesis over every OpenAPI document, drawn anew
 	SCHEMAS=full $(BIN)/python -m pytest -s tests/e2e/test_schemas.py
