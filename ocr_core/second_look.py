@@ -19,7 +19,7 @@ from ocr_core.errors import FailedToProcessError
 from ocr_core.reading import STRONG_CONFIDENCE, Reading, characters, sureness
 from ocr_core.second_opinion import SURE_LINE, believed, is_believable, merged
 from ocr_core.showing import Showing
-from ocr_core.turning import level_degrees, paper
+from ocr_core.turning import paper
 
 _SURE_OF_TURN_CHARACTERS = 12
 _SMALL_SIDE = 400
@@ -65,16 +65,17 @@ def _whole(reading: Reading, showing: Showing) -> Reading:
 
 
 def _look(reading: Reading, showing: Showing, quarters: int) -> Reading:
-    """What the second engine reads with the page turned back by quarters; it reads lines on their side as well."""
+    """What the second engine reads with the page turned back by quarters; lines on their side are read standing."""
     is_as_read = quarters == round(reading.turned / 90) % 4
     turned = reading if is_as_read else showing.turned(quarters, reading.models)
     found = replace(turned, lines=_lines(showing, turned.raster, reading.models))
     stood_up = showing.stood_up_as_found(found)
-    quarters = round(stood_up.turned / 90) % 4
-    if stood_up is found or not level_degrees(showing.slope(quarters)):
-        return stood_up
-    level = showing.turned(quarters, reading.models)  # rows that slope cannot be told apart
-    return replace(level, lines=_lines(showing, level.raster, reading.models))
+    if stood_up is found:
+        return found
+    standing = showing.turned(round(stood_up.turned / 90) % 4, reading.models)
+    with suppress(FailedToProcessError):
+        standing = replace(standing, lines=_lines(showing, standing.raster, reading.models))
+    return standing if standing.evidence > stood_up.evidence else stood_up
 
 
 def _likeliest_way_up(reading: Reading) -> int:
