@@ -14,6 +14,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import struct
@@ -247,7 +248,8 @@ class DecoderProcess:
         line, self._line = self._line, None
         if line is not None:
             line.close()
-        number, cpu_seconds = self._reaped(_SECONDS_TO_END)
+        number, used = self._reaped(_SECONDS_TO_END)
+        cpu_seconds = used.ru_utime + used.ru_stime if used is not None else 0.0
         if number == signal.SIGPROF or (number == signal.SIGALRM and cpu_seconds >= _BUSY_SECONDS):
             return errors.InvalidImageError(_TOO_LONG)
         if number == signal.SIGALRM:
@@ -261,19 +263,21 @@ class DecoderProcess:
         ):  # somebody else's doing, as for want of memory
             _log.error("a decoder was ended from outside")
             return errors.FailedToProcessError("The decoder was ended; the page may be tried again.")
+        if used is not None and used.ru_maxrss * 1024 > MEMORY_BYTES * 3 // 4:
+            return errors.InvalidImageError("The document needs more memory to decode than one page may take.")
         _log.warning("a decoder failed on a document, by signal %d", number)
         return errors.InvalidImageError("The document is damaged: its decoder failed.")
 
-    def _reaped(self, seconds: float) -> tuple[int, float]:
-        """The signal by which the process ended, 0 where none or where it does not end; and its CPU time."""
+    def _reaped(self, seconds: float) -> tuple[int, resource.struct_rusage | None]:
+        """The signal by which the process ended, 0 where none or where it does not end; and what it had used."""
         until = time.monotonic() + seconds
         with contextlib.suppress(ChildProcessError):
             while time.monotonic() < until:
                 pid, status, used = os.wait4(self._pid, os.WNOHANG)
                 if pid:
-                    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, used.ru_utime + used.ru_stime
+                    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, used
                 time.sleep(_GLANCE_SECONDS)
-        return 0, 0.0
+        return 0, None
 
     def _nonsense(self) -> errors.CoreError:
         self.close()

@@ -14,6 +14,7 @@ from PIL import (
     GifImagePlugin,
     IcoImagePlugin,
     Image,
+    ImageChops,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
@@ -144,6 +145,8 @@ def _page_image(image: Image.Image, page: int, max_pixels: int) -> PageImage:
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         image.draft("L", (max(1, target[0]), max(1, target[1])))
     gray = shrunk(as_gray(image), target)
+    if _is_deep_negative(image):
+        gray = ImageChops.invert(gray)
     dpi = round(across * gray.width / width) if across is not None else None
     if turned is not None:
         gray = gray.transpose(turned)
@@ -163,6 +166,16 @@ def _resolution(image: Image.Image) -> tuple[float | None, float | None]:
     return None, None
 
 
+def _is_deep_negative(image: Image.Image) -> bool:
+    """Whether white is zero in a way that the decoder leaves to us: it turns over 8 bits and fewer itself."""
+    return (
+        isinstance(image, TiffImagePlugin.TiffImageFile)
+        and image.mode.startswith("I")
+        and image.tag_v2.get(_PHOTOMETRIC) == 0
+    )
+
+
+_PHOTOMETRIC = 262
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

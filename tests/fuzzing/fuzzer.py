@@ -23,7 +23,9 @@ from tests.fuzzing.mutations import mutated
 HELD = Budget(cpu_seconds=10.0, wall_seconds=60.0)
 _MAX_PIXELS = 3_000_000
 _MAX_KEPT = 2000
-_SMALLER_TRIES = 120
+_SMALLER_TRIES = 300
+_SMALLER_SECONDS = 20.0
+_QUICK_SECONDS = 0.25
 
 
 @dataclass(kw_only=True)
@@ -54,13 +56,19 @@ class Fuzzer:
     def __init__(
         self, seeds: Mapping[str, bytes], *, out: Path | None = None, seed: int = 0, budget: Budget = HELD
     ) -> None:
-        self._kept = [blob for blob in seeds.values() if blob]
         self._out = out
         self._chance = random.Random(seed)
         self._budget = budget
         self._seen: set[str] = set()
         self._decoder = DecoderProcess()
         self.report = Report()
+        self._kept = [blob for blob in seeds.values() if self._is_quick(blob)]
+
+    def _is_quick(self, blob: bytes) -> bool:
+        """Whether going on from here does not cost the time of many others."""
+        started = time.monotonic()
+        self.tried(blob)
+        return time.monotonic() - started < _QUICK_SECONDS
 
     def run(self, seconds: float, *, until_finds: int | None = None) -> Report:
         """Go on for so long, or until there are so many finds."""
@@ -78,13 +86,15 @@ class Fuzzer:
         parent = self._chance.choice(self._kept)
         others = [self._chance.choice(self._kept) for _ in range(3)]
         blob = mutated(parent, others, self._chance)
+        started = time.monotonic()
         end = self.tried(blob)
+        took = time.monotonic() - started
         self.report.executions += 1
         self.report.ends[end.partition(":")[0]] += 1
         if end.startswith("find"):
             if end not in self.report.finds:
                 self._keep(end, self._smaller(blob, end))
-        elif end not in self._seen and len(self._kept) < _MAX_KEPT:
+        elif end not in self._seen and len(self._kept) < _MAX_KEPT and took < _QUICK_SECONDS:
             self._seen.add(end)
             self._kept.append(blob)  # it went somewhere new: go on from there
 
@@ -112,10 +122,10 @@ class Fuzzer:
 
     def _smaller(self, blob: bytes, end: str) -> bytes:
         """Fewer bytes that end the same way."""
-        tries, part = 0, max(1, len(blob) // 2)
+        tries, part, until = 0, max(1, len(blob) // 2), time.monotonic() + _SMALLER_SECONDS
         while part and tries < _SMALLER_TRIES:
             at = 0
-            while at < len(blob) and tries < _SMALLER_TRIES:
+            while at < len(blob) and tries < _SMALLER_TRIES and time.monotonic() < until:
                 tries += 1
                 shorter = blob[:at] + blob[at + part :]
                 if self.tried(shorter) == end:

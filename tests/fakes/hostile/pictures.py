@@ -57,11 +57,9 @@ def rows(width: int, height: int, bits: int, fill: int = 255) -> bytes:
     """Compressed rows of one value, made a megabyte at a time."""
     row = b"\0" + bytes([fill]) * ((width * bits + 7) // 8)
     packer = zlib.compressobj(1)
-    out = []
     many = max(1, _MEGABYTE // len(row))
-    for top in range(0, height, many):
-        out.append(packer.compress(row * min(many, height - top)))
-    return b"".join(out) + packer.flush()
+    parts = [packer.compress(row * min(many, height - top)) for top in range(0, height, many)]
+    return b"".join(parts) + packer.flush()
 
 
 def _text_chunk(kind: bytes, megabytes: int) -> bytes:
