@@ -13,6 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ _DETECTED_PIXELS = 1280 * 800
 _BATCH = 6
 _BATCH_RATIOS = 100
 _TALL = 1.5
+_TALL_LETTER = 2.5
+_AHEAD = 0.05
 
 # What the recogniser writes for punctuation even amid Latin letters.
 _NARROW = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
@@ -157,15 +160,14 @@ def _read(engine: Any, picture: Picture, until: float) -> Iterator[FoundLine]:
     scale = np.array([picture.width / small.shape[1], picture.height / small.shape[0]])
     _check_time(until)
     bgr = cv2.cvtColor(small, cv2.COLOR_GRAY2BGR)
-    quads, crops = _found(engine, bgr)
-    least, fewest = _LEAST_SCORE, 1
-    if not crops and _is_shaped_like_a_word(small):
+    found = _found(engine, bgr)
+    if not found and _is_shaped_like_a_word(small):
         # The detector wants some ground around a text; a word that was cut out closely has none.
-        (height, width), least, fewest = small.shape, _LEAST_SCORE_UNFOUND, 2
-        quads, crops = [np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64)], [bgr]
-    for number, (text, confidences, places) in _recognised(engine, crops, until):
-        if len("".join(text.split())) >= fewest and float(np.mean(confidences)) >= least:
-            yield _line(text, confidences, places, quads[number] * scale, picture)
+        height, width = small.shape
+        whole = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float64)
+        found = [_Cutting(0, whole, bgr, fewest=2, least=_LEAST_SCORE_UNFOUND)]
+    for cutting, (text, confidences, places) in _recognised(engine, found, until):
+        yield _line(text, confidences, places, cutting.quad * scale, picture)
 
 
 def _is_shaped_like_a_word(gray: _Array) -> bool:
@@ -190,8 +192,33 @@ def _resized(gray: _Array) -> _Array:
     return np.asarray(cv2.resize(gray, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC))
 
 
-def _found(engine: Any, bgr: _Array) -> tuple[list[_Quad], list[_Array]]:
-    """The lines as quadrangles, from top to bottom, and each cut out and laid level."""
+@dataclass(frozen=True, slots=True)
+class _Cutting:
+    """A line cut out of the picture and laid level, in one of the ways that it may be read.
+
+    Attributes:
+        line: Number of the line, from top to bottom.
+        quad: Where it is, as its text stands if this is the way.
+        crop: Its pixels.
+        likely: What this way has ahead of others.
+        fewest: How many letters and digits must be found for it to be believed.
+        least: How sure they must be.
+    """
+
+    line: int
+    quad: _Quad
+    crop: _Array
+    likely: float = 0.0
+    fewest: int = 0
+    least: float = _LEAST_SCORE
+
+    def is_believable(self, text: str, score: float) -> bool:
+        """Whether what was read this way is kept."""
+        return bool(text.strip()) and score >= self.least and sum(map(str.isalnum, text)) >= self.fewest
+
+
+def _found(engine: Any, bgr: _Array) -> list[_Cutting]:
+    """The lines of the picture."""
     height, width = bgr.shape[:2]
     longer, shorter = max(height, width), min(height, width)
     # A long receipt is shrunk to as many pixels as a page, not to as many rows.
@@ -202,32 +229,48 @@ def _found(engine: Any, bgr: _Array) -> tuple[list[_Quad], list[_Array]]:
     try:
         crops, found = engine.detect_and_crop(bgr, record)
     except RapidOCRError:  # the library's word for a picture without text
-        return [], []
+        return []
     margin = np.array([record["padding_1"]["left"], record["padding_1"]["top"]])
-    return [_standing(np.asarray(box, dtype=np.float64) - margin) for box in found.boxes], crops
+    quads = [np.asarray(box, dtype=np.float64) - margin for box in found.boxes]
+    return [
+        cutting
+        for line, (quad, crop) in enumerate(zip(quads, crops, strict=True))
+        for cutting in _ways(line, quad, crop)
+    ]
 
 
-def _standing(quad: _Quad) -> _Quad:
-    """The corners as the text stands; the library lays a tall line on its left side to read it."""
-    width = max(np.linalg.norm(quad[0] - quad[1]), np.linalg.norm(quad[2] - quad[3]))
-    height = max(np.linalg.norm(quad[0] - quad[3]), np.linalg.norm(quad[1] - quad[2]))
-    return np.roll(quad, -1, axis=0) if int(height) / max(1, int(width)) >= _TALL else quad
+def _ways(line: int, quad: _Quad, crop: _Array) -> Iterator[_Cutting]:
+    """The ways in which a line may be read: one, unless it is tall."""
+    width = int(max(np.linalg.norm(quad[0] - quad[1]), np.linalg.norm(quad[2] - quad[3])))
+    height = int(max(np.linalg.norm(quad[0] - quad[3]), np.linalg.norm(quad[1] - quad[2])))
+    ratio = height / max(1, width)
+    if ratio < _TALL:
+        yield _Cutting(line, quad, crop)
+        return
+    # The library laid it on its left side, as if it ran downwards. It may run upwards, or be a single letter.
+    fewest = 2 if ratio < _TALL_LETTER else 0
+    yield _Cutting(line, np.roll(quad, -1, axis=0), crop, fewest=fewest)
+    yield _Cutting(line, np.roll(quad, 1, axis=0), np.ascontiguousarray(np.rot90(crop, 2)), fewest=fewest)
+    if ratio < _TALL_LETTER:
+        yield _Cutting(line, quad, np.ascontiguousarray(np.rot90(crop, -1)), likely=_AHEAD)
 
 
 _Recognised = tuple[str, Sequence[float], Sequence[float]]
 """Text; the confidence of each character; where the middle of each is in the line, as a part of its width."""
 
 
-def _recognised(engine: Any, crops: Sequence[_Array], until: float) -> Iterator[tuple[int, _Recognised]]:
-    """Each line read, under its number and in order."""
-    by_ratio = sorted(range(len(crops)), key=lambda number: _ratio(crops[number]))
-    texts: dict[int, _Recognised] = {}
-    for batch in _batches(by_ratio, crops):
+def _recognised(engine: Any, cuttings: Sequence[_Cutting], until: float) -> Iterator[tuple[_Cutting, _Recognised]]:
+    """Each line that can be believed, in order, in the way that reads best."""
+    best: dict[int, tuple[float, _Cutting, _Recognised]] = {}
+    for batch in _batches(sorted(cuttings, key=lambda cutting: _ratio(cutting.crop))):
         _check_time(until)
-        found = engine.recognize_txt([_shortened(crops[number]) for number in batch])
-        for number, text, info in zip(batch, found.txts, found.word_results, strict=True):
-            texts[number] = _placed(text, info)
-    yield from sorted(texts.items())
+        found = engine.recognize_txt([_shortened(cutting.crop) for cutting in batch])
+        for cutting, text, score, info in zip(batch, found.txts, found.scores, found.word_results, strict=True):
+            rank = score + cutting.likely
+            if cutting.is_believable(text, score) and (cutting.line not in best or rank > best[cutting.line][0]):
+                best[cutting.line] = rank, cutting, _placed(text, info)
+    for line in sorted(best):
+        yield best[line][1:]
 
 
 def _ratio(crop: _Array) -> float:
@@ -235,14 +278,14 @@ def _ratio(crop: _Array) -> float:
     return float(width / height)
 
 
-def _batches(numbers: Sequence[int], crops: Sequence[_Array]) -> Iterator[list[int]]:
+def _batches(cuttings: Sequence[_Cutting]) -> Iterator[list[_Cutting]]:
     """Lines of like proportions together, as many as memory holds at the width of the widest."""
-    batch: list[int] = []
-    for number in numbers:
-        if batch and (len(batch) == _BATCH or (len(batch) + 1) * _ratio(crops[number]) > _BATCH_RATIOS):
+    batch: list[_Cutting] = []
+    for cutting in cuttings:
+        if batch and (len(batch) == _BATCH or (len(batch) + 1) * _ratio(cutting.crop) > _BATCH_RATIOS):
             yield batch
             batch = []
-        batch.append(number)
+        batch.append(cutting)
     if batch:
         yield batch
 

@@ -107,6 +107,23 @@ def test_a_line_from_top_to_bottom_runs_downwards(engine: rapid.RapidEngine) -> 
     assert tops == sorted(tops)
 
 
+def test_a_line_from_bottom_to_top_runs_upwards(engine: rapid.RapidEngine) -> None:
+    (line,) = read(engine, drawn("laid on its left side").transpose(Image.Transpose.ROTATE_90))
+    x1, y1, x2, y2 = line.baseline
+    assert y1 - y2 > 10 * abs(x2 - x1)
+    assert text_of((line,)) == "laid on its left side"
+    bottoms = [word.box[3] for word in line.words]
+    assert bottoms == sorted(bottoms, reverse=True)
+
+
+def test_a_single_narrow_letter_is_read_as_it_stands(engine: rapid.RapidEngine) -> None:
+    image = Image.new("L", (500, 300), 255)
+    pen = ImageDraw.Draw(image)
+    pen.text((30, 30), "Gate", fill=0, font=ImageFont.load_default(40))
+    pen.text((300, 200), "7", fill=0, font=ImageFont.load_default(40))
+    assert text_of(read(engine, image)) == "Gate\n7"
+
+
 @pytest.mark.parametrize(
     "image",
     [
