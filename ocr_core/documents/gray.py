@@ -10,17 +10,36 @@ from ocr_core.errors import InvalidImageError
 _BAND_PIXELS = 1_000_000
 
 
-def as_gray(image: Image.Image) -> Image.Image:
-    """8-bit gray, on white; made band by band, so that a large picture is not held in a third form."""
+def as_gray(image: Image.Image, target: tuple[int, int]) -> Image.Image:
+    """8-bit gray, on white, in another size by averaging areas.
+
+    Made band by band, so that a large picture is held once: an area that is averaged never looks beyond its band.
+
+    Args:
+        image: Of any kind.
+        target: Width and height wanted, pixels.
+
+    Raises:
+        InvalidImageError: Its pixels are not numbers.
+    """
     if image.mode == "L" and "transparency" not in image.info:
-        return image.copy()
-    rows = max(1, _BAND_PIXELS // image.width)
-    bands = [(0, top, image.width, min(image.height, top + rows)) for top in range(0, image.height, rows)]
-    depth = _depth(image, bands) if image.mode.startswith("I") or image.mode == "F" else None
-    gray = Image.new("L", image.size)
-    for band in bands:
-        piece = image.crop(band)
-        gray.paste(_gray_band(piece) if depth is None else _scaled(piece, depth), band)
+        return image.copy() if image.size == target else image.resize(target, Image.Resampling.BOX)
+    width, height = image.size
+    across, down = target
+    scale = height / down
+    rows = max(1, int(_BAND_PIXELS / width / scale))
+    bands = [(top, min(down, top + rows)) for top in range(0, down, rows)]
+    sources = [(0, int(top * scale), width, min(height, math.ceil(bottom * scale))) for top, bottom in bands]
+    depth = _depth(image, sources) if image.mode.startswith("I") or image.mode == "F" else None
+    gray = Image.new("L", target)
+    for (top, bottom), source in zip(bands, sources, strict=True):
+        piece = image.crop(source)
+        piece = _gray_band(piece) if depth is None else _scaled(piece, depth)
+        if image.size != target:
+            above = source[1]
+            box = (0.0, top * scale - above, float(width), min(bottom * scale - above, float(piece.height)))
+            piece = piece.resize((across, bottom - top), Image.Resampling.BOX, box=box)
+        gray.paste(piece, (0, top))
     return gray
 
 

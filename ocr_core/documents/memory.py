@@ -7,11 +7,11 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 from ocr_core.errors import InvalidImageDimensionError
 
-MAX_DECODED_BYTES = 900 * 2**20
-"""What decoding one picture may take; a tenth less than the decoder's process may (`decoder_process.MEMORY_BYTES`)."""
+MAX_DECODED_BYTES = 980 * 2**20
+"""What decoding one picture may take; a little less than the decoder's process may (`decoder_process.MEMORY_BYTES`)."""
 
 EXIF_ORIENTATION = 0x0112
-WEBP_PIXEL_BYTES = 17  # two canvases of the decoder, the bytes it hands over, the picture made of them, gray
+WEBP_PIXEL_BYTES = 16  # two canvases of the decoder, the bytes it hands over, the picture made of them
 _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 _PIXEL_BYTES_OF_OTHERS = 4
 _ROWS_PER_STRIP = 278
@@ -43,10 +43,10 @@ def require_memory(image: Image.Image) -> None:
     width, height = image.size
     pixels = width * height
     each = _PIXEL_BYTES.get(image.mode, _PIXEL_BYTES_OF_OTHERS)
-    needed = pixels * (each + 1)
+    needed = pixels * each
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         if image.mode != "CMYK":
-            needed = 2 * pixels  # decoded as gray
+            needed = pixels  # decoded as gray
         if image.info.get("progressive"):
             needed += _coefficient_bytes(image, pixels)
     elif isinstance(image, TiffImagePlugin.TiffImageFile):

@@ -46,13 +46,6 @@ def target_size(size: tuple[int, int], dpi: tuple[float | None, float | None], m
     return max(1, width), max(1, height)
 
 
-def shrunk(gray: Image.Image, target: tuple[int, int]) -> Image.Image:
-    """The picture in another size, by averaging areas."""
-    if gray.size == target:
-        return gray
-    return gray.resize(target, Image.Resampling.BOX)
-
-
 def plausible_dpi(dpi: int | None) -> int | None:
     """The resolution, unless no scanner or camera would have it."""
     return dpi if dpi is not None and dpi in PLAUSIBLE_DPI else None

@@ -25,7 +25,7 @@ from ocr_core.documents.decoder_errors import DECODER_ERRORS
 from ocr_core.documents.gray import as_gray
 from ocr_core.documents.icons import largest_icon
 from ocr_core.documents.memory import EXIF_ORIENTATION, WEBP_PIXEL_BYTES, require_bytes, require_memory
-from ocr_core.documents.page_image import PLAUSIBLE_DPI, PageImage, plausible_dpi, shrunk, target_size
+from ocr_core.documents.page_image import PLAUSIBLE_DPI, PageImage, plausible_dpi, target_size
 from ocr_core.documents.rules import MAX_SIDE, READABLE, DocumentFormat, Rules, require_page
 from ocr_core.documents.structure import gif_size, require_bmp_pixels, walk_jpeg, walk_png, webp_size
 from ocr_core.documents.tiff import starting_with, tiff_directories
@@ -128,6 +128,7 @@ def _open_image(file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, rules: Ru
         size = webp_size(data)
         rules.require_sides(size)
         require_bytes(size, size[0] * size[1] * WEBP_PIXEL_BYTES)
+    data.madvise(mmap.MADV_DONTNEED)  # what was walked through need not stay in memory
     source.seek(0)
     image = Image.open(source, formats=[_PLUGINS[opened] or ""])
     if kind is DocumentFormat.BMP:
@@ -144,7 +145,7 @@ def _page_image(image: Image.Image, page: int, max_pixels: int) -> PageImage:
     turned = _exif_transposition(image)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         image.draft("L", (max(1, target[0]), max(1, target[1])))
-    gray = shrunk(as_gray(image), target)
+    gray = as_gray(image, target)
     if _is_deep_negative(image):
         gray = ImageChops.invert(gray)
     dpi = round(across * gray.width / width) if across is not None else None

@@ -414,7 +414,7 @@ def test_a_page_that_would_not_fit_into_memory_is_refused_as_too_large(
     options = options | ({"exif": exif} if "exif" in options else {})
     image = Image.new("RGB", (2000, 1000), "white")
     blob = pages.encoded(image, "TIFF", save_all=True, append_images=[image], **options)
-    monkeypatch.setattr(memory, "MAX_DECODED_BYTES", 5 * 2000 * 1000 + 1000)
+    monkeypatch.setattr(memory, "MAX_DECODED_BYTES", 4 * 2000 * 1000 + 1000)
     if options:
         with pytest.raises(InvalidImageDimensionError, match="memory"):
             loaded(blob, 1)
