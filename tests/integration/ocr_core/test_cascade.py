@@ -1,0 +1,103 @@
+"""What the cascade makes of pages that are hard to read, in process, with the engines that are there."""
+
+import importlib.util
+
+import pytest
+from PIL import Image
+
+from ocr_core.documents import PageImage
+from ocr_core.engine import OcrEngine
+from ocr_core.page_reader import PageReader
+from ocr_core.page_text import PageText
+from ocr_core.tesseract import TesserocrEngine
+from tests import hard_pages, pages
+from tests.fakes.engines import FakeEngine
+from tests.pages import PrintedPage
+
+HAS_SECOND = importlib.util.find_spec("rapidocr") is not None
+PAGE = pages.printed_page(pages.LINES[:6], size=(1240, 500))
+HALF = [line[:34].strip() for line in pages.LINES]
+COLUMNS = pages.two_columns(HALF, HALF[::-1])
+FIRST = TesserocrEngine()
+
+
+def second_engine() -> OcrEngine:
+    from ocr_core.rapid import RapidEngine
+
+    return RapidEngine()
+
+
+@pytest.fixture(scope="module")
+def second() -> OcrEngine:
+    return second_engine()
+
+
+def read(page: PrintedPage, second: OcrEngine | None = None) -> PageText:
+    image = PageImage(
+        image=page.image, page=1, width=page.image.width, height=page.image.height, unit="pixel", dpi=page.dpi
+    )
+    return PageReader(FIRST, second=second).read(image, ("eng",), order="natural")
+
+
+def errors(page: PrintedPage, found: PageText) -> float:
+    return pages.character_error_rate(page.text, "\n".join(line.text for line in found.lines))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        hard_pages.shadowed(COLUMNS),
+        hard_pages.unevenly_lit(PAGE),
+        hard_pages.shadowed(PAGE),
+        hard_pages.photographed(PAGE),
+        hard_pages.low_contrast(PAGE),
+        hard_pages.inverted(PAGE),
+        hard_pages.blurred(PAGE),
+        hard_pages.noisy(PAGE),
+    ],
+    ids=["two columns in shadow", "uneven light", "shadow", "photographed", "gray", "inverted", "blurred", "grainy"],
+)
+def test_a_printed_page_reads_well_however_it_was_taken_and_calls_no_second_engine(page: PrintedPage) -> None:
+    never = FakeEngine()
+    found = read(page, never)
+    assert errors(page, found) < 0.02
+    assert never.pictures == []
+    assert all(line.style is not None and line.style.name == "other" for line in found.lines)
+    assert sum(line.style.confidence > 0.95 for line in found.lines if line.style) > 0.8 * len(found.lines)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pages.empty_page((900, 700)),
+        hard_pages.photo_without_text(1, (900, 700)),
+        hard_pages.photo_without_text(2, (300, 200)),
+        hard_pages.texture_without_text(size=(300, 200)),
+        hard_pages.noise_without_text((300, 200)),
+    ],
+    ids=["blank", "photo", "small photo", "bricks", "noise"],
+)
+def test_a_page_without_text_stays_empty(page: PrintedPage) -> None:
+    assert read(page).lines == ()
+
+
+@pytest.mark.skipif(not HAS_SECOND, reason="the optional extra is not installed")
+def test_a_photo_without_text_stays_empty_with_a_second_engine_too(second: OcrEngine) -> None:
+    assert read(hard_pages.photo_without_text(3, (900, 700)), second).lines == ()
+
+
+@pytest.mark.skipif(not HAS_SECOND, reason="the optional extra is not installed")
+@pytest.mark.parametrize("degrees", [0, 90, 180])
+def test_a_sign_in_a_photo_is_read_any_way_up(second: OcrEngine, degrees: float) -> None:
+    photo = hard_pages.photo_without_text(4, (900, 700)).image
+    sign = pages.printed_page(["Tollgate 7", "Pay here"], size=(420, 260), dpi=72, points=60)
+    plate = sign.image.crop((40, 60, 420, 260)).point([40 + 150 * (255 - v) // 255 for v in range(256)])
+    photo.paste(plate, (250, 300))
+    page = pages.turned(PrintedPage(image=photo, words=(), text=sign.text, dpi=72), degrees)
+    found = read(page, second)
+    assert errors(page, found) < 0.2
+    assert found.orientation == degrees / 90
+
+
+def test_a_picture_of_a_few_pixels_is_read_as_empty() -> None:
+    assert read(PrintedPage(image=Image.new("L", (50, 50), 128), words=(), text="", dpi=72)).lines == ()
