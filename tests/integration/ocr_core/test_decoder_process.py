@@ -109,6 +109,7 @@ def test_a_decoder_that_takes_too_long_is_ended(
     work: object, budget: Budget, error: type[errors.CoreError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "inspect", work)
+    monkeypatch.setattr(decoder_process, "_BUSY_SECONDS", 0.2)
     decoder = DecoderProcess()
     with opened(pages.as_png(PAGE)) as file, pytest.raises(errors.CoreError) as refusal:
         decoder.inspect(file, budget=budget)
