@@ -89,6 +89,10 @@ class Machine:
     def pid(self, unit: str) -> str:
         return self.property(unit, "MainPID")
 
+    def signal(self, unit: str, name: str) -> None:
+        """Send a signal to a unit's main process."""
+        self.run("systemctl", "kill", "--kill-whom=main", f"--signal={name}", unit)
+
     def wait_replaced(self, unit: str, pid: str, seconds: float) -> float:
         """Wait until a unit serves again under another process; how long that took, in seconds."""
         began = time.monotonic()
