@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import structlog
 
 from sidecar.clock import SystemClock, instant
+from sidecar.journal import Journal, field_name, is_standard_error
 from sidecar.log_levels import LogLevels
 
 _NUMBERS = {
@@ -29,6 +30,7 @@ _NUMBERS = {
     "None": logging.CRITICAL + 1,
 }
 _WORDS = {"debug": "Debug", "info": "Information", "warning": "Warning", "error": "Error", "critical": "Critical"}
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}  # syslog's
 _SHORT = {"debug": "dbug", "info": "info", "warning": "warn", "error": "fail", "critical": "crit"}
 # What structlog need not even look at; it knows no levels but the standard library's.
 _FILTERS = {**_NUMBERS, "Trace": logging.NOTSET, "None": logging.CRITICAL}
@@ -141,14 +143,14 @@ def configure_logs(levels: LogLevels, *, process: str) -> None:
         process: `web`, `meter` or `launcher`; the event's second word.
     """
     global _router  # noqa: PLW0603 - as structlog's own configuration, one per process
-    under_journal = "JOURNAL_STREAM" in os.environ
+    under_journal = is_standard_error(os.environ.get("JOURNAL_STREAM", ""))
     _router = _Router(levels, process)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
             _router,
-            _journal(process) if under_journal else _console(process),
+            _journal(process, Journal()) if under_journal else _console(process),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_FILTERS[levels.lowest]),
         logger_factory=_NamedLoggerFactory(),
@@ -216,8 +218,24 @@ def _console(process: str) -> Any:
     return render
 
 
-def _journal(process: str) -> Any:
+def _journal(process: str, journal: Journal) -> Any:
+    """To the journal as fields; as a line of JSON, which it takes from standard error, when it does not take that."""
+
     def render(logger: _NamedLogger, _method: str, event: MutableMapping[str, Any]) -> str:
+        level = str(event.get("level", "info"))
+        facts = {key: str(value) for key, value in event.items() if key not in {"level", "event", "exception"}}
+        told = " ".join([str(event.get("event", "")), *(f"{key}={_value(value)}" for key, value in facts.items())])
+        fields = [
+            ("MESSAGE", told[:_MAX_TEXT_LENGTH]),
+            ("PRIORITY", str(_PRIORITIES.get(level, 6))),
+            ("SYSLOG_IDENTIFIER", f"sidecar-{process}"),
+            (field_name("category"), logger.name),
+            *((field_name(key), value[:_MAX_TEXT_LENGTH]) for key, value in facts.items()),
+        ]
+        if event.get("exception"):
+            fields.append((field_name("exception"), str(event["exception"])[-_MAX_TEXT_LENGTH:]))
+        if journal.send(fields):
+            raise structlog.DropEvent
         return json.dumps({"logger": logger.name, "process": process, **event}, default=str)
 
     return render
