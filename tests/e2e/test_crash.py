@@ -16,8 +16,8 @@ from tests.e2e.site import Site, a_site, text_of, wait_until
 from tests.pages import LINES, as_pdf, as_png, character_error_rate, printed_page
 
 # Dense enough that a page takes a good part of a second: there is a middle to be killed in.
-DENSE = printed_page(LINES * 5, size=(1654, 2339), dpi=200, points=9)
-BOOK_PAGES = 8
+DENSE = printed_page(LINES * 4, size=(1654, 2339), dpi=200, points=9)
+BOOK_PAGES = 6
 BOOK = as_pdf([DENSE] * BOOK_PAGES)
 
 
