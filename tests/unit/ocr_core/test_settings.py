@@ -67,8 +67,8 @@ def test_an_empty_value_is_no_value() -> None:
     [
         "Core:Workers=0", "Core:Workers=many", "Core:Workers=-1", "Core:Workers=257", "Core:Workers=²",
         "Core:PageTimeoutSeconds=1.5", "Core:MaxMegapixels=nan", "Core:MaxMegapixels=1000", "Core:Languages=+",
-        "Core:SecondEngine=yes", "Core:DieWithParent=perhaps", "Core:WorkerMemoryMegabytes=1", "Core:WorkerRecycleMegabytes=31",
-        "Mounts:Shared=/a\0b",
+        "Core:SecondEngine=yes", "Core:DieWithParent=perhaps", "Core:WorkerMemoryMegabytes=1",
+        "Core:WorkerRecycleMegabytes=31", "Mounts:Shared=/a\0b",
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_used_is_named(word: str) -> None:
