@@ -47,7 +47,9 @@ _SECONDS_TO_END = 0.5
 _GLANCE_SECONDS = 0.001
 _BUSY_SECONDS = 1.0  # of work, in all the waiting time: with less, it was not the document
 _LAST_AFTER_CPU_SECONDS = 1000.0
-_TOO_LONG = "The document is damaged: it takes too long to decode."
+TOO_LARGE = "The document needs more memory to decode than one page may take."
+FAILED = "The document is damaged: its decoder failed."
+TOO_LONG = "The document is damaged: it takes too long to decode."
 _SIGNALS_OF_THE_WORKER = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -213,7 +215,7 @@ class DecoderProcess:
                 self.close()
         except TimeoutError as exc:
             self.close()
-            raise errors.InvalidImageError(_TOO_LONG) from exc
+            raise errors.InvalidImageError(TOO_LONG) from exc
         except (EOFError, OSError) as exc:
             raise self._died() from exc
         except msgspec.MsgspecError as exc:
@@ -251,7 +253,7 @@ class DecoderProcess:
         number, used = self._reaped(_SECONDS_TO_END)
         cpu_seconds = used.ru_utime + used.ru_stime if used is not None else 0.0
         if number == signal.SIGPROF or (number == signal.SIGALRM and cpu_seconds >= _BUSY_SECONDS):
-            return errors.InvalidImageError(_TOO_LONG)
+            return errors.InvalidImageError(TOO_LONG)
         if number == signal.SIGALRM:
             _log.warning("a decoder had %.1f s of work in all its time: the machine is busy", cpu_seconds)
             return errors.EngineTimeoutError("The machine was too busy to decode the document in time.")
@@ -264,9 +266,9 @@ class DecoderProcess:
             _log.error("a decoder was ended from outside")
             return errors.FailedToProcessError("The decoder was ended; the page may be tried again.")
         if used is not None and used.ru_maxrss * 1024 > MEMORY_BYTES * 3 // 4:
-            return errors.InvalidImageError("The document needs more memory to decode than one page may take.")
+            return errors.InvalidImageError(TOO_LARGE)
         _log.warning("a decoder failed on a document, by signal %d", number)
-        return errors.InvalidImageError("The document is damaged: its decoder failed.")
+        return errors.InvalidImageError(FAILED)
 
     def _reaped(self, seconds: float) -> tuple[int, resource.struct_rusage | None]:
         """The signal by which the process ended, 0 where none or where it does not end; and what it had used."""

@@ -1,8 +1,9 @@
-"""Mutates documents and watches a decoder process: what crashes it, holds it, makes it swell or fail is a find.
+"""Mutates documents and watches a decoder process: what crashes it, surprises it or holds its worker is a find.
 
 Invariants:
 
 * A find is kept as bytes, made smaller while it stays a find, under a name that tells what happened.
+* What the decoder's budget of time and memory ends is no find, but is told: PDF can always be made to take longer.
 * A run is the same for the same seed and seeds, but for how far it comes in its time.
 """
 
@@ -17,10 +18,10 @@ from pathlib import Path
 
 from ocr_core import documents, errors
 from ocr_core.budget import Budget
-from ocr_core.decoder_process import DecoderProcess
+from ocr_core.decoder_process import FAILED, LOAD, LOOK, TOO_LARGE, TOO_LONG, DecoderProcess
 from tests.fuzzing.mutations import mutated
 
-HELD = Budget(cpu_seconds=10.0, wall_seconds=60.0)
+LATEST_SECONDS = 10.0
 _MAX_PIXELS = 3_000_000
 _MAX_KEPT = 2000
 _SMALLER_TRIES = 300
@@ -50,19 +51,26 @@ class Fuzzer:
         seeds: Good and bad documents to begin with.
         out: Where finds are kept; None keeps none.
         seed: Of the chance.
-        budget: What one document may take before it is a find.
+        look: What a look may take; as in service unless told otherwise.
+        load: What a page may take, likewise.
     """
 
     def __init__(
-        self, seeds: Mapping[str, bytes], *, out: Path | None = None, seed: int = 0, budget: Budget = HELD
+        self,
+        seeds: Mapping[str, bytes],
+        *,
+        out: Path | None = None,
+        seed: int = 0,
+        look: Budget = LOOK,
+        load: Budget = LOAD,
     ) -> None:
         self._out = out
         self._chance = random.Random(seed)
-        self._budget = budget
+        self._look, self._load = look, load
         self._seen: set[str] = set()
         self._decoder = DecoderProcess()
         self.report = Report()
-        self._kept = [blob for blob in seeds.values() if self._is_quick(blob)]
+        self._kept = [blob for blob in seeds.values() if self._is_quick(blob)] or list(seeds.values())
 
     def _is_quick(self, blob: bytes) -> bool:
         """Whether going on from here does not cost the time of many others."""
@@ -89,6 +97,8 @@ class Fuzzer:
         started = time.monotonic()
         end = self.tried(blob)
         took = time.monotonic() - started
+        if took > LATEST_SECONDS and not end.startswith("busy"):
+            end = f"find: took more than {LATEST_SECONDS:g} s {_kind(blob)}"
         self.report.executions += 1
         self.report.ends[end.partition(":")[0]] += 1
         if end.startswith("find"):
@@ -104,16 +114,19 @@ class Fuzzer:
             file.write(blob)
             file.flush()
             try:
-                found = self._decoder.inspect(file, documents.READABLE, budget=self._budget)
+                found = self._decoder.inspect(file, documents.READABLE, budget=self._look)
                 sizes = []
                 for page in {1, found.pages}:
-                    image = self._decoder.load_page(file, page, max_pixels=_MAX_PIXELS, budget=self._budget)
+                    image = self._decoder.load_page(file, page, max_pixels=_MAX_PIXELS, budget=self._load)
                     sizes.append(image.image.width * image.image.height >> 16)
             except errors.InvalidImageError as exc:
-                happened = str(exc)
-                if "decoder failed" in happened or "too long" in happened:
-                    return f"find: {happened} {_kind(blob)}"
-                return f"refused: {_kind(blob)} {happened}"
+                if str(exc) == FAILED:
+                    return f"find: {exc} {_kind(blob)}"
+                if str(exc) in (TOO_LONG, TOO_LARGE):
+                    return f"ended: {_kind(blob)} {exc}"
+                return f"refused: {_kind(blob)} {exc}"
+            except errors.EngineTimeoutError:
+                return "busy: the machine"
             except errors.FailedToProcessError as exc:
                 return f"find: {exc} {_kind(blob)}"
             except errors.CoreError as exc:
