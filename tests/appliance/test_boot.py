@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -49,7 +50,23 @@ def test_what_stands_still_is_replaced_by_the_watchdog(machine: Machine, picture
     assert machine.read(picture).status_code == 200
 
 
-def test_core_and_web_have_no_network(machine: Machine) -> None:
+def test_the_journal_holds_the_log_as_fields(machine: Machine) -> None:
+    found = machine.run("journalctl", "--output=json", "--no-pager", "--lines=1", "TOLLGATE_CATEGORY=Tollgate.Meter")
+    event = json.loads(found)
+    assert event["_SYSTEMD_UNIT"] == "ocr-sidecar-meter.service"
+    assert event["SYSLOG_IDENTIFIER"] == "sidecar-meter"
+    assert event["PRIORITY"] in {"3", "4", "6"}
+
+
+def test_handwriting_is_read_behind_all_walls(machine: Machine) -> None:
+    note = Path(__file__).resolve().parents[3] / "shared" / "corpus" / "cognitive-serv-handwritten_text.jpg"
+    if not note.exists():
+        pytest.skip("the shared corpus is not here")
+    (page,) = machine.read(note).json()["analyzeResult"]["readResults"]
+    assert [line["text"] for line in page["lines"]] == ["You must be the change", "you want to see in the world!"]
+
+
+def test_nothing_has_a_network(machine: Machine) -> None:
     for unit in KEPT:
         own = machine.run("readlink", f"/proc/{machine.pid(unit)}/ns/net")
         assert own != machine.run("readlink", "/proc/1/ns/net")
