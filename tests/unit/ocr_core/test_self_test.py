@@ -25,11 +25,12 @@ class PrinterEngine(FakeEngine):
 
     def __init__(self, *pages: Sequence[str]) -> None:
         super().__init__(answer=self._next)
-        self._pages = pages or (LINES, LINES, (*LEFT, *RIGHT))
+        self._pages = list(pages or (LINES, LINES, (*LEFT, *RIGHT)))
 
     def _next(self, picture: Picture, number: int) -> list[FoundLine]:
-        lying = picture.height > picture.width
-        return [self._line(text, at, lying=lying) for at, text in enumerate(self._pages[number])]
+        lying = picture.height > picture.width  # such a page is read once more, standing
+        page = self._pages[0] if lying else self._pages.pop(0)
+        return [self._line(text, at, lying=lying) for at, text in enumerate(page)]
 
     def _line(self, text: str, number: int, *, lying: bool) -> FoundLine:
         line = a_line(text, top=100 + 60 * number)
