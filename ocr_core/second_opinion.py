@@ -30,7 +30,7 @@ SURE_LINE = 0.9
 
 _DOUBTED_SHARE = 0.25
 _LEAST_BELIEVED = 0.5
-_SURE_SECOND = 0.8
+_SURE_SECOND = 0.77  # between the surest nonsense, read upside down, and the least sure text
 _FEWEST_LETTERS = 2
 _PREFERENCE = 1.02
 _SAME_ROW = 0.5
