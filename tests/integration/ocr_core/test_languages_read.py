@@ -114,7 +114,7 @@ def test_a_language_without_its_model_is_refused_at_once_with_what_to_install(co
 
 @pytest.fixture(scope="module")
 def english_core() -> Iterator[RunningCore]:
-    with running_core(words=("Core:Languages=eng",)) as running:
+    with running_core(words=("Core:Languages=eng", "Core:SecondEngine=off")) as running:
         yield running
 
 
