@@ -49,7 +49,7 @@ def blurred(page: PrintedPage, radius: float = 1.5) -> PrintedPage:
 
 def noisy(page: PrintedPage, *, spread: float = 40) -> PrintedPage:
     """With the grain of a bad sensor."""
-    grain = Image.effect_noise(page.image.size, spread)
+    grain = _grain(page.image.size, spread)
     return replace(page, image=ImageChops.add(page.image, grain, 1, -128))
 
 
@@ -101,7 +101,14 @@ def texture_without_text(seed: int = 1, size: tuple[int, int] = (1000, 800)) -> 
 
 def noise_without_text(size: tuple[int, int] = (1000, 800), spread: float = 60) -> PrintedPage:
     """Nothing but grain."""
-    return _without_text(Image.effect_noise(size, spread))
+    return _without_text(_grain(size, spread))
+
+
+def _grain(size: tuple[int, int], spread: float) -> Image.Image:
+    """Gray pixels of a standard deviation, the same each time."""
+    reach = spread * math.sqrt(3)
+    levels = [min(255, max(0, round(128 + reach * (value - 127.5) / 127.5))) for value in range(256)]
+    return Image.frombytes("L", size, random.Random(1).randbytes(size[0] * size[1])).point(levels)
 
 
 def _without_text(image: Image.Image) -> PrintedPage:
