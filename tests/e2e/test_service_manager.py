@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -127,13 +127,12 @@ class Kept:
 def a_kept() -> Iterator[Kept]:
     with tempfile.TemporaryDirectory(prefix="kept-") as name:  # short, as the name of a Unix socket must be
         one = Kept(Path(name))
-        try:
+        with ExitStack() as last:  # one that does not stop must not keep the others running
+            last.callback(one.core_socket.close)
+            last.callback(one.web_socket.close)
+            for part in ("core", "meter", "web"):
+                last.callback(lambda part=part: getattr(one, part).stop())
             yield one
-        finally:
-            for part in (one.web, one.meter, one.core):
-                part.stop()
-            one.web_socket.close()
-            one.core_socket.close()
 
 
 @pytest.fixture(scope="module")
