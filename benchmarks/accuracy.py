@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks.error_rate import error_rate
 from ocr_core import documents, languages
 from ocr_core.engine import OcrEngine
-from ocr_core.page_reader import PageReader
+from ocr_core.pages.page_reader import PageReader
 from ocr_core.settings import Settings
 from ocr_core.tesseract import DEFAULT_TESSDATA, TesserocrEngine
 from tests import hard_pages, pages
@@ -179,7 +179,7 @@ def _core(
 
 def _second_engine() -> OcrEngine | None:
     with suppress(ImportError):
-        from ocr_core.rapid import RapidEngine
+        from ocr_core.second_engine.rapid import RapidEngine
 
         return RapidEngine()
     return None

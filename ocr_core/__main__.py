@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from licenses import host
-from ocr_core import check, confinement, cpu, limits, privileges, second_engine, self_test
+from ocr_core import check, confinement, cpu, limits, second_engine, self_test
 from ocr_core.app import SERVICE, Services, create_app
 from ocr_core.clock import SystemClock
-from ocr_core.confinement import Confinement
+from ocr_core.confinement import Confinement, privileges
 from ocr_core.engine import OcrEngine
 from ocr_core.errors import CoreError, NotSupportedLanguageError
 from ocr_core.gatekeeper import Gatekeeper

@@ -31,7 +31,7 @@ from ocr_core.errors import (
     InvalidImageError,
 )
 from ocr_core.gatekeeper import Gate
-from ocr_core.page_reader import PageReader
+from ocr_core.pages.page_reader import PageReader
 from ocr_core.reading_order import ReadingOrder
 from ocr_core.second_engine import SecondEngine
 from ocr_core.slots import Slots, Task

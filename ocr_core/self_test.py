@@ -20,8 +20,8 @@ from ocr_core.cpu import Cpu
 from ocr_core.engine import OcrEngine, Picture
 from ocr_core.errors import CoreError
 from ocr_core.languages import FIRST_MODEL, first_model, known_models, supported
-from ocr_core.page_reader import PageReader
 from ocr_core.page_text import PageText
+from ocr_core.pages.page_reader import PageReader
 from ocr_core.second_engine import SecondEngineMissingError, Standing, host, standing
 from ocr_core.settings import Settings
 from ocr_core.tesseract import ORIENTATION_MODEL

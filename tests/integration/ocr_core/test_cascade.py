@@ -7,8 +7,8 @@ from PIL import Image
 
 from ocr_core.documents import PageImage
 from ocr_core.engine import OcrEngine
-from ocr_core.page_reader import PageReader
 from ocr_core.page_text import PageText
+from ocr_core.pages.page_reader import PageReader
 from ocr_core.tesseract import TesserocrEngine
 from tests import hard_pages, pages
 from tests.fakes.engines import FakeEngine
@@ -22,7 +22,7 @@ FIRST = TesserocrEngine()
 
 
 def second_engine() -> OcrEngine:
-    from ocr_core.rapid import RapidEngine
+    from ocr_core.second_engine.rapid import RapidEngine
 
     return RapidEngine()
 

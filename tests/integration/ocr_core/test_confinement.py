@@ -18,10 +18,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ocr_core import confinement, landlock, limits, seccomp
-from ocr_core.confinement import Role
-from ocr_core.kernel import system_call
-from ocr_core.seccomp import ALLOW, Policy, Rule, refuse
+from ocr_core import confinement, limits
+from ocr_core.confinement import Role, landlock, seccomp
+from ocr_core.confinement.kernel import system_call
+from ocr_core.confinement.seccomp import ALLOW, Policy, Rule, refuse
 from tests import pages
 from tests.integration.ocr_core.running_core import RunningCore, running_core
 

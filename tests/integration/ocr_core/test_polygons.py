@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from ocr_core import documents
-from ocr_core.page_reader import PageReader
 from ocr_core.page_text import PageText
+from ocr_core.pages.page_reader import PageReader
 from ocr_core.tesseract import TesserocrEngine
 from tests import drawn_pages
 from tests.drawn_pages import DrawnPage, DrawnWord

@@ -14,12 +14,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ocr_core.engine import FoundLine, Picture
 from ocr_core.errors import EngineTimeoutError, FailedToProcessError
-from ocr_core.readable_scripts import READABLE_SCRIPTS
+from ocr_core.second_engine.readable_scripts import READABLE_SCRIPTS
 
 if importlib.util.find_spec("rapidocr") is None:
     pytest.skip("the extra 'handwriting' is not installed", allow_module_level=True)
 
-from ocr_core import rapid
+from ocr_core.second_engine import rapid
 
 _INSTALLED = Path(rapid.rapidocr.__file__).parent
 

@@ -17,7 +17,7 @@ from ocr_core import second_engine
 from ocr_core.engine import Picture
 from ocr_core.errors import FailedToProcessError
 from ocr_core.second_engine import NOT_INSTALLED, SecondEngine, SecondEngineHost, SecondEngineMissingError
-from ocr_core.second_state import State
+from ocr_core.second_engine.state import State
 from tests import pages
 from tests.integration.ocr_core.running_core import RunningCore, running_core
 

@@ -14,13 +14,13 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from ocr_core import second_wire
 from ocr_core.engine import FoundLine, FoundOrientation, FoundWord, Picture
 from ocr_core.errors import EngineTimeoutError, FailedToProcessError
 from ocr_core.second_engine import SecondEngine, SecondEngineHost
-from ocr_core.second_keeper import Terms
-from ocr_core.second_process import MEMORY_BYTES
-from ocr_core.second_state import State
+from ocr_core.second_engine import wire as second_wire
+from ocr_core.second_engine.keeper import Terms
+from ocr_core.second_engine.process import MEMORY_BYTES
+from ocr_core.second_engine.state import State
 
 READ, DIE, HANG, FAIL, LATE, SLOW, LIE, HUNGRY = range(8)
 SLOW_SECONDS = 0.3

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from ocr_core import geometry
 from ocr_core.documents import PageImage
 from ocr_core.engine import FoundLine, FoundWord, Picture
-from ocr_core.geometry import Affine, Box, Corners
-from ocr_core.page_reader import PageReader
 from ocr_core.page_text import PageText
+from ocr_core.pages import geometry
+from ocr_core.pages.geometry import Affine, Box, Corners
+from ocr_core.pages.page_reader import PageReader
 from tests.fakes.engines import FakeEngine
 from tests.pages import overlap
 

@@ -1,0 +1,184 @@
+"""When a page is shown to the second engine, and what is made of two readings of the same page.
+
+Invariants:
+
+* Pure. A page that reads well as a whole asks for no second opinion, nor does one in writing that the other engine
+  does not know.
+* Of two readings of the same place the one stays that is expected to have more letters right; what the first engine is
+  sure of stays as it is.
+* What only one engine sees is told only if that engine is sure of it: textures look like letters now and then.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from ocr_core.engine import FoundLine
+from ocr_core.pages import style
+from ocr_core.pages.columns import Box, box_of, in_columns, in_rows
+from ocr_core.pages.reading import (
+    STRONG_CONFIDENCE,
+    WEAK_CONFIDENCE,
+    Reading,
+    characters,
+    mean,
+    sureness,
+)
+
+SURE_LINE = 0.9
+"""From here on a line of the first engine is not worth a second look."""
+
+_DOUBTED_SHARE = 0.25
+_LEAST_BELIEVED = 0.5
+_SURE_SECOND = 0.77  # between the surest nonsense, read upside down, and the least sure text
+_FEWEST_LETTERS = 2
+_PREFERENCE = 1.02
+_SAME_ROW = 0.5
+_SAME_PLACE = 0.3
+
+_Scale = tuple[tuple[float, float], ...]
+
+# Share of letters that were right, by what the engine said of them, on lines of every kind of page.
+_RIGHT_BY_FIRST: _Scale = ((0.0, 0.2), (0.4, 0.45), (0.6, 0.75), (0.8, 0.9), (0.9, 0.985), (0.95, 0.996), (1.0, 1.0))
+_RIGHT_BY_SECOND: _Scale = ((0.0, 0.2), (0.5, 0.45), (0.8, 0.77), (0.9, 0.9), (0.95, 0.94), (0.98, 0.995), (1.0, 0.998))
+
+
+def is_wanted(reading: Reading) -> bool:
+    """Whether a second engine may read a page better.
+
+    Args:
+        reading: The best of the first.
+    """
+    return not reading.is_strong or _is_doubted_in_part(reading)
+
+
+def _is_doubted_in_part(reading: Reading) -> bool:
+    """Whether a good part of a page that reads well does not: what is written by hand into a form, say."""
+    doubted = sum(characters(line) for line in reading.lines if sureness(line) < STRONG_CONFIDENCE)
+    return doubted > _DOUBTED_SHARE * sum(map(characters, reading.lines))
+
+
+def is_believable(lines: Sequence[FoundLine]) -> bool:
+    """Whether what the second engine found is text that it is sure of."""
+    return _confidence(lines) >= _SURE_SECOND and sum(map(characters, lines)) > 0
+
+
+def believed(lines: Sequence[FoundLine], *, beside_text: bool) -> tuple[FoundLine, ...]:
+    """The lines of the second engine without what may be a texture.
+
+    Args:
+        lines: What it found.
+        beside_text: Whether the first engine found text on the page that it is sure of.
+    """
+    sure = [line for line in lines if sureness(line) >= _SURE_SECOND]
+    letters = sum(character.isalnum() for line in sure for word in line.words for character in word.text)
+    if not beside_text and letters < _FEWEST_LETTERS:
+        return ()
+    if 2 * sum(map(characters, sure)) >= sum(map(characters, lines)):
+        return tuple(lines)
+    return tuple(sure)
+
+
+def merged(first: Sequence[FoundLine], second: Sequence[FoundLine], *, is_laid_out: bool) -> tuple[FoundLine, ...]:
+    """One reading out of two of the same raster, in reading order.
+
+    Args:
+        first: Lines of the first engine, in its order.
+        second: Lines of the second, in any order.
+        is_laid_out: Whether the first engine's order and blocks are to be trusted.
+    """
+    kept: list[FoundLine] = []
+    told = _Told(first, second)
+    for mine, others in _places([line for line in first if sureness(line) >= _LEAST_BELIEVED], second):
+        if not others:
+            kept += [line for line in mine if sureness(line) >= WEAK_CONFIDENCE]
+        elif not mine or _expected(others, _RIGHT_BY_SECOND) > _PREFERENCE * _expected(mine, _RIGHT_BY_FIRST):
+            kept += others
+        else:
+            kept += mine
+    laid_out = _laid_out(kept, first) if is_laid_out else in_columns(kept)
+    return tuple(replace(line, handwriting=told.handwriting(line)) for line in laid_out)
+
+
+class _Told:
+    """What both engines say of a page, and of each place on it."""
+
+    def __init__(self, first: Sequence[FoundLine], second: Sequence[FoundLine]) -> None:
+        self._first, self._second = first, second
+        self._first_page = _confidence(first)
+        self._second_page = _confidence(second) if second else None
+
+    def handwriting(self, line: FoundLine) -> float:
+        """The chance that a line was written by hand."""
+        return style.handwriting(
+            _sureness_at(line, self._first),
+            _sureness_at(line, self._second),
+            first_page=self._first_page,
+            second_page=self._second_page,
+        )
+
+
+def _sureness_at(line: FoundLine, lines: Sequence[FoundLine]) -> float | None:
+    there = [other for other in lines if _meet(box_of(line), box_of(other))]
+    return _confidence(there) if there else None
+
+
+def _confidence(lines: Sequence[FoundLine]) -> float:
+    return mean((sureness(line), characters(line)) for line in lines)
+
+
+def _expected(lines: Sequence[FoundLine], scale: _Scale) -> float:
+    """How many letters more are expected to be right than wrong."""
+    return sum(len(word.text) * (2 * _at(scale, word.confidence) - 1) for line in lines for word in line.words)
+
+
+def _at(scale: _Scale, confidence: float) -> float:
+    for (low, low_value), (high, high_value) in pairwise(scale):
+        if confidence <= high:
+            return low_value + (high_value - low_value) * (confidence - low) / (high - low)
+    return scale[-1][1]
+
+
+def _places(
+    first: Sequence[FoundLine], second: Sequence[FoundLine]
+) -> Iterator[tuple[list[FoundLine], list[FoundLine]]]:
+    """Lines of both engines that lie in the same place, together."""
+    places: list[tuple[list[FoundLine], list[FoundLine]]] = [([], [line]) for line in second]
+    for line in first:
+        meets = [place for place in places if any(_meet(box_of(line), box_of(other)) for other in place[1])]
+        mine = [line, *(one for place in meets for one in place[0])]
+        others = [one for place in meets for one in place[1]]
+        places = [place for place in places if place not in meets]
+        places.append((mine, others))
+    yield from places
+
+
+def _meet(one: Box, other: Box) -> bool:
+    """Whether two lines lie in the same row, over a good part of the shorter one."""
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    return down > _SAME_ROW * min(one[3] - one[1], other[3] - other[1]) and across > _SAME_PLACE * min(
+        one[2] - one[0], other[2] - other[0]
+    )
+
+
+def _laid_out(lines: Sequence[FoundLine], first: Sequence[FoundLine]) -> tuple[FoundLine, ...]:
+    """Lines in the first engine's blocks, those of the second in the nearest one."""
+    places = [(line.block, box_of(line)) for line in first]
+    if not places:
+        return in_columns(lines)
+    mine = set(map(id, first))
+    blocks: dict[int, list[FoundLine]] = {}
+    for line in lines:
+        block = line.block
+        if id(line) not in mine:
+            box = box_of(line)
+            block = min(places, key=lambda place: _distance(place[1], box))[0]
+        blocks.setdefault(block, []).append(replace(line, block=block))
+    return tuple(line for block in sorted(blocks) for line in in_rows(blocks[block]))
+
+
+def _distance(one: Box, other: Box) -> float:
+    across = max(0, one[0] - other[2], other[0] - one[2])
+    down = max(0, one[1] - other[3], other[1] - one[3])
+    return float(across**2 + down**2)
