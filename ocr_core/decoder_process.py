@@ -264,7 +264,7 @@ class DecoderProcess:
             signal.SIGXCPU,
         ):  # somebody else's doing, as for want of memory
             _log.error("a decoder was ended from outside")
-            return errors.FailedToProcessError("The decoder was ended; the page may be tried again.")
+            return errors.DecoderLostError("The decoder was ended; the page may be tried again.")
         if used is not None and used.ru_maxrss * 1024 > MEMORY_BYTES * 3 // 4:
             return errors.InvalidImageError(TOO_LARGE)
         _log.warning("a decoder failed on a document, by signal %d", number)

@@ -107,3 +107,9 @@ class EngineTimeoutError(FailedToProcessError):
     """The page took longer than the deadline allows; trying it again would take as long."""
 
     status = 504
+
+
+class DecoderLostError(FailedToProcessError):
+    """The decoder was ended from outside, as for want of memory; not the document's doing, so another may try."""
+
+    status = 503

@@ -322,6 +322,8 @@ def _failure(status: int, answer: bytes) -> Exception:
         return CoreRefusedError(code, message)
     if status == HTTPStatus.GATEWAY_TIMEOUT:
         return CoreTimeoutError(message)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return CoreUnavailableError(f"{code}: {message}")
     if status == HTTPStatus.NOT_FOUND:
         return RecognitionError(f"the core does not find the document: {message}")
     if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -73,7 +73,7 @@ def test_one_process_serves_many_documents_and_holds_nothing_of_the_worker(decod
         (signal.SIGABRT, errors.InvalidImageError),
         (signal.SIGILL, errors.InvalidImageError),
         (signal.SIGPROF, errors.InvalidImageError),
-        (signal.SIGKILL, errors.FailedToProcessError),
+        (signal.SIGKILL, errors.DecoderLostError),
     ],
 )
 def test_a_decoder_that_dies_costs_one_document(
