@@ -40,6 +40,7 @@ NAME = "decoder"
 MEMORY_BYTES = 1000 * 2**20
 """What decoding may take above what the worker itself holds."""
 
+_NICENESS = 5
 _KEPT_BYTES = 64 * 2**20  # that a process may have grown by and still be used again
 _LENGTHS = struct.Struct("<IQ?")  # of the head, of the pixels; whether the process ends now
 _MAX_HEAD_BYTES = 64 * 1024
@@ -320,6 +321,7 @@ def _serve_and_exit(line: socket.socket, worker: int, on_start: Callable[[], obj
         bounds.close_all_but(line.fileno())
         bounds.without_core_file()
         bounds.be_known_as(NAME)
+        os.nice(_NICENESS)  # where processors are short, pages that are being read go before documents that swell
         bounds.fall_silent()  # libraries tell of every damaged document, at length
         bounds.limit_data(bounds.data_bytes() + MEMORY_BYTES)
         gc.freeze()  # what the worker has stays shared with it

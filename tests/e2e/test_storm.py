@@ -88,7 +88,7 @@ def seconds_for(site: Site, page: bytes) -> float:
 
 
 class Storm:
-    """Callers that send one hostile document after another."""
+    """Callers that send one hostile document after another, each when the one before has been answered to its end."""
 
     def __init__(self, site: Site, blobs: list[bytes]) -> None:
         self.sent = 0
@@ -111,7 +111,7 @@ class Storm:
                 if self._over.is_set():
                     return
                 answer = session.post(
-                    f"{self._site.url}/vision/v3.2/read/analyze",
+                    f"{self._site.url}/vision/v3.2/read/syncAnalyze",
                     data=blob,
                     headers={"Content-Type": "application/octet-stream"},
                     timeout=60,
