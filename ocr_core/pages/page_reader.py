@@ -7,6 +7,7 @@ Invariants:
 * A page that reads well, in a language of the models that it was read with, is read once; what it pays for the others
   is a look at its light, its ink profile and its words.
 * Of two readings the one with more text that the engine believes in stays; a second that fails leaves the first.
+* A page that has cost much is not tried another way, so that what is no text at all ends in seconds.
 * The engines are behind a port; this module knows none by name.
 """
 
@@ -46,6 +47,7 @@ class PageReader:
         engine: The engine.
         second: A heavier engine for what the first reads badly; None where there is none.
         monotonic: Seconds from a clock that never steps.
+        processor: Seconds of processor time that this process has used.
     """
 
     def __init__(
@@ -54,10 +56,12 @@ class PageReader:
         *,
         second: OcrEngine | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        processor: Callable[[], float] = time.process_time,
     ) -> None:
         self._engine = engine
         self._second = second
         self._monotonic = monotonic
+        self._processor = processor
 
     def read(
         self,
@@ -86,7 +90,7 @@ class PageReader:
         """
         until = self._monotonic() + timeout_seconds
         image = replace(image, dpi=resolution.suited(image.image, image.dpi))
-        showing = Showing(image, self._engine, until=until, monotonic=self._monotonic)
+        showing = Showing(image, self._engine, until=until, monotonic=self._monotonic, processor=self._processor)
         if language is not None:
             reading = self._asked_twice(_best_reading(showing, models, ()), showing, models)
             return page_text(image, reading, order, language=language, of_lines=(None,) * len(reading.lines))
@@ -103,7 +107,7 @@ class PageReader:
         told = page_language.tell(reading.lines, choices or reading.models)
         beside = reading.beside or script_beside(reading, choices, showing.orientation_of)
         wanted = page_language.models_asked_for(told, reading.models, choices, also=beside)
-        if not wanted or showing.remaining_seconds < timeout_seconds / 2:
+        if not wanted or showing.is_costly or showing.remaining_seconds < timeout_seconds / 2:
             return reading
         other = showing.read_again(reading, wanted)
         return other if other.evidence > _NO_WORSE * reading.evidence else reading
@@ -135,6 +139,8 @@ def _best_reading(showing: Showing, models: tuple[str, ...], choices: Collection
         return best
     tried = {(0, models)}
     for quarters, other_models in _other_ways(showing, best, choices):
+        if showing.is_costly:
+            break
         way = quarters, other_models or best.models
         if way in tried or (other_models and not best.is_weak):
             continue

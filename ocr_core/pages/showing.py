@@ -4,6 +4,7 @@ Invariant: whatever was done to the raster is undone by the reading's `back`, so
 as a viewer shows it.
 """
 
+import time
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
@@ -24,6 +25,9 @@ from ocr_core.pages.turning import (
     turned_back,
 )
 
+_MOST_WORK_SECONDS = 4.0
+"""Five times what a full page of print takes; of processor time, so that a busy machine reads no worse."""
+
 
 class Showing:
     """A page and the engine that reads it.
@@ -33,13 +37,24 @@ class Showing:
         engine: The engine.
         until: When to give up, by `monotonic`.
         monotonic: Seconds from a clock that never steps.
+        processor: Seconds of processor time that this process has used.
     """
 
-    def __init__(self, image: PageImage, engine: OcrEngine, *, until: float, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        image: PageImage,
+        engine: OcrEngine,
+        *,
+        until: float,
+        monotonic: Callable[[], float],
+        processor: Callable[[], float] = time.process_time,
+    ) -> None:
         self.image = image
         self._engine = engine
         self._until = until
         self._monotonic = monotonic
+        self._processor = processor
+        self._began = processor()
         self._slopes: dict[int, skew.Skew] = {}
         self._guess: tuple[FoundOrientation | None] | None = None
 
@@ -52,12 +67,20 @@ class Showing:
     def evened(self) -> "Showing":
         """The same page as if it had been lit evenly."""
         image = replace(self.image, image=light.evened(self.image.image))
-        return Showing(image, self._engine, until=self._until, monotonic=self._monotonic)
+        other = copy(self)
+        other.image = image
+        other._slopes, other._guess = {}, None  # noqa: SLF001 - of this class
+        return other
 
     @property
     def remaining_seconds(self) -> float:
         """Until the time is over."""
         return self._until - self._monotonic()
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether so much work went into the page that another try is not worth it: noise, say, read four ways."""
+        return self._processor() - self._began > _MOST_WORK_SECONDS
 
     def slope(self, quarters: int) -> skew.Skew:
         """How much the lines slope when the page is turned back by quarters: the same either way up."""

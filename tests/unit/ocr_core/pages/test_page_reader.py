@@ -305,3 +305,14 @@ def test_scribbles_on_a_form_do_not_bring_letters_of_another_script() -> None:
     )
     assert detect(engine, printed_page()).language == "en"
     assert engine.languages_asked == [("eng",)]
+
+
+def test_a_page_that_has_cost_much_is_not_tried_another_way() -> None:
+    engine = FakeEngine(lambda *_: NONSENSE)
+    spent = iter(range(0, 100, 10))
+    page = an_image(printed_page().image)
+    PageReader(engine, processor=lambda: float(next(spent))).read(page, ("eng",))
+    assert len(engine.pictures) == 1
+    tireless = FakeEngine(lambda *_: NONSENSE)
+    PageReader(tireless, processor=lambda: 0.0).read(page, ("eng",))
+    assert len(tireless.pictures) > 1
