@@ -36,6 +36,7 @@ from sidecar.errors import (
     SidecarError,
     SpoolUnavailableError,
 )
+from sidecar.fair_queue import FairQueue
 from sidecar.gate import State, Verdict
 from sidecar.ledger import Ledger, UseEvent
 from sidecar.results import Ending, Operation, OperationStore, Place, ReadRequest
@@ -141,8 +142,8 @@ class _Job:
 class Reader:
     """Takes documents in and has their pages read.
 
-    Pages are served by start-time fair queueing: each operation's pages follow one another in virtual time, so a
-    single picture does not wait behind the pages of a book, and the book still gets on.
+    Pages are read in the order of a `FairQueue`: a single picture does not wait behind the pages of a book, nor does who
+    waits on the connection behind a heap of documents.
 
     Args:
         store: The spool.
@@ -176,9 +177,8 @@ class Reader:
         self._max_queued = max_queued
         self._max_document_bytes = max_document_bytes
         self._lock = threading.Condition()
-        self._queue: list[tuple[int, int, int, _Job]] = []
+        self._queue: FairQueue[tuple[int, _Job]] = FairQueue()
         self._later: list[tuple[float, int, int, _Job]] = []
-        self._virtual = 0
         self._order = 0
         self._jobs: dict[str, _Job] = {}
         self._threads: list[threading.Thread] = []
@@ -385,13 +385,8 @@ class Reader:
             deadline_ns = self._clock.read().boottime_ns + self._max_running_ns
             job = _Job(request, place, deadline_ns, waiting=set(request.pages))
             self._jobs[request.operation_id] = job
-            for ordinal, page in enumerate(request.pages):
-                self._push(self._virtual + 1 + ordinal, page, job)
+            self._queue.add(((page, job) for page in request.pages), waited_for=request.synchronous)
             self._lock.notify_all()
-
-    def _push(self, virtual: int, page: int, job: _Job) -> None:
-        self._order += 1
-        heapq.heappush(self._queue, (virtual, self._order, page, job))
 
     def _push_later(self, page: int, job: _Job) -> None:
         """Come back to a page, or to the end of an operation, after a while; no thread waits for it."""
@@ -410,11 +405,9 @@ class Reader:
                 now = time.monotonic()
                 while self._later and self._later[0][0] <= now:
                     _, _, page, job = heapq.heappop(self._later)
-                    self._push(self._virtual + 1, page, job)
-                if self._queue:
-                    virtual, _, page, job = heapq.heappop(self._queue)
-                    self._virtual = max(self._virtual, virtual)
-                    return page, job
+                    self._queue.add([(page, job)], waited_for=job.request.synchronous)
+                if (following := self._queue.take()) is not None:
+                    return following
                 self._lock.wait(max(0.0, self._later[0][0] - now) if self._later else None)
         return None
 
