@@ -19,7 +19,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from ocr_core import documents, languages
+from ocr_core import decoder_process, documents, languages
 from ocr_core.confinement import Confinement
 from ocr_core.decoder_process import DecoderProcess
 from ocr_core.engine import OcrEngine
@@ -69,6 +69,7 @@ class InspectRequest(msgspec.Struct, frozen=True, kw_only=True):
         max_pages: Most pages.
         max_sheet_inches: Longest side of a PDF's page, inches; None for any.
         language: BCP-47 code that its pages will be read with; checked here, so that it is refused at once.
+        patient: Whether a document that takes long is looked at to the end; otherwise it is refused as `SlowDocument`.
     """
 
     document: _DocumentId
@@ -78,6 +79,7 @@ class InspectRequest(msgspec.Struct, frozen=True, kw_only=True):
     max_pages: Annotated[int, msgspec.Meta(ge=1, le=documents.MAX_PAGES)] = documents.MAX_PAGES
     max_sheet_inches: Annotated[float, msgspec.Meta(gt=0)] | None = None
     language: str | None = None
+    patient: bool = True
 
 
 class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +91,7 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
         language: BCP-47 code to read with; None or "unk" has it detected.
         languages: Tesseract models to read with, for callers that know them; `language` goes first.
         reading_order: "basic" or "natural".
+        patient: As for `InspectRequest`.
     """
 
     document: _DocumentId
@@ -96,6 +99,7 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
     language: str | None = None
     languages: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
     reading_order: ReadingOrder = "basic"
+    patient: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +236,7 @@ class _Core:
                     max_pages=request.max_pages,
                     max_sheet_inches=request.max_sheet_inches,
                 ),
+                budget=decoder_process.LOOK if request.patient else decoder_process.QUICK_LOOK,
             )
         return msgspec.json.encode({"format": str(found.format), "pages": found.pages})
 
@@ -246,7 +251,12 @@ class _Core:
         with slots.working_on(request.document, request.page, Task.DECODING, DECODING_SECONDS):
             started = time.monotonic()
             with self._services.gate.open_document(_lease(environ), request.document) as file:
-                image = self._services.decoder.load_page(file, request.page, max_pixels=self._services.max_pixels)
+                image = self._services.decoder.load_page(
+                    file,
+                    request.page,
+                    max_pixels=self._services.max_pixels,
+                    budget=decoder_process.LOAD if request.patient else decoder_process.QUICK_LOAD,
+                )
             remaining = max(1.0, allowed - (time.monotonic() - started))
             slots.then(Task.READING, remaining + HARD_DEADLINE_AFTER_SECONDS)
             page = self._reader.read(

@@ -24,10 +24,12 @@ class Budget:
     Attributes:
         cpu_seconds: Of work; that the machine is busy does not count against a document.
         wall_seconds: Of waiting.
+        is_last: Whether a document that exceeds it is damaged; otherwise it may be given more another time.
     """
 
     cpu_seconds: float
     wall_seconds: float
+    is_last: bool = True
 
 
 def resident_bytes() -> int:

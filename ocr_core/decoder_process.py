@@ -3,6 +3,7 @@
 Invariants:
 
 * A document costs at most `LOOK` or `LOAD`; then the kernel kills the process, and the document is refused as damaged.
+  Who is in a hurry gives it `QUICK_LOOK` or `QUICK_LOAD`, and hears no more than that it is slow.
 * The worker lives on. It starts another process where it still may; a confined worker may not, and ends when it has
   answered, so that its successor comes with another.
 * The process gets the document as a descriptor, and holds no other but its end of the line to the worker.
@@ -36,6 +37,9 @@ _log = logging.getLogger("ocr_core")
 
 LOOK = Budget(cpu_seconds=2.0, wall_seconds=3.5)
 LOAD = Budget(cpu_seconds=4.0, wall_seconds=5.5)
+QUICK_LOOK = Budget(cpu_seconds=0.3, wall_seconds=2.0, is_last=False)
+QUICK_LOAD = Budget(cpu_seconds=0.8, wall_seconds=3.0, is_last=False)
+"""What a document may cost while others wait: several times what large ones do that are not made to be slow."""
 NAME = "decoder"
 MEMORY_BYTES = 1000 * 2**20
 """What decoding may take above what the worker itself holds."""
@@ -51,6 +55,7 @@ _LAST_AFTER_CPU_SECONDS = 1000.0
 TOO_LARGE = "The document needs more memory to decode than one page may take."
 FAILED = "The document is damaged: its decoder failed."
 TOO_LONG = "The document is damaged: it takes too long to decode."
+SLOW = "The document takes long to decode."
 _SIGNALS_OF_THE_WORKER = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -136,9 +141,17 @@ class DecoderProcess:
             on_start: Called in it before it sees a document, as to confine it.
 
         Raises:
-            FailedToProcessError: The operating system permits no other process, or a confinement.
+            DecoderLostError: The operating system permits no other process, or a confinement.
         """
         self._started(on_start)
+
+    def is_lost(self) -> bool:
+        """Whether the process went away while it had nothing to do."""
+        if self.pid is None:
+            return False
+        with contextlib.suppress(ChildProcessError):
+            return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return True
 
     def inspect(self, file: BinaryIO, rules: Rules = documents.USUAL, *, budget: Budget = LOOK) -> Inspection:
         """`documents.inspect`.
@@ -216,9 +229,9 @@ class DecoderProcess:
                 self.close()
         except TimeoutError as exc:
             self.close()
-            raise errors.InvalidImageError(TOO_LONG) from exc
+            raise _too_long(budget) from exc
         except (EOFError, OSError) as exc:
-            raise self._died() from exc
+            raise self._died(budget) from exc
         except msgspec.MsgspecError as exc:
             raise self._nonsense() from exc
         if isinstance(answer, _Refused):
@@ -239,22 +252,23 @@ class DecoderProcess:
             except OSError as exc:
                 ours.close()
                 theirs.close()
-                raise errors.FailedToProcessError(f"The document cannot be decoded now: {exc.strerror}.") from exc
+                raise errors.DecoderLostError(f"The document cannot be decoded here: {exc.strerror}.") from exc
             if not self._pid:
                 _serve_and_exit(theirs, worker, on_start)
             theirs.close()
             self._line = ours
         return self._line
 
-    def _died(self) -> errors.CoreError:
+    def _died(self, budget: Budget) -> errors.CoreError:
         """Tell why the process went away in the middle of a document."""
         line, self._line = self._line, None
         if line is not None:
             line.close()
         number, used = self._reaped(_SECONDS_TO_END)
         cpu_seconds = used.ru_utime + used.ru_stime if used is not None else 0.0
-        if number == signal.SIGPROF or (number == signal.SIGALRM and cpu_seconds >= _BUSY_SECONDS):
-            return errors.InvalidImageError(TOO_LONG)
+        is_spent = number in (signal.SIGPROF, signal.SIGALRM)
+        if is_spent and (number == signal.SIGPROF or cpu_seconds >= _BUSY_SECONDS or not budget.is_last):
+            return _too_long(budget)
         if number == signal.SIGALRM:
             _log.warning("a decoder had %.1f s of work in all its time: the machine is busy", cpu_seconds)
             return errors.EngineTimeoutError("The machine was too busy to decode the document in time.")
@@ -285,6 +299,10 @@ class DecoderProcess:
     def _nonsense(self) -> errors.CoreError:
         self.close()
         return errors.FailedToProcessError("The decoder gave an answer that cannot be.")
+
+
+def _too_long(budget: Budget) -> errors.CoreError:
+    return errors.InvalidImageError(TOO_LONG) if budget.is_last else errors.SlowDocumentError(SLOW)
 
 
 def _received(line: socket.socket, length: int, until: float) -> bytearray:

@@ -109,6 +109,13 @@ class EngineTimeoutError(FailedToProcessError):
     status = 504
 
 
+class SlowDocumentError(CoreError):
+    """It takes longer to decode than is given to a caller who has others waiting; the document may be good."""
+
+    code = "SlowDocument"
+    status = 503
+
+
 class DecoderLostError(FailedToProcessError):
     """The decoder was ended from outside, as for want of memory; not the document's doing, so another may try."""
 

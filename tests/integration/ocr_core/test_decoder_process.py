@@ -117,6 +117,24 @@ def test_a_decoder_that_takes_too_long_is_ended(
     assert decoder.pid is None
 
 
+@pytest.mark.parametrize(
+    ("work", "budget"),
+    [
+        (spin, Budget(cpu_seconds=0.3, wall_seconds=30, is_last=False)),
+        (lambda *_: time.sleep(60), Budget(cpu_seconds=1, wall_seconds=0.3, is_last=False)),
+    ],
+    ids=["too much work", "too much waiting"],
+)
+def test_a_document_that_is_slow_for_one_in_a_hurry_is_not_called_damaged(
+    work: object, budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "inspect", work)
+    decoder = DecoderProcess()
+    with opened(pages.as_png(PAGE)) as file, pytest.raises(errors.SlowDocumentError):
+        decoder.inspect(file, budget=budget)
+    assert decoder.pid is None
+
+
 def test_a_decoder_that_swells_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_process, "MEMORY_BYTES", 100 * 2**20)
     monkeypatch.setattr(documents, "inspect", lambda *_: bytearray(200 * 2**20))
