@@ -34,7 +34,16 @@ from sidecar.errors import (
     SettingsError,
     SidecarError,
 )
-from sidecar.settings import NOT_USED, Settings, described, require_start, unknown_names, unused_names
+from sidecar.logs import configure_logs
+from sidecar.settings import (
+    NOT_USED,
+    Settings,
+    described,
+    load_what_is_valid,
+    require_start,
+    unknown_names,
+    unused_names,
+)
 
 EXIT_USAGE = 64
 EXIT_SETTINGS = 65
@@ -200,9 +209,12 @@ def diagnose(words: tuple[str, ...], config: Path | None, as_json: bool) -> None
     from sidecar.diagnose import diagnose as run_checks
     from sidecar.diagnose import rows
 
+    settings, refused = load_what_is_valid(words, file=config)
+    configure_logs(settings.log_levels, process="diagnose")
     checks = run_checks(
-        settings_of(words, config, process="diagnose"),
+        settings,
         SystemClock(),
+        refused=refused,
         unknown=unknown_names(words, os.environ, config),
         unused=unused_names(words, os.environ, config),
     )

@@ -507,28 +507,59 @@ def load_settings(
         SettingsError: A value is out of its range; the text names the setting, the value (unless secret) and what
             was wanted.
     """
+    settings, refused = load_what_is_valid(words, environ, file)
+    if refused:
+        raise refused[0]
+    return settings
+
+
+def load_what_is_valid(
+    words: Iterable[str] = (), environ: Mapping[str, str] | None = None, file: Path | None = None
+) -> tuple[Settings, list[SettingsError]]:
+    """As `load_settings`, but a setting that cannot be used keeps its default.
+
+    Returns:
+        The settings, and what is wrong with those that were left out.
+
+    Raises:
+        SettingsError: A word is no `Key=Value`, or the file cannot be read.
+    """
     gathered = gather(words, os.environ if environ is None else environ, file)
+    refused: list[SettingsError] = []
     values: dict[str, Any] = {}
     for one in named_fields():
-        name, kind = one.metadata["name"], one.metadata["kind"]
-        raw = gathered.get(canonical_name(name), "")
+        raw = gathered.get(canonical_name(one.metadata["name"]), "")
         if raw:
-            values[one.name] = _parsed(name, raw, kind, one.metadata["meaning"], secret=one.metadata["secret"])
-    levels = {
-        name: _parsed(level_name(name), raw, _level, "what is logged, from this level on")
-        for name, raw in gathered.items()
-        if raw and is_level_name(name)
-    }
+            try:
+                values[one.name] = _parsed(
+                    one.metadata["name"], raw, one.metadata["kind"], secret=one.metadata["secret"]
+                )
+            except SettingsError as exc:
+                refused.append(exc)
+    levels = {}
+    for name, raw in gathered.items():
+        if raw and is_level_name(name):
+            try:
+                levels[name] = _parsed(level_name(name), raw, _level)
+            except SettingsError as exc:
+                refused.append(exc)
     settings = Settings(**values, log_levels=LogLevels.from_settings(levels))
     if settings.proxy is not None and settings.proxy_credentials:
         settings = replace(settings, proxy=replace(settings.proxy, credentials=settings.proxy_credentials))
     if settings.min_interval_seconds > settings.max_interval_seconds:
-        raise SettingsError(
-            f"Metering:MinIntervalSeconds={settings.min_interval_seconds} is more than "
-            f"Metering:MaxIntervalSeconds={settings.max_interval_seconds}",
-            next_step="set both, the smaller one first",
+        refused.append(
+            SettingsError(
+                f"Metering:MinIntervalSeconds={settings.min_interval_seconds} is more than "
+                f"Metering:MaxIntervalSeconds={settings.max_interval_seconds}",
+                next_step="set both, the smaller one first",
+            )
         )
-    return settings
+        settings = replace(
+            settings,
+            min_interval_seconds=STANDARD_MIN_INTERVAL_SECONDS,
+            max_interval_seconds=STANDARD_MAX_INTERVAL_SECONDS,
+        )
+    return settings, refused
 
 
 def gather(words: Iterable[str], environ: Mapping[str, str], file: Path | None = None) -> dict[str, str]:
@@ -552,12 +583,15 @@ def gather(words: Iterable[str], environ: Mapping[str, str], file: Path | None =
     return gathered | parse_words(words)
 
 
-def _parsed(name: str, raw: str, kind: Kind, meaning: str, *, secret: bool = False) -> Any:
+def _parsed(name: str, raw: str, kind: Kind, *, secret: bool = False) -> Any:
     try:
         return kind.read(raw)
     except (ValueError, LookupError) as exc:
         shown = "(hidden)" if secret else f"'{raw[:80]}'"
-        raise SettingsError(f"{name}={shown}: wants {kind.wants}", next_step=f"{name} is: {meaning}") from exc
+        raise SettingsError(
+            f"{name}={shown}: wants {kind.wants}",
+            next_step=f"set {name} to {kind.wants}; or leave it out, for its default",
+        ) from exc
 
 
 def require_start(settings: Settings) -> None:

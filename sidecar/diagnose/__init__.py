@@ -15,7 +15,7 @@ from licenses.errors import LicensesError
 from sidecar.clock import Clock, effective_time
 from sidecar.diagnose import core, host, papers, storage
 from sidecar.diagnose.check import Check, fail, rows
-from sidecar.errors import SidecarError
+from sidecar.errors import SettingsError, SidecarError
 from sidecar.settings import Settings
 
 __all__ = ["Check", "diagnose", "rows"]
@@ -25,6 +25,7 @@ def diagnose(
     settings: Settings,
     clock: Clock,
     *,
+    refused: Sequence[SettingsError] = (),
     unknown: Sequence[str] = (),
     unused: Sequence[tuple[str, str]] = (),
     self_test: core.SelfTest = core.run_self_test,
@@ -34,6 +35,7 @@ def diagnose(
     Args:
         settings: The settings.
         clock: Where readings come from.
+        refused: What is wrong with settings that keep their default here, since they cannot be used.
         unknown: Names that look like settings and are none.
         unused: Settings without effect here, with the reason.
         self_test: Runs the core's self-test.
@@ -46,7 +48,7 @@ def diagnose(
     health, core_check = core.answer(settings)
     user = storage.service_user(settings)
     checks: list[tuple[str, Callable[[], Iterable[Check]]]] = [
-        ("settings", lambda: papers.settings(settings, unknown, unused)),
+        ("settings", lambda: papers.settings(settings, refused, unknown, unused)),
         ("core", lambda: core.self_tested(settings, health, self_test)),
         ("core", lambda: [core_check]),
         ("clock", lambda: host.clock(now, clock)),

@@ -24,14 +24,19 @@ from sidecar.states import STATES
 _FINE = {"valid", "superseded", "revocation"}
 
 
-def settings(given: Settings, unknown: Sequence[str], unused: Sequence[tuple[str, str]]) -> Iterator[Check]:
+def settings(
+    given: Settings, refused: Sequence[SettingsError], unknown: Sequence[str], unused: Sequence[tuple[str, str]]
+) -> Iterator[Check]:
     """Whether the service would start with these."""
+    for problem in refused:
+        told = f"the service does not start: {problem} (looked at below with the default)"
+        yield fail("settings", told, problem.next_step)
     try:
         require_start(given)
     except SettingsError as exc:
         yield warn("settings", f"the service does not start with these: {exc}", exc.next_step)
     else:
-        if not unknown:
+        if not unknown and not refused:
             yield ok("settings", "the service starts with these")
     for name in unknown:
         yield warn("settings", f"{name} is not known", "see 'sidecar --help' for its name")

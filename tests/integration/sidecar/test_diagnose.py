@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 
 from licenses.device_key import DeviceKey
+from sidecar.cli import main
 from sidecar.diagnose import Check, diagnose, rows
 from sidecar.diagnose import core as core_checks
 from sidecar.diagnose.storage import User, folder
 from sidecar.ledger import Ledger, prepare
-from sidecar.settings import Settings
+from sidecar.settings import Settings, load_what_is_valid
 from tests.fakes.clock import FakeClock
 from tests.fakes.licences import NOW, a_license, a_vendor
 from tests.integration.sidecar.test_admission import a_core_that_answers
@@ -126,6 +127,31 @@ def test_a_service_that_runs_is_well(appliance: Appliance, tmp_path: Path) -> No
 def test_settings_that_nothing_starts_with(appliance: Appliance) -> None:
     appliance.change(eula="")
     assert "EULA" in the(appliance.diagnosed(), "settings", "warn").cause
+
+
+def test_a_setting_that_cannot_be_used_ends_no_other_check(appliance: Appliance) -> None:
+    settings, refused = load_what_is_valid(["Core:SecondEngine=maybe", "eula=accept"], {})
+    assert settings.core_second_engine == "auto"
+    found = appliance.diagnosed(refused=refused)
+    check = the(found, "settings", "fail")
+    assert "Core:SecondEngine='maybe'" in check.cause
+    assert "auto, off, required" in check.next_step
+    assert not [other for other in found if other.name == "settings" and other.result == "ok"]
+    assert len(found) == len(appliance.diagnosed())
+
+
+def test_the_command_tells_of_settings_that_cannot_be_used_as_of_all_else(
+    appliance: Appliance, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    well = told(WELL)
+    monkeypatch.setattr(subprocess, "run", lambda *_, env, **__: well(env))
+    state = appliance.settings.state_directory
+    with pytest.raises(SystemExit) as ended:
+        main(["diagnose", "--json", "Core:SecondEngine=maybe", f"Sidecar:StateDirectory={state}"])
+    assert ended.value.code == 1
+    found = [Check(**each) for each in json.loads(capsys.readouterr().out)]
+    the(found, "settings", "fail")
+    assert {check.name for check in found} >= {"clock", "trust root", "state", "port"}
 
 
 def test_settings_that_are_unknown_or_not_used(appliance: Appliance) -> None:

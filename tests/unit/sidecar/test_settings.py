@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from sidecar.errors import SettingsError
-from sidecar.settings import Settings, canonical_name, load_settings, parse_words, require_start
+from sidecar.settings import (
+    Settings,
+    canonical_name,
+    load_settings,
+    load_what_is_valid,
+    parse_words,
+    require_start,
+)
 
 ENVIRONMENT: dict[str, str] = {}
 
@@ -80,8 +87,29 @@ def test_bad_values_are_refused_with_65(word: str) -> None:
     with pytest.raises(SettingsError) as caught:
         load_settings([word], ENVIRONMENT)
     assert caught.value.exit_code == 65
-    assert caught.value.next_step
-    assert word.split("=", maxsplit=1)[0] in str(caught.value)
+    name = word.split("=", maxsplit=1)[0]
+    assert caught.value.next_step.startswith(f"set {name} to ") or "901" in word
+    assert name in str(caught.value)
+
+
+def test_a_bad_choice_is_told_with_what_may_be_chosen() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(["Core:SecondEngine=maybe"], ENVIRONMENT)
+    assert "one of auto, off, required" in caught.value.next_step
+
+
+def test_what_is_valid_is_kept_where_something_is_not() -> None:
+    words = ["Core:SecondEngine=maybe", "Core:Workers=3", "Logging:LogLevel:Default=loud", "Metering:Strict=true"]
+    settings, refused = load_what_is_valid(words, ENVIRONMENT)
+    names = [str(problem).partition("=")[0].casefold() for problem in refused]
+    assert names == ["core:secondengine", "logging:loglevel:default"]
+    assert settings == load_settings(["Core:Workers=3", "Metering:Strict=true"], ENVIRONMENT)
+
+
+def test_windows_that_do_not_fit_each_other_leave_both_at_their_defaults() -> None:
+    settings, (problem,) = load_what_is_valid(["Metering:MinIntervalSeconds=901"], ENVIRONMENT)
+    assert "Metering:MaxIntervalSeconds" in str(problem)
+    assert settings.has_standard_cadence
 
 
 def test_a_word_that_is_no_setting_is_bad_usage() -> None:
