@@ -28,10 +28,12 @@ from sidecar.errors import (
     DocumentRefusedError,
     RecognitionError,
     SidecarError,
+    SlowDocumentError,
 )
 
 LEASE_HEADER = "Tollgate-Lease"
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
+_SLOW = "SlowDocument"
 _REFUSALS = {"LeaseRefused", "LicenseRefused", "CpuUnsupported"}
 _HEALTH_SECONDS = 2.0
 _INSPECT_SECONDS = 10.0
@@ -194,10 +196,19 @@ class CoreClient:
         except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
             raise CoreUnavailableError(f"the core's answer is malformed (status {status}): {exc}") from exc
 
-    def inspect(self, operation_id: str, rules: DocumentRules, language: str | None) -> Document:
+    def inspect(
+        self, operation_id: str, rules: DocumentRules, language: str | None, *, patient: bool = True
+    ) -> Document:
         """Have the core look at a document's structure, and refuse what the rules do not take.
 
+        Args:
+            operation_id: Whose document it is.
+            rules: What is taken.
+            language: That its pages will be read with.
+            patient: Whether the core takes all the time that a document may cost.
+
         Raises:
+            SlowDocumentError: Somebody patient must ask.
             DocumentRefusedError: The document is at fault.
             CoreRefusedError: The core will not work.
             CoreTimeoutError: It took longer than the limit, or no worker was free for so long.
@@ -211,6 +222,7 @@ class CoreClient:
             "max_pages": rules.max_pages,
             "max_sheet_inches": rules.max_sheet_inches,
             "language": language,
+            "patient": patient,
         }
         answer = _json(*self._twice("/inspect", body, _INSPECT_SECONDS))
         try:
@@ -218,17 +230,33 @@ class CoreClient:
         except (KeyError, TypeError, ValueError) as exc:
             raise CoreUnavailableError(f"the core's answer is malformed: {exc!r}") from exc
 
-    def recognize(self, operation_id: str, page: int, *, language: str | None, reading_order: str) -> PageText:
+    def recognize(
+        self, operation_id: str, page: int, *, language: str | None, reading_order: str, patient: bool = True
+    ) -> PageText:
         """Have one page read; a page whose worker dies is tried once more.
 
+        Args:
+            operation_id: Whose document it is.
+            page: Counted from 1.
+            language: BCP-47 code; None to let the core choose.
+            reading_order: `basic` or `natural`.
+            patient: Whether the core takes all the time that decoding a page may cost.
+
         Raises:
+            SlowDocumentError: Somebody patient must ask.
             DocumentRefusedError: The page cannot be decoded.
             RecognitionError: The engine failed on the page.
             CoreRefusedError: The core will not work.
             CoreTimeoutError: The page took longer than the limit.
             CoreUnavailableError: The core died, twice.
         """
-        body = {"document": operation_id, "page": page, "language": language, "reading_order": reading_order}
+        body = {
+            "document": operation_id,
+            "page": page,
+            "language": language,
+            "reading_order": reading_order,
+            "patient": patient,
+        }
         status, answer = self._twice("/page", body, self._page_seconds)
         try:
             return PageText.from_bytes(answer)
@@ -320,6 +348,8 @@ def _failure(status: int, answer: bytes) -> Exception:
         return CoreUnavailableError(f"the core answered {status} without a reason")
     if code in _REFUSALS:
         return CoreRefusedError(code, message)
+    if code == _SLOW:
+        return SlowDocumentError(message)
     if status == HTTPStatus.GATEWAY_TIMEOUT:
         return CoreTimeoutError(message)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:

@@ -173,6 +173,12 @@ class CoreTimeoutError(CoreUnavailableError):
     code = "core_timeout"
 
 
+class SlowDocumentError(SidecarError):
+    """The core was not given the time that the document takes to decode; it may be asked again, patiently."""
+
+    code = "slow_document"
+
+
 class CoreRefusedError(SidecarError):
     """The core will not work: no lease, no licence, or a processor it cannot run on.
 

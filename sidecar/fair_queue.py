@@ -1,16 +1,20 @@
-"""Whose page is read next: start-time fair queueing, in two lanes.
+"""Whose page is read next: start-time fair queueing, in three lanes.
 
 The pages of an operation follow one another in virtual time, so a single picture does not wait behind the pages of a
 book, and the book still gets on. Operations whose sender waits on the connection have a lane of their own, and where
 both lanes have pages they take turns: a heap of documents that were left here to be read holds up nobody who waits.
+Pages that take long to decode are slow: they have the third lane, and who takes says whether a slow one may be taken
+now, so that however many there are, they do not keep everybody busy.
 
-Invariant: pure and bounded by what is put in; what is first in a lane is taken at the latest at the second turn.
+Invariant: pure and bounded by what is put in; what is first in a lane is taken at the latest at the third turn at which
+it may be.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
+from enum import IntEnum
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -38,30 +42,42 @@ class _Lane(Generic[T]):
         return item
 
 
+class Lane(IntEnum):
+    """Where an item waits."""
+
+    WAITED_FOR = 0
+    LEFT = 1
+    SLOW = 2
+
+
 class FairQueue(Generic[T]):
     """Items of operations in fair order. Not for several threads at once."""
 
     def __init__(self) -> None:
-        self._waited_for: _Lane[T] = _Lane()
-        self._left: _Lane[T] = _Lane()
-        self._turn_of_left = False
+        self._lanes: dict[Lane, _Lane[T]] = {lane: _Lane() for lane in Lane}
+        self._last = Lane.SLOW
 
     def __len__(self) -> int:
-        return len(self._waited_for) + len(self._left)
+        return sum(map(len, self._lanes.values()))
 
-    def add(self, items: Iterable[T], *, waited_for: bool) -> None:
-        """Put the items of one operation in.
+    def add(self, items: Iterable[T], lane: Lane) -> None:
+        """Put items of one operation in.
 
         Args:
             items: In the order in which they are to be taken.
-            waited_for: Whether somebody waits for them on the connection.
+            lane: Whether somebody waits for them on the connection; or that they are slow.
         """
-        (self._waited_for if waited_for else self._left).add(items)
+        self._lanes[lane].add(items)
 
-    def take(self) -> T | None:
-        """The next item in fair order; None when there is none."""
-        if not len(self):
-            return None
-        is_left = bool(self._left) and (self._turn_of_left or not self._waited_for)
-        self._turn_of_left = not is_left
-        return (self._left if is_left else self._waited_for).take()
+    def take(self, *, slow: bool = True) -> tuple[Lane, T] | None:
+        """The next item in fair order, and where it waited; None when there is none.
+
+        Args:
+            slow: Whether it may be a slow one.
+        """
+        for step in range(1, len(Lane) + 1):
+            lane = Lane((self._last + step) % len(Lane))
+            if self._lanes[lane] and (slow or lane is not Lane.SLOW):
+                self._last = lane
+                return lane, self._lanes[lane].take()
+        return None

@@ -34,9 +34,10 @@ from sidecar.errors import (
     QueueFullError,
     RecognitionError,
     SidecarError,
+    SlowDocumentError,
     SpoolUnavailableError,
 )
-from sidecar.fair_queue import FairQueue
+from sidecar.fair_queue import FairQueue, Lane
 from sidecar.gate import State, Verdict
 from sidecar.ledger import Ledger, UseEvent
 from sidecar.results import Ending, Operation, OperationStore, Place, ReadRequest
@@ -52,6 +53,7 @@ _PATIENCE_SECONDS = 1.0
 _HOLD_SECONDS = 10.0
 _SURVEY_SECONDS = 10.0
 _INSPECTIONS_AT_ONCE = 2  # the core has one process more than it reads pages at once
+_SLOW_INSPECTIONS_AT_ONCE = 1
 _INSPECTION_WAITS_SECONDS = 10.0
 _END = 0
 _SAID_TO_CALLERS = (
@@ -133,17 +135,26 @@ class _Job:
     deadline_ns: int
     waiting: set[int] = field(default_factory=set)
     read: dict[int, PageText] = field(default_factory=dict)
+    slow: bool = False
     counted: bool = False
     held_back: bool = False
     failure: SidecarError | None = None
     over: threading.Event = field(default_factory=threading.Event)
 
+    @property
+    def lane(self) -> Lane:
+        """Where its pages wait."""
+        if self.slow:
+            return Lane.SLOW
+        return Lane.WAITED_FOR if self.request.synchronous else Lane.LEFT
+
 
 class Reader:
     """Takes documents in and has their pages read.
 
-    Pages are read in the order of a `FairQueue`: a single picture does not wait behind the pages of a book, nor does who
-    waits on the connection behind a heap of documents.
+    Pages are read in the order of a `FairQueue`: a single picture does not wait behind the pages of a book, nor does
+    who waits on the connection behind a heap of documents. A document that takes long to decode is put aside, and then
+    read with patience beside the others, never in place of all of them.
 
     Args:
         store: The spool.
@@ -182,9 +193,11 @@ class Reader:
         self._order = 0
         self._jobs: dict[str, _Job] = {}
         self._threads: list[threading.Thread] = []
+        self._slow_now = 0
         self._stopping = threading.Event()
         self._surveyed = threading.Event()
         self._inspecting = threading.BoundedSemaphore(_INSPECTIONS_AT_ONCE)
+        self._inspecting_slowly = threading.BoundedSemaphore(_SLOW_INSPECTIONS_AT_ONCE)
 
     # ---- what the web calls -----------------------------------------------------------------------------------------
 
@@ -220,7 +233,10 @@ class Reader:
             if size == 0:
                 raise DocumentRefusedError("BadArgument", "The request body is empty.")
             require_pages_expression(parameters.pages)
-            document = self._inspect(operation_id, parameters)
+            try:
+                slow, document = False, self._inspect(operation_id, parameters, patient=False)
+            except SlowDocumentError:
+                slow, document = True, self._inspect(operation_id, parameters, patient=True)
             paged = document.format in _PAGED_FORMATS
             request = ReadRequest(
                 operation_id=operation_id,
@@ -236,7 +252,7 @@ class Reader:
             )
             self._reserve(request, place, standing)
             self._store.accept(request)
-            self._enqueue(request, place)
+            self._enqueue(request, place, slow=slow)
         except BaseException:
             self._store.discard(operation_id)
             self._store.leave(place)
@@ -271,16 +287,18 @@ class Reader:
             )
         )
 
-    def _inspect(self, operation_id: str, parameters: ReadParameters) -> Document:
+    def _inspect(self, operation_id: str, parameters: ReadParameters, *, patient: bool) -> Document:
         """Have the core look at the document; when it refuses to, say why in the words of the gate.
 
         A core that is busy with others' pages may not come to it in time, which says nothing about the document. Few
-        documents are looked at side by side, so that however many arrive, pages do not wait behind them.
+        documents are looked at side by side, so that however many arrive, pages do not wait behind them; and only one
+        with patience, so that those which take long do not hold up those which do not.
         """
-        if not self._inspecting.acquire(timeout=_INSPECTION_WAITS_SECONDS):
+        turn = self._inspecting_slowly if patient else self._inspecting
+        if not turn.acquire(timeout=_INSPECTION_WAITS_SECONDS):
             raise QueueFullError("the core is busy looking at other documents", next_step="try again later")
         try:
-            return self._core.inspect(operation_id, parameters.rules, parameters.language)
+            return self._core.inspect(operation_id, parameters.rules, parameters.language, patient=patient)
         except CoreTimeoutError as exc:
             if len(self._store.places()) > 1:
                 raise QueueFullError("the core is busy with other documents", next_step="try again later") from exc
@@ -291,7 +309,7 @@ class Reader:
                 raise NotServingError(verdict) from exc
             raise
         finally:
-            self._inspecting.release()
+            turn.release()
 
     def read_now(self, chunks: Iterable[bytes], parameters: ReadParameters, standing: Standing) -> Operation:
         """Take a document in and wait until it is read.
@@ -380,13 +398,20 @@ class Reader:
 
     # ---- the queue --------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, request: ReadRequest, place: Place) -> None:
+    def _enqueue(self, request: ReadRequest, place: Place, *, slow: bool = False) -> None:
         with self._lock:
             deadline_ns = self._clock.read().boottime_ns + self._max_running_ns
-            job = _Job(request, place, deadline_ns, waiting=set(request.pages))
+            job = _Job(request, place, deadline_ns, waiting=set(request.pages), slow=slow)
             self._jobs[request.operation_id] = job
-            self._queue.add(((page, job) for page in request.pages), waited_for=request.synchronous)
+            self._queue.add(((page, job) for page in request.pages), job.lane)
             self._lock.notify_all()
+
+    def _push_slow(self, page: int, job: _Job) -> None:
+        """Come to a page with patience, when its turn comes."""
+        with self._lock:
+            job.slow = True
+            self._queue.add([(page, job)], Lane.SLOW)
+            self._lock.notify()
 
     def _push_later(self, page: int, job: _Job) -> None:
         """Come back to a page, or to the end of an operation, after a while; no thread waits for it."""
@@ -398,35 +423,44 @@ class Reader:
             heapq.heappush(self._later, (time.monotonic() + _PATIENCE_SECONDS, self._order, page, job))
             self._lock.notify()
 
-    def _next(self) -> tuple[int, _Job] | None:
+    def _next(self) -> tuple[Lane, tuple[int, _Job]] | None:
         """The next page in fair order, or page 0 for an operation that is to be ended; None at shutdown."""
         with self._lock:
             while not self._stopping.is_set():
                 now = time.monotonic()
                 while self._later and self._later[0][0] <= now:
                     _, _, page, job = heapq.heappop(self._later)
-                    self._queue.add([(page, job)], waited_for=job.request.synchronous)
-                if (following := self._queue.take()) is not None:
+                    self._queue.add([(page, job)], Lane.LEFT if page == _END else job.lane)
+                may_be_slow = self._slow_now < max(1, len(self._threads) // 2)
+                if (following := self._queue.take(slow=may_be_slow)) is not None:
+                    self._slow_now += following[0] is Lane.SLOW
                     return following
                 self._lock.wait(max(0.0, self._later[0][0] - now) if self._later else None)
         return None
 
     def _work_forever(self) -> None:
         while (following := self._next()) is not None:
-            page, job = following
+            lane, (page, job) = following
             try:
                 if page == _END:
                     self._finish(job)
+                elif job.slow and lane is not Lane.SLOW and job.failure is None:
+                    self._push_slow(page, job)
                 else:
-                    self._read_page(page, job)
+                    self._read_page(page, job, patient=lane is Lane.SLOW)
             except Exception as exc:  # noqa: BLE001 - a fault of ours must end the operation, not the thread
                 _log.error("page failed unexpectedly", operation_id=job.request.operation_id, error=repr(exc))
                 if page == _END:
                     self._push_later(_END, job)
                 else:
                     self._page_over(page, job, RecognitionError("an internal error stopped the page"))
+            finally:
+                if lane is Lane.SLOW:
+                    with self._lock:
+                        self._slow_now -= 1
+                        self._lock.notify()
 
-    def _read_page(self, page: int, job: _Job) -> None:
+    def _read_page(self, page: int, job: _Job, *, patient: bool) -> None:
         """Read a page and keep it; what was read is not read again because it could not be kept at once."""
         request = job.request
         if job.failure is not None:
@@ -440,9 +474,18 @@ class Reader:
             if not self._store.has_page(request.operation_id, page):
                 if page not in job.read:
                     job.read[page] = self._core.recognize(
-                        request.operation_id, page, language=request.language, reading_order=request.reading_order
+                        request.operation_id,
+                        page,
+                        language=request.language,
+                        reading_order=request.reading_order,
+                        patient=patient,
                     )
                 self._store.put_page(request.operation_id, job.read.pop(page))
+        except SlowDocumentError as exc:
+            if not patient:
+                self._push_slow(page, job)
+                return
+            failure = RecognitionError(str(exc))
         except (CoreRefusedError, CoreDownError, SpoolUnavailableError) as exc:
             if not request.synchronous:
                 self._push_later(page, job)

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from sidecar.core_client import CoreClient, Document, DocumentRules
-from sidecar.errors import CoreUnavailableError, RecognitionError
+from sidecar.errors import CoreUnavailableError, RecognitionError, SlowDocumentError
 
 RULES = DocumentRules(formats=("png",), max_bytes=1)
 LOST = (503, {"error": {"code": "FailedToProcess", "message": "The decoder was ended."}})
 FAILED = (500, {"error": {"code": "FailedToProcess", "message": "The engine failed."}})
+SLOW = (503, {"error": {"code": "SlowDocument", "message": "The document takes long to decode."}})
 FOUND = (200, {"format": "png", "pages": 1})
 
 
@@ -75,4 +76,13 @@ def test_a_page_that_the_engine_failed_on_is_not(
     answers += [FAILED, FOUND]
     with pytest.raises(RecognitionError):
         client.inspect("guid", RULES, None)
+    assert answers == [FOUND]
+
+
+def test_a_slow_document_is_for_the_caller_to_try_again(
+    client: CoreClient, answers: list[tuple[int, dict[str, object]]]
+) -> None:
+    answers += [SLOW, FOUND]
+    with pytest.raises(SlowDocumentError):
+        client.inspect("guid", RULES, None, patient=False)
     assert answers == [FOUND]

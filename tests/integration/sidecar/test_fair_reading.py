@@ -12,7 +12,7 @@ import pytest
 
 from ocr_core.page_text import PageText
 from sidecar.core_client import Document
-from sidecar.errors import CoreUnavailableError
+from sidecar.errors import CoreUnavailableError, SlowDocumentError
 from tests.integration.sidecar.test_operations import HeldCore, House, wait_until
 
 
@@ -27,7 +27,7 @@ class TicketCore(HeldCore):
         self.inspecting = self.most_inspecting = 0
         self._lock = threading.Lock()
 
-    def inspect(self, operation_id: str, _rules: object, _language: object) -> Document:
+    def inspect(self, operation_id: str, _rules: object, _language: object, **_asked: object) -> Document:
         with self._lock:
             self.inspecting += 1
             self.most_inspecting = max(self.most_inspecting, self.inspecting)
@@ -93,6 +93,46 @@ def test_no_more_than_two_documents_are_looked_at_at_once(house: House, core: Ti
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(lambda _: house.submit(reader, 1), range(12)))
     assert core.most_inspecting == 2
+
+
+class SlowCore(TicketCore):
+    """Reads at once what is easy; whatever has two pages is slow, and is read when there is a ticket."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow_at: set[str] = set()
+        self.patiently: list[tuple[str, int]] = []
+
+    def inspect(self, operation_id: str, _rules: object, _language: object, *, patient: bool = True) -> Document:
+        found = super().inspect(operation_id, _rules, _language)
+        if found.pages == 2:
+            self.slow_at.add(operation_id)
+        return found
+
+    def recognize(self, operation_id: str, page: int, *, patient: bool = True, **_asked: object) -> PageText:
+        if operation_id in self.slow_at:
+            if not patient:
+                raise SlowDocumentError("takes long")
+            self.patiently.append((operation_id, page))
+            return super().recognize(operation_id, page)
+        self.asked.append((operation_id, page))
+        return PageText(page=page, width=100, height=100, unit="pixel", angle=0.0, orientation=0)
+
+
+def test_slow_documents_leave_others_a_place_and_are_read_in_the_end(tmp_path: Path) -> None:
+    house, core = House(tmp_path), SlowCore()
+    house.core, core.folder = core, tmp_path
+    reader = house.reader(workers=2)
+    slow = [house.submit(reader, 2) for _ in range(5)]
+    wait_until(lambda: core.patiently)
+    for _ in range(10):
+        picture = house.submit(reader, 1)
+        wait_until(lambda picture=picture: reader.find(picture).status == "succeeded")
+    assert len(core.patiently) == 1
+    core.tickets.release(10)
+    wait_until(lambda: all(reader.find(one).status == "succeeded" for one in slow))
+    assert sorted(core.patiently) == sorted((one, page) for one in slow for page in (1, 2))
+    house.close()
 
 
 def test_a_book_whose_every_page_kills_costs_no_more_than_the_pages_in_progress(house: House, core: TicketCore) -> None:
