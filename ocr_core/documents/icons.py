@@ -4,9 +4,9 @@ import io
 import mmap
 import struct
 
+from ocr_core.documents.png import walk_png
 from ocr_core.documents.rules import DocumentFormat
 from ocr_core.documents.sniffing import PNG_MAGIC
-from ocr_core.documents.structure import walk_png
 from ocr_core.errors import InvalidImageError
 
 _MAX_ICONS = 256

@@ -26,8 +26,9 @@ from ocr_core.documents.gray import as_gray
 from ocr_core.documents.icons import largest_icon
 from ocr_core.documents.memory import EXIF_ORIENTATION, WEBP_PIXEL_BYTES, require_bytes, require_memory
 from ocr_core.documents.page_image import PLAUSIBLE_DPI, PageImage, plausible_dpi, target_size
+from ocr_core.documents.png import Chunk, require_all_rows, walk_png, without_ballast
 from ocr_core.documents.rules import MAX_SIDE, READABLE, DocumentFormat, Rules, require_page
-from ocr_core.documents.structure import gif_size, require_bmp_pixels, walk_jpeg, walk_png, webp_size
+from ocr_core.documents.structure import gif_size, require_bmp_pixels, walk_jpeg, webp_size
 from ocr_core.documents.tiff import starting_with, tiff_directories
 
 _DECODED_AT_INSPECTION_PIXELS = 1_000_000
@@ -61,7 +62,7 @@ def inspect_picture(file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, rules
         CoreError: One of the document codes.
     """
     with _open_image(file, data, kind, rules) as image:
-        if image.width * image.height <= _DECODED_AT_INSPECTION_PIXELS:
+        if _is_small(image):
             image.load()
     return 1
 
@@ -109,15 +110,26 @@ def load_picture(file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, page: in
         file = starting_with(file, data, page)
     else:
         require_page(page, 1)
-    with _open_image(file, data, kind, READABLE) as image:
+    with _open_image(file, data, kind, READABLE, fully=True) as image:
         return _page_image(image, page, max_pixels)
 
 
-def _open_image(file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, rules: Rules) -> Image.Image:
-    """Read the header, and judge the structure and the sides before anything else."""
-    source, opened = file, kind
+def _open_image(
+    file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, rules: Rules, *, fully: bool = False
+) -> Image.Image:
+    """Read the header, and judge the structure and the sides before anything else.
+
+    Args:
+        file: A real file.
+        data: Its bytes.
+        kind: Its format.
+        rules: What the caller takes.
+        fully: Whether it is to be decoded, however large.
+    """
+    source, opened, chunks = file, kind, list[Chunk]()
     if kind is DocumentFormat.PNG:
-        walk_png(data)
+        chunks = walk_png(data)
+        source = without_ballast(file, data, chunks)
     elif kind is DocumentFormat.JPEG:
         walk_jpeg(data)
     elif kind is DocumentFormat.ICO:  # its decoder, and those of GIF and WebP, decode while they are being opened
@@ -135,7 +147,13 @@ def _open_image(file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, rules: Ru
         require_bmp_pixels(image, len(data))
     rules.require_sides(image.size)
     require_memory(image)
+    if chunks and (fully or _is_small(image)):
+        require_all_rows(data, chunks, image.size)
     return image
+
+
+def _is_small(image: Image.Image) -> bool:
+    return image.width * image.height <= _DECODED_AT_INSPECTION_PIXELS
 
 
 def _page_image(image: Image.Image, page: int, max_pixels: int) -> PageImage:

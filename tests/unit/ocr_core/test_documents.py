@@ -18,6 +18,7 @@ from ocr_core.errors import (
     CoreError,
     FailedToProcessError,
     InvalidImageDimensionError,
+    InvalidImageError,
     InvalidPageRangeError,
     UnsupportedImageFormatError,
 )
@@ -330,6 +331,89 @@ def test_who_does_not_ask_for_other_pictures_does_not_get_them(blob: bytes) -> N
 
 def test_a_jpeg_with_more_behind_it_is_a_jpeg_to_everyone() -> None:
     assert inspected(pages.as_mpo([SMALL, OTHER])).format is DocumentFormat.JPEG
+
+
+# ---- what a PNG carries beside its pixels, and pixels that it lacks --------------------------------------------------
+
+BALLAST = zlib.compress(bytes(3_000_000))
+
+
+def with_chunk(blob: bytes, kind: bytes, content: bytes, *, behind_pixels: bool = False) -> bytes:
+    """A PNG with one more chunk, behind its header or before its end."""
+    at = len(blob) - 12 if behind_pixels else 33
+    return blob[:at] + pages.png_chunk(kind, content) + blob[at:]
+
+
+@pytest.mark.parametrize("behind_pixels", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (b"iCCP", b"profile\0\0" + BALLAST),
+        (b"iCCP", b"profile\0\0 this was never packed"),
+        (b"zTXt", b"Comment\0\0" + BALLAST),
+        (b"iTXt", b"Comment\0\1\0en\0\0" + BALLAST),
+        (b"iTXt", b"Comment\0\0\0en\0\0" + b"x" * 3_000_000),
+        (b"tEXt", b"Comment\0" + b"x" * 3_000_000),
+        (b"tEXt", b""),
+        (b"iTXt", b"no end of the keyword"),
+    ],
+    ids=["profile", "profile-broken", "packed", "packed-i", "long-i", "long", "empty", "endless"],
+)
+def test_text_and_profiles_of_a_png_do_not_matter(kind: bytes, content: bytes, behind_pixels: bool) -> None:
+    plain = pages.as_png(SMALL)
+    blob = with_chunk(plain, kind, content, behind_pixels=behind_pixels)
+    assert inspected(blob).pages == 1
+    assert ImageChops.difference(loaded(blob).image, loaded(plain).image).getbbox() is None
+
+
+def test_a_hundred_texts_that_unpack_to_much_cost_nothing() -> None:
+    blob = pages.as_png(SMALL)
+    for _ in range(100):
+        blob = with_chunk(blob, b"zTXt", b"Comment\0\0" + BALLAST[:1000])
+    assert inspected(blob).pages == 1
+
+
+def test_resolution_and_turn_of_a_png_with_a_profile_are_kept() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    plain = pages.encoded(SMALL.image, "PNG", dpi=(200, 200), exif=exif)
+    page, expected = loaded(with_chunk(plain, b"iCCP", b"profile\0\0" + BALLAST)), loaded(plain)
+    assert (page.dpi, page.width, page.height) == (expected.dpi, expected.width, expected.height)
+    assert (page.dpi, page.width) == (200, SMALL.image.height)
+
+
+def png_of(size: tuple[int, int], bits: int, colour: int, rows: bytes, *, interlaced: bool = False) -> bytes:
+    header = struct.pack(">IIBBBBB", *size, bits, colour, 0, 0, interlaced)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(pages.png_chunk(kind, content) for kind, content in chunks)
+
+
+@pytest.mark.parametrize(
+    ("size", "bits", "colour", "interlaced", "length"),
+    [
+        ((61, 53), 8, 0, False, 53 * 62),
+        ((61, 53), 1, 0, False, 53 * 9),
+        ((61, 53), 16, 0, False, 53 * 123),
+        ((61, 53), 8, 2, False, 53 * 184),
+        ((61, 53), 16, 6, False, 53 * 489),
+        ((64, 64), 8, 0, True, 8 * 9 + 8 * 9 + 8 * 17 + 16 * 17 + 16 * 33 + 32 * 33 + 32 * 65),
+        ((1500, 1400), 16, 0, False, 1400 * 3001),
+    ],
+)
+def test_a_png_that_lacks_a_byte_of_its_pixels_is_cut_off(
+    size: tuple[int, int], bits: int, colour: int, interlaced: bool, length: int
+) -> None:
+    whole = png_of(size, bits, colour, bytes(length), interlaced=interlaced)
+    assert (loaded(whole).width, loaded(whole).height) == size
+    for lack in (1, length * 7 // 8):
+        short = png_of(size, bits, colour, bytes(length - lack), interlaced=interlaced)
+        with pytest.raises(InvalidImageError, match="cut off"):
+            loaded(short)
+
+
+def test_more_pixels_than_a_png_needs_are_not_unpacked() -> None:
+    blob = png_of((60, 60), 8, 0, bytes(60 * 61 + 100_000_000))
+    assert loaded(blob).width == 60
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.99])
