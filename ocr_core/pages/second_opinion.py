@@ -2,7 +2,7 @@
 
 Invariants:
 
-* Pure. A page that reads well as a whole asks for no second opinion, nor does one in writing that the other engine
+* Pure. A page that reads well everywhere asks for no second opinion, nor does one in writing that the other engine
   does not know.
 * Of two readings of the same place the one stays that is expected to have more letters right; what the first engine is
   sure of stays as it is.
@@ -11,12 +11,13 @@ Invariants:
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from ocr_core.engine import FoundLine
-from ocr_core.pages import style
+from ocr_core.pages import light, style
 from ocr_core.pages.columns import Box, box_of, in_columns, in_rows
 from ocr_core.pages.reading import (
+    LONG_LINE,
     STRONG_CONFIDENCE,
     WEAK_CONFIDENCE,
     Reading,
@@ -29,6 +30,7 @@ SURE_LINE = 0.9
 """From here on a line of the first engine is not worth a second look."""
 
 _DOUBTED_SHARE = 0.25
+_PARAGRAPH_LINES = 3
 _LEAST_BELIEVED = 0.5
 _SURE_SECOND = 0.77  # between the surest nonsense, read upside down, and the least sure text
 _FEWEST_LETTERS = 2
@@ -49,13 +51,40 @@ def is_wanted(reading: Reading) -> bool:
     Args:
         reading: The best of the first.
     """
-    return not reading.is_strong or _is_doubted_in_part(reading)
+    return not reading.is_strong or _is_doubted_in_part(reading) or _has_doubted_region(reading)
 
 
 def _is_doubted_in_part(reading: Reading) -> bool:
     """Whether a good part of a page that reads well does not: what is written by hand into a form, say."""
-    doubted = sum(characters(line) for line in reading.lines if sureness(line) < STRONG_CONFIDENCE)
-    return doubted > _DOUBTED_SHARE * sum(map(characters, reading.lines))
+    return _letters([line for line in reading.lines if _is_doubted(line)]) > _DOUBTED_SHARE * _letters(reading.lines)
+
+
+def _has_doubted_region(reading: Reading) -> bool:
+    """Whether there is a place that reads badly, however much reads well elsewhere: a note under a printed page, say.
+
+    A paragraph that reads badly is enough; of fewer lines much of what is to be seen must be in them or in none. What
+    is in no line does not call by itself: grain and the ground of a photo are in none.
+    """
+    runs = [list(run) for is_doubted, run in groupby(reading.lines, key=_is_doubted) if is_doubted]
+    longest = max(runs, key=_letters, default=[])
+    if len(longest) >= _PARAGRAPH_LINES and _letters(longest) >= 2 * LONG_LINE:
+        return True
+    is_some = len(longest) >= _PARAGRAPH_LINES - 1 and _letters(longest) >= LONG_LINE
+    return is_some and _unread(reading, [line for line in reading.lines if not _is_doubted(line)]) > _DOUBTED_SHARE
+
+
+def _is_doubted(line: FoundLine) -> bool:
+    return sureness(line) < STRONG_CONFIDENCE
+
+
+def _letters(lines: Sequence[FoundLine]) -> int:
+    return sum(map(characters, lines))
+
+
+def _unread(reading: Reading, lines: Sequence[FoundLine]) -> float:
+    """Share of what is to be seen on a page that is in none of some lines, 0..1."""
+    seen = light.structure(reading.raster)
+    return light.structure(reading.raster, outside=map(box_of, lines)) / seen if seen else 0.0
 
 
 def is_believable(lines: Sequence[FoundLine]) -> bool:

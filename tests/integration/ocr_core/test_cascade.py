@@ -1,6 +1,7 @@
 """What the cascade makes of pages that are hard to read, in process, with the engines that are there."""
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -16,6 +17,7 @@ from tests.pages import PrintedPage
 
 HAS_SECOND = importlib.util.find_spec("rapidocr") is not None
 PAGE = pages.printed_page(pages.LINES[:6], size=(1240, 500))
+NOTE = Path(__file__).parents[4] / "shared" / "corpus" / "cognitive-serv-handwritten_text.jpg"
 HALF = [line[:34].strip() for line in pages.LINES]
 COLUMNS = pages.two_columns(HALF, HALF[::-1])
 FIRST = TesserocrEngine()
@@ -101,3 +103,14 @@ def test_a_sign_in_a_photo_is_read_any_way_up(second: OcrEngine, degrees: float)
 
 def test_a_picture_of_a_few_pixels_is_read_as_empty() -> None:
     assert read(PrintedPage(image=Image.new("L", (50, 50), 128), words=(), text="", dpi=72)).lines == ()
+
+
+@pytest.mark.skipif(not HAS_SECOND or not NOTE.exists(), reason="the optional extra or the corpus is not there")
+def test_a_note_below_good_print_is_read_again(second: OcrEngine) -> None:
+    print_ = pages.printed_page(pages.LINES[:4], size=(1240, 300)).image
+    note = Image.open(NOTE).convert("L")
+    sheet = Image.new("L", (1240, 300 + note.height), 255)
+    sheet.paste(print_)
+    sheet.paste(note, (0, 300))
+    found = read(PrintedPage(image=sheet, words=(), text="", dpi=150), second)
+    assert [line.text for line in found.lines][4:] == ["You must be the change", "you want to see in the world!"]

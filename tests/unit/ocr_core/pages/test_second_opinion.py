@@ -49,14 +49,49 @@ def answering(*lines: FoundLine) -> FakeEngine:
 
 def test_a_page_that_reads_well_is_not_shown_to_the_second_engine() -> None:
     second = answering(ANSWER)
-    assert texts(read([GOOD] * 5, second)) == ["nothing else to be read here"] * 5
+    assert texts(read([GOOD] * 5, second, image=empty_page().image)) == ["nothing else to be read here"] * 5
     assert second.pictures == []
 
 
 def test_one_smudged_line_does_not_call_it() -> None:
     second = answering(ANSWER)
-    read([*(a_line("nothing else to be read here", top=100 * n) for n in range(6)), BAD], second)
+    good = (a_line("nothing else to be read here", top=100 * n) for n in range(6))
+    read([*good, BAD], second, image=empty_page().image)
     assert second.pictures == []
+
+
+def many_good_lines() -> list[FoundLine]:
+    return [a_line("nothing else to be read here", top=100 + 40 * n) for n in range(30)]
+
+
+def test_a_paragraph_that_reads_badly_calls_it_however_much_reads_well() -> None:
+    second = answering()
+    note = [a_line("n0th1ng e1se t0 bo", top=1400 + 40 * n, confidence=0.7) for n in range(3)]
+    read([*many_good_lines(), *note], second, image=empty_page().image)
+    assert len(second.pictures) == 1
+
+
+def test_bad_lines_that_are_no_neighbours_do_not_call_it() -> None:
+    second = answering()
+    lines = many_good_lines()
+    for number in (3, 9, 20):
+        lines[number] = a_line("n0th1ng e1se t0 bo", top=100 + 40 * number, confidence=0.7)
+    read(lines, second, image=empty_page().image)
+    assert second.pictures == []
+
+
+@pytest.mark.parametrize(("ink", "calls"), [(30, 0), (330, 1)])
+def test_two_bad_lines_call_it_where_they_are_a_good_part_of_what_is_to_be_seen(ink: int, calls: int) -> None:
+    second = answering()
+    image = empty_page().image
+    for line in many_good_lines():
+        box = line.words[0].box
+        image.paste(0, (box[0], box[1], line.words[-1].box[2], box[3]))
+    for top in range(1400, 1400 + ink, 20):
+        image.paste(0, (100, top, 1000, top + 8))
+    note = [a_line("n0th1ng e1se t0", top=1400 + 40 * n, confidence=0.7) for n in range(2)]
+    read([*many_good_lines(), *note], second, image=image)
+    assert len(second.pictures) == calls
 
 
 def test_a_page_that_reads_badly_is_shown_to_it_once_and_told_as_it_reads_it() -> None:
