@@ -26,7 +26,7 @@ from ocr_core.documents.gray import as_gray
 from ocr_core.documents.icons import largest_icon
 from ocr_core.documents.memory import EXIF_ORIENTATION, WEBP_PIXEL_BYTES, require_bytes, require_memory
 from ocr_core.documents.page_image import PLAUSIBLE_DPI, PageImage, plausible_dpi, target_size
-from ocr_core.documents.png import Chunk, require_all_rows, walk_png, without_ballast
+from ocr_core.documents.png import require_all_rows, walk_png, without_ballast
 from ocr_core.documents.rules import MAX_SIDE, READABLE, DocumentFormat, Rules, require_page
 from ocr_core.documents.structure import gif_size, require_bmp_pixels, walk_jpeg, webp_size
 from ocr_core.documents.tiff import starting_with, tiff_directories
@@ -64,6 +64,7 @@ def inspect_picture(file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, rules
     with _open_image(file, data, kind, rules) as image:
         if _is_small(image):
             image.load()
+            _require_all_rows(image, data, kind)
     return 1
 
 
@@ -110,26 +111,16 @@ def load_picture(file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, page: in
         file = starting_with(file, data, page)
     else:
         require_page(page, 1)
-    with _open_image(file, data, kind, READABLE, fully=True) as image:
+    with _open_image(file, data, kind, READABLE) as image:
+        _require_all_rows(image, data, kind)
         return _page_image(image, page, max_pixels)
 
 
-def _open_image(
-    file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, rules: Rules, *, fully: bool = False
-) -> Image.Image:
-    """Read the header, and judge the structure and the sides before anything else.
-
-    Args:
-        file: A real file.
-        data: Its bytes.
-        kind: Its format.
-        rules: What the caller takes.
-        fully: Whether it is to be decoded, however large.
-    """
-    source, opened, chunks = file, kind, list[Chunk]()
+def _open_image(file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, rules: Rules) -> Image.Image:
+    """Read the header, and judge the structure and the sides before anything else."""
+    source, opened = file, kind
     if kind is DocumentFormat.PNG:
-        chunks = walk_png(data)
-        source = without_ballast(file, data, chunks)
+        source = without_ballast(file, data, walk_png(data))
     elif kind is DocumentFormat.JPEG:
         walk_jpeg(data)
     elif kind is DocumentFormat.ICO:  # its decoder, and those of GIF and WebP, decode while they are being opened
@@ -147,9 +138,17 @@ def _open_image(
         require_bmp_pixels(image, len(data))
     rules.require_sides(image.size)
     require_memory(image)
-    if chunks and (fully or _is_small(image)):
-        require_all_rows(data, chunks, image.size)
     return image
+
+
+def _require_all_rows(image: Image.Image, data: mmap.mmap, kind: DocumentFormat) -> None:
+    """A PNG whose pixels end early has rows that its decoder left at zero; looked into where the last row is."""
+    if kind is DocumentFormat.PNG:
+        image.load()
+        last = image.crop((0, image.height - 1, image.width, image.height))
+        # Of an interlaced picture, the last row need not be the last that is filled.
+        if image.info.get("interlace") or not last.tobytes().strip(b"\0"):
+            require_all_rows(data, walk_png(data), image.size)
 
 
 def _is_small(image: Image.Image) -> bool:

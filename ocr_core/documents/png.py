@@ -13,9 +13,12 @@ import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from ocr_core.errors import InvalidImageError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _SIGNATURE_BYTES = 8
 _DEPTH_AT = 16  # behind a chunk's length and kind, width and height
@@ -126,12 +129,13 @@ class _Spliced(io.RawIOBase):
     def tell(self) -> int:
         return self._position
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        view = memoryview(buffer).cast("B")
         place = bisect.bisect_right(self._ranges, self._position, key=lambda one: one[0]) - 1
         at, start, end = self._ranges[place]
         begin = start + self._position - at
-        count = max(0, min(len(buffer), end - begin))
-        buffer[:count] = self._data[begin : begin + count]
+        count = max(0, min(len(view), end - begin))
+        view[:count] = self._data[begin : begin + count]
         self._position += count
         return count
 

@@ -411,6 +411,14 @@ def test_a_png_that_lacks_a_byte_of_its_pixels_is_cut_off(
             loaded(short)
 
 
+def test_white_rows_that_end_before_the_last_are_a_png_cut_off() -> None:
+    row = b"\0" + b"\xff" * 60
+    assert loaded(png_of((60, 60), 8, 0, row * 60)).image.getextrema() == (255, 255)
+    for rows in (row * 59, row * 59 + row[:-1], row * 7):
+        with pytest.raises(InvalidImageError, match="cut off"):
+            inspected(png_of((60, 60), 8, 0, rows))
+
+
 def test_more_pixels_than_a_png_needs_are_not_unpacked() -> None:
     blob = png_of((60, 60), 8, 0, bytes(60 * 61 + 100_000_000))
     assert loaded(blob).width == 60
