@@ -213,6 +213,18 @@ class CoreWorker(SyncWorker):  # type: ignore[misc]
         self.requests_left = _REQUESTS + self.slot * _REQUESTS // 16  # so that not all are replaced at once
         super().init_process()
 
+    def init_signals(self) -> None:
+        """Listen to signals; to that of a decoder that went away as well: nobody is to be sent here then."""
+        super().init_signals()
+        signal.signal(signal.SIGCHLD, self._decoder_ended)
+        signal.siginterrupt(signal.SIGCHLD, False)
+        self._decoder_ended()  # it may have gone before that
+
+    def _decoder_ended(self, *_: object) -> None:
+        """End after what is being answered: a confined worker can start no other decoder."""
+        if self.app.decoder.is_lost():
+            self.alive = False
+
     def handle(self, listener: socket.socket, client: socket.socket, addr: object) -> None:
         """Serve one connection."""
         client.settimeout(_PATIENCE_SECONDS)  # one who does not end his request, or take his answer, holds no worker
