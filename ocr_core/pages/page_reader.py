@@ -28,7 +28,7 @@ from ocr_core.pages.reading import WEAK_CONFIDENCE, Reading, characters
 from ocr_core.pages.second_look import with_second_opinion
 from ocr_core.pages.second_opinion import is_wanted
 from ocr_core.pages.showing import Showing
-from ocr_core.pages.turning import ORIENTATION_HINT, quarters_worth_trying
+from ocr_core.pages.turning import ORIENTATION_HINT, is_steep, quarters_worth_trying
 from ocr_core.reading_order import ReadingOrder
 from ocr_core.second_engine.readable_scripts import READABLE_SCRIPTS, are_readable
 
@@ -133,9 +133,12 @@ def _best_reading(showing: Showing, models: tuple[str, ...], choices: Collection
     best = showing.read(0, models)
     if light.is_uneven(showing.image.image):
         showing, best = _better_lit(showing, best)
+    is_blank = not best.lines and light.structure(showing.image.image) < _BLANK
+    if (best.is_weak or is_steep(best.lines)) and not is_blank and showing.look_for_steep_lines():
+        best = _levelled(showing, best)
     if not best.is_weak:
         return showing.stood_up(best)
-    if not best.lines and light.structure(showing.image.image) < _BLANK:
+    if is_blank:
         return best
     tried = {(0, models)}
     for quarters, other_models in _other_ways(showing, best, choices):
@@ -164,6 +167,15 @@ def _better_lit(showing: Showing, reading: Reading) -> tuple[Showing, Reading]:
     except EngineTimeoutError:
         return showing, reading
     return (evened, other) if other.evidence > reading.evidence else (showing, reading)
+
+
+def _levelled(showing: Showing, reading: Reading) -> Reading:
+    """The page as it came or with its steep lines turned level, whichever reads better."""
+    try:
+        other = showing.read(0, reading.models)
+    except EngineTimeoutError:
+        return reading
+    return other if other.evidence > reading.evidence else reading
 
 
 def _other_ways(showing: Showing, first: Reading, choices: Collection[str]) -> Iterator[tuple[int, tuple[str, ...]]]:

@@ -57,6 +57,7 @@ class Showing:
         self._began = processor()
         self._slopes: dict[int, skew.Skew] = {}
         self._guess: tuple[FoundOrientation | None] | None = None
+        self._looked_for_steep = False
 
     def before(self, engine: OcrEngine) -> "Showing":
         """The same page before another engine."""
@@ -87,6 +88,17 @@ class Showing:
         if quarters % 2 not in self._slopes:
             self._slopes[quarters % 2] = skew.estimate(turned_back(self.image.image, quarters % 2))
         return self._slopes[quarters % 2]
+
+    def look_for_steep_lines(self) -> bool:
+        """Look for lines that slope more than `slope` looks for; whether it finds any, and then tells them."""
+        if self._looked_for_steep:
+            return False
+        self._looked_for_steep = True
+        steep = skew.estimate_steep(self.image.image)
+        if abs(steep.degrees) <= skew.MAX_DEGREES or not level_degrees(steep):
+            return False
+        self._slopes[0] = steep
+        return True
 
     def orientation(self) -> FoundOrientation | None:
         """The engine's guess of how the page lies, made once."""

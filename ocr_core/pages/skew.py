@@ -9,6 +9,7 @@ Invariant: pure; a page without lines of text gets 0.
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 from PIL import Image, ImageChops, ImageStat
 
@@ -19,6 +20,7 @@ _COARSE_STRIPS = 32
 _FINE_STRIPS = 64
 _SAMPLE = (-12.0, -9.0, -6.0, -4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0, 6.0, 9.0, 12.0)
 _PLAINLY_LEVEL = 8
+_STEEP = (-40.0, -20.0, 20.0, 40.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,42 @@ def estimate(gray: Image.Image) -> Skew:
         contrast=scores[around] / typical if typical > 0 else 0.0,
         gain=near[best] / level if level > 0 else 1.0,
     )
+
+
+def estimate_steep(gray: Image.Image) -> Skew:
+    """Estimate the slope of the lines within ±50 degrees.
+
+    Strips are too wide for lines as steep as that, so a small copy is turned first, and what is found so is compared by
+    how sharp the rows are when it is turned all the way: about ten times the work.
+
+    Args:
+        gray: Mode "L".
+    """
+    small = gray.reduce(max(1, max(gray.size) // _FINE_ROWS))
+    flat = estimate(gray)
+    flat_rows = _rows_sharpness(small, flat.degrees)
+    best, best_rows = flat, flat_rows
+    for degrees in _STEEP:
+        found = estimate(_turned(small, degrees))
+        rows = _rows_sharpness(small, degrees + found.degrees)
+        if rows > best_rows:
+            best_rows = rows
+            gain = rows / flat_rows if flat_rows > 0 else 1.0
+            best = Skew(degrees=degrees + found.degrees, contrast=found.contrast, gain=gain)
+    return best
+
+
+def _rows_sharpness(gray: Image.Image, degrees: float) -> float:
+    """Sum of squared steps from row to row of the page turned back."""
+    turned = ImageChops.invert(_turned(gray, degrees)).convert("F")
+    rows = turned.resize((1, turned.height), Image.Resampling.BOX)
+    ink = [turned.width * float(rows.getpixel((0, row))) for row in range(turned.height)]  # type: ignore[arg-type]
+    return sum((one - other) ** 2 for one, other in pairwise(ink))
+
+
+def _turned(gray: Image.Image, degrees: float) -> Image.Image:
+    paper = int(ImageStat.Stat(gray).median[0])
+    return gray.rotate(degrees, Image.Resampling.BILINEAR, expand=True, fillcolor=paper)
 
 
 def _sharpest(scores: dict[float, float]) -> float:

@@ -21,6 +21,7 @@ ORIENTATION_HINT = 3.0
 """From here on the engine's guess of which end is up is worth following."""
 
 _LINES_CONTRAST = 3.0
+_STEEP_DEGREES = 10.0
 _LINES_GAIN = 1.5
 _ACROSS_PLAINLY = 1.5
 _ORIENTATION_SURE = 10.0
@@ -99,6 +100,12 @@ def common_slope(lines: Sequence[FoundLine]) -> float:
     """Direction of the text in the raster: the median of the lines', long ones counting more."""
     slopes = [(geometry.direction(line.baseline), length(line)) for line in lines if length(line) > 0]
     return geometry.weighted_median(slopes) if slopes else 0.0
+
+
+def is_steep(lines: Sequence[FoundLine]) -> bool:
+    """Whether the text in the raster runs neither level nor upright, by more than an engine reads well."""
+    slope = common_slope(lines)
+    return abs(slope - 90 * round(slope / 90)) > _STEEP_DEGREES
 
 
 def length(line: FoundLine) -> float:

@@ -114,3 +114,11 @@ def test_a_note_below_good_print_is_read_again(second: OcrEngine) -> None:
     sheet.paste(note, (0, 300))
     found = read(PrintedPage(image=sheet, words=(), text="", dpi=150), second)
     assert [line.text for line in found.lines][4:] == ["You must be the change", "you want to see in the world!"]
+
+
+@pytest.mark.parametrize("degrees", [-30, 40])
+def test_a_page_that_lies_very_much_askew_is_read_as_it_lies(degrees: float) -> None:
+    page = pages.turned(PAGE, degrees)
+    found = read(page)
+    assert errors(page, found) < 0.02
+    assert found.angle == pytest.approx(degrees, abs=0.3)

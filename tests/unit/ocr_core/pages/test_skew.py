@@ -23,3 +23,8 @@ def test_a_page_on_its_side_shows_its_lines_only_across() -> None:
 )
 def test_a_page_without_lines_is_level(image: Image.Image) -> None:
     assert skew.estimate(image).degrees == 0
+
+
+@pytest.mark.parametrize("degrees", [0, 12, 17, 20, -25, 30, -30, 35, -40, 44])
+def test_the_slope_of_steep_lines_is_found(degrees: float) -> None:
+    assert skew.estimate_steep(turned(printed_page(), degrees).image).degrees == pytest.approx(degrees, abs=0.3)
