@@ -38,7 +38,7 @@ _log = logging.getLogger("ocr_core")
 LOOK = Budget(cpu_seconds=2.0, wall_seconds=3.5)
 LOAD = Budget(cpu_seconds=4.0, wall_seconds=5.5)
 QUICK_LOOK = Budget(cpu_seconds=0.3, wall_seconds=2.0, is_last=False)
-QUICK_LOAD = Budget(cpu_seconds=0.8, wall_seconds=3.0, is_last=False)
+QUICK_LOAD = Budget(cpu_seconds=0.5, wall_seconds=2.5, is_last=False)
 """What a document may cost while others wait: several times what large ones do that are not made to be slow."""
 NAME = "decoder"
 MEMORY_BYTES = 1000 * 2**20

@@ -60,6 +60,10 @@ class FairQueue(Generic[T]):
     def __len__(self) -> int:
         return sum(map(len, self._lanes.values()))
 
+    def waiting(self, lane: Lane) -> int:
+        """How many wait in a lane."""
+        return len(self._lanes[lane])
+
     def add(self, items: Iterable[T], lane: Lane) -> None:
         """Put items of one operation in.
 

@@ -53,7 +53,6 @@ _PATIENCE_SECONDS = 1.0
 _HOLD_SECONDS = 10.0
 _SURVEY_SECONDS = 10.0
 _INSPECTIONS_AT_ONCE = 2  # the core has one process more than it reads pages at once
-_SLOW_INSPECTIONS_AT_ONCE = 1
 _INSPECTION_WAITS_SECONDS = 10.0
 _END = 0
 _SAID_TO_CALLERS = (
@@ -197,7 +196,8 @@ class Reader:
         self._stopping = threading.Event()
         self._surveyed = threading.Event()
         self._inspecting = threading.BoundedSemaphore(_INSPECTIONS_AT_ONCE)
-        self._inspecting_slowly = threading.BoundedSemaphore(_SLOW_INSPECTIONS_AT_ONCE)
+        self._slow_inspections_waiting = 0
+        self._inspected_slowly_last = False
 
     # ---- what the web calls -----------------------------------------------------------------------------------------
 
@@ -291,11 +291,10 @@ class Reader:
         """Have the core look at the document; when it refuses to, say why in the words of the gate.
 
         A core that is busy with others' pages may not come to it in time, which says nothing about the document. Few
-        documents are looked at side by side, so that however many arrive, pages do not wait behind them; and only one
-        with patience, so that those which take long do not hold up those which do not.
+        documents are looked at side by side, so that however many arrive, pages do not wait behind them; and with
+        patience only in turn with the pages that take long, so that those which do not are not held up.
         """
-        turn = self._inspecting_slowly if patient else self._inspecting
-        if not turn.acquire(timeout=_INSPECTION_WAITS_SECONDS):
+        if not (self._slow_turn() if patient else self._inspecting.acquire(timeout=_INSPECTION_WAITS_SECONDS)):
             raise QueueFullError("the core is busy looking at other documents", next_step="try again later")
         try:
             return self._core.inspect(operation_id, parameters.rules, parameters.language, patient=patient)
@@ -309,7 +308,37 @@ class Reader:
                 raise NotServingError(verdict) from exc
             raise
         finally:
-            turn.release()
+            if patient:
+                self._slow_over()
+            else:
+                self._inspecting.release()
+
+    def _slow_turn(self) -> bool:
+        """Wait until it is an inspection's turn among what takes long; false if that does not come."""
+        with self._lock:
+            self._slow_inspections_waiting += 1
+            try:
+                free = self._lock.wait_for(
+                    lambda: (
+                        self._has_slow_place()
+                        and not (self._inspected_slowly_last and self._queue.waiting(Lane.SLOW) and self._threads)
+                    ),
+                    _INSPECTION_WAITS_SECONDS,
+                )
+            finally:
+                self._slow_inspections_waiting -= 1
+            if free:
+                self._slow_now += 1
+                self._inspected_slowly_last = True
+            return free
+
+    def _slow_over(self) -> None:
+        with self._lock:
+            self._slow_now -= 1
+            self._lock.notify_all()
+
+    def _has_slow_place(self) -> bool:
+        return self._slow_now < max(1, len(self._threads) // 2)
 
     def read_now(self, chunks: Iterable[bytes], parameters: ReadParameters, standing: Standing) -> Operation:
         """Take a document in and wait until it is read.
@@ -411,7 +440,7 @@ class Reader:
         with self._lock:
             job.slow = True
             self._queue.add([(page, job)], Lane.SLOW)
-            self._lock.notify()
+            self._lock.notify_all()
 
     def _push_later(self, page: int, job: _Job) -> None:
         """Come back to a page, or to the end of an operation, after a while; no thread waits for it."""
@@ -421,7 +450,7 @@ class Reader:
         with self._lock:
             self._order += 1
             heapq.heappush(self._later, (time.monotonic() + _PATIENCE_SECONDS, self._order, page, job))
-            self._lock.notify()
+            self._lock.notify_all()
 
     def _next(self) -> tuple[Lane, tuple[int, _Job]] | None:
         """The next page in fair order, or page 0 for an operation that is to be ended; None at shutdown."""
@@ -431,9 +460,12 @@ class Reader:
                 while self._later and self._later[0][0] <= now:
                     _, _, page, job = heapq.heappop(self._later)
                     self._queue.add([(page, job)], Lane.LEFT if page == _END else job.lane)
-                may_be_slow = self._slow_now < max(1, len(self._threads) // 2)
+                is_other_turn = self._slow_inspections_waiting and not self._inspected_slowly_last
+                may_be_slow = self._has_slow_place() and not is_other_turn
                 if (following := self._queue.take(slow=may_be_slow)) is not None:
-                    self._slow_now += following[0] is Lane.SLOW
+                    if following[0] is Lane.SLOW:
+                        self._slow_now += 1
+                        self._inspected_slowly_last = False
                     return following
                 self._lock.wait(max(0.0, self._later[0][0] - now) if self._later else None)
         return None
@@ -456,9 +488,7 @@ class Reader:
                     self._page_over(page, job, RecognitionError("an internal error stopped the page"))
             finally:
                 if lane is Lane.SLOW:
-                    with self._lock:
-                        self._slow_now -= 1
-                        self._lock.notify()
+                    self._slow_over()
 
     def _read_page(self, page: int, job: _Job, *, patient: bool) -> None:
         """Read a page and keep it; what was read is not read again because it could not be kept at once."""
