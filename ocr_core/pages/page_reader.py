@@ -24,9 +24,9 @@ from ocr_core.page_text import PageText
 from ocr_core.pages import light, page_language, resolution
 from ocr_core.pages.other_models import model_beside, script_beside
 from ocr_core.pages.placing import page_text
-from ocr_core.pages.reading import WEAK_CONFIDENCE, Reading, characters
+from ocr_core.pages.reading import FEW_WORDS, WEAK_CONFIDENCE, Reading, characters
 from ocr_core.pages.second_look import with_second_opinion
-from ocr_core.pages.second_opinion import is_wanted
+from ocr_core.pages.second_opinion import SURE_LINE, is_wanted
 from ocr_core.pages.showing import Showing
 from ocr_core.pages.turning import ORIENTATION_HINT, is_steep, quarters_worth_trying
 from ocr_core.reading_order import ReadingOrder
@@ -137,7 +137,7 @@ def _best_reading(showing: Showing, models: tuple[str, ...], choices: Collection
     if (best.is_weak or is_steep(best.lines)) and not is_blank and showing.look_for_steep_lines():
         best = _levelled(showing, best)
     if not best.is_weak:
-        return showing.stood_up(best)
+        return _surer_way_up(showing, showing.stood_up(best))
     if is_blank:
         return best
     tried = {(0, models)}
@@ -167,6 +167,20 @@ def _better_lit(showing: Showing, reading: Reading) -> tuple[Showing, Reading]:
     except EngineTimeoutError:
         return showing, reading
     return (evened, other) if other.evidence > reading.evidence else (showing, reading)
+
+
+def _surer_way_up(showing: Showing, reading: Reading) -> Reading:
+    """A word or two that the engine is not quite sure of, or the same upside down, whichever reads better.
+
+    So little says nothing of which end is up, and upside down it is often a word of other letters.
+    """
+    if reading.words >= FEW_WORDS or reading.confidence >= SURE_LINE:
+        return reading
+    try:
+        other = showing.read((round(reading.turned / 90) + 2) % 4, reading.models)
+    except EngineTimeoutError:
+        return reading
+    return other if other.evidence > reading.evidence else reading
 
 
 def _levelled(showing: Showing, reading: Reading) -> Reading:

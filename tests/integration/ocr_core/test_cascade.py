@@ -4,7 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from ocr_core.documents import PageImage
 from ocr_core.engine import OcrEngine
@@ -122,3 +122,13 @@ def test_a_page_that_lies_very_much_askew_is_read_as_it_lies(degrees: float) -> 
     found = read(page)
     assert errors(page, found) < 0.02
     assert found.angle == pytest.approx(degrees, abs=0.3)
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize(("word", "points", "size"), [("STOP", 90, (400, 200)), ("Exit", 24, (100, 60))])
+def test_a_single_word_is_read_any_way_up(word: str, points: int, size: tuple[int, int], degrees: float) -> None:
+    image = Image.new("L", size, 255)
+    middle = size[0] / 2, size[1] / 2
+    ImageDraw.Draw(image).text(middle, word, font=ImageFont.load_default(size=points), fill=0, anchor="mm")
+    page = pages.turned(PrintedPage(image=image, words=(), text=word, dpi=72), degrees)
+    assert [line.text for line in read(page).lines] == [word]
