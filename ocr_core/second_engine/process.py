@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ocr_core import limits
+from ocr_core.budget import data_bytes
 from ocr_core.confinement import Role, confine, finish
 from ocr_core.engine import OcrEngine
 from ocr_core.errors import EngineTimeoutError, FailedToProcessError
@@ -145,9 +146,10 @@ def _limit() -> None:
     os.close(silence)
     with suppress(OSError):  # a host without /proc; the limits below still hold
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE), encoding="ascii")
+    inherited = data_bytes()
     for kind, most in (
-        (resource.RLIMIT_DATA, MEMORY_BYTES),
-        (resource.RLIMIT_AS, _ADDRESS_SPACE_BYTES),
+        (resource.RLIMIT_DATA, inherited + MEMORY_BYTES),
+        (resource.RLIMIT_AS, inherited + _ADDRESS_SPACE_BYTES),
         (resource.RLIMIT_CORE, 0),
     ):
         _, hard = resource.getrlimit(kind)
