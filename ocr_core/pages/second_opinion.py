@@ -16,6 +16,7 @@ from itertools import groupby, pairwise
 from ocr_core.engine import FoundLine
 from ocr_core.pages import light, style
 from ocr_core.pages.columns import Box, box_of, in_columns, in_rows
+from ocr_core.pages.ideographs import ONE_CHARACTER_WORD
 from ocr_core.pages.reading import (
     LONG_LINE,
     STRONG_CONFIDENCE,
@@ -99,13 +100,30 @@ def believed(lines: Sequence[FoundLine], *, beside_text: bool) -> tuple[FoundLin
         lines: What it found.
         beside_text: Whether the first engine found text on the page that it is sure of.
     """
+    lines = [line for line in lines if not _is_one_ideograph(line)] if _are_few_ideographs(lines) else lines
     sure = [line for line in lines if sureness(line) >= _SURE_SECOND]
-    letters = sum(character.isalnum() for line in sure for word in line.words for character in word.text)
-    if not beside_text and letters < _FEWEST_LETTERS:
+    if not beside_text and not any(map(_is_word, sure)):
         return ()
     if 2 * sum(map(characters, sure)) >= sum(map(characters, lines)):
         return tuple(lines)
     return tuple(sure)
+
+
+def _is_word(line: FoundLine) -> bool:
+    """Whether there is more in a line than single letters; circles and twigs look like those."""
+    longest = max((sum(map(str.isalnum, word.text)) for word in line.words), default=0)
+    ideographs = sum(ONE_CHARACTER_WORD.fullmatch(word.text) is not None for word in line.words)
+    return max(longest, ideographs) >= _FEWEST_LETTERS
+
+
+def _is_one_ideograph(line: FoundLine) -> bool:
+    return len(line.words) == 1 and ONE_CHARACTER_WORD.fullmatch(line.words[0].text) is not None
+
+
+def _are_few_ideographs(lines: Sequence[FoundLine]) -> bool:
+    """Whether most of what was found is in other writing, so that a lone ideograph is likelier a tangle of strokes."""
+    texts = "".join(word.text for line in lines for word in line.words)
+    return 2 * len(ONE_CHARACTER_WORD.findall(texts)) < len(texts)
 
 
 def merged(first: Sequence[FoundLine], second: Sequence[FoundLine], *, is_laid_out: bool) -> tuple[FoundLine, ...]:

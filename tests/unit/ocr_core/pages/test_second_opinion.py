@@ -204,6 +204,21 @@ def test_letters_that_it_sees_in_a_texture_are_not_told() -> None:
         assert texts(read([], answering(doubtful), image=photo)) == []
 
 
+def test_single_letters_alone_are_no_text() -> None:
+    letters = [
+        a_line(letter, left=97 * n, top=180 * n % 700) for n, letter in enumerate(("M", "N", "V", "冬", "E", "0"))
+    ]
+    assert believed(letters, beside_text=False) == ()
+    assert believed([*letters, a_line("EXIT")], beside_text=False) == (*letters[:3], *letters[4:], a_line("EXIT"))
+
+
+def test_ideographs_are_told_where_they_are_the_text() -> None:
+    sign = [a_line("出口"), a_line("北", top=200)]
+    two = [a_line("出 口")]
+    assert believed(two, beside_text=False) == tuple(two)
+    assert believed(sign, beside_text=False) == tuple(sign)
+
+
 def test_its_doubtful_lines_are_told_beside_sure_ones() -> None:
     sure, doubtful = a_line("a sure line"), a_line("half", top=200, confidence=0.7)
     assert believed([sure, doubtful], beside_text=False) == (sure, doubtful)
