@@ -96,3 +96,13 @@ def test_a_hostile_document_is_refused_or_read_in_time_and_in_bounds(core: Runni
     core.wait_until_ready()
     if IS_LONG:
         sys.stdout.write(report + "\n")
+
+
+def test_who_is_in_a_hurry_hears_that_a_document_is_slow_as_often_as_he_asks(core: RunningCore) -> None:
+    samples = {sample.name: sample for sample in hostile.made()}
+    document = core.put_document(samples["bmp, RLE8 without end"].make())
+    assert core.inspect(document, patient=False)[0] == 200
+    for _ in range(3):
+        status, told = core.page(document, patient=False)
+        assert (status, told["error"]["code"]) == (503, "SlowDocument")
+    assert core.page(document)[0] in {200, 400}
