@@ -104,5 +104,6 @@ def test_who_is_in_a_hurry_hears_that_a_document_is_slow_as_often_as_he_asks(cor
     assert core.inspect(document, patient=False)[0] == 200
     for _ in range(3):
         status, told = core.page(document, patient=False)
-        assert (status, told["error"]["code"]) == (503, "SlowDocument")
+        assert status == 503
+        assert "SlowDocument" in str(told)
     assert core.page(document)[0] in {200, 400}
