@@ -41,6 +41,7 @@ from sidecar.errors import (
     RecognitionError,
     SettingsError,
     SidecarError,
+    SlowDocumentError,
     SpoolUnavailableError,
 )
 from sidecar.gate import State
@@ -190,6 +191,11 @@ WIRE_ERRORS: dict[type[SidecarError], WireError] = {
     ),
     CoreDownError: WireError(status=HTTPStatus.SERVICE_UNAVAILABLE, code="ServiceUnavailable", retry=True),
     CoreTimeoutError: WireError(
+        status=HTTPStatus.INTERNAL_SERVER_ERROR,
+        code="FailedToProcess",
+        message="The document took too long to process.",
+    ),
+    SlowDocumentError: WireError(
         status=HTTPStatus.INTERNAL_SERVER_ERROR,
         code="FailedToProcess",
         message="The document took too long to process.",
