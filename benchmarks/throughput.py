@@ -68,8 +68,9 @@ def main() -> None:
     with ExitStack() as stack:
         native = _site(stack, "Core:MaxMegapixels=100")
         usual = _site(stack)
+        alone = _site(stack, "Core:MaxMegapixels=100", "Core:SecondEngine=off"), _site(stack, "Core:SecondEngine=off")
         bare = partial(_limit, workers)
-        first = heat(bare, _ours(native, usual), _peers(workers, TUNED), pages, rounds=ROUNDS)
+        first = heat(bare, [*_ours(native, usual), *_alone(*alone)], _peers(workers, TUNED), pages, rounds=ROUNDS)
         shipped = few_pages(pages, min(_SHIPPED_PAGES, len(pages)))
         second = heat(bare, _as_shipped(usual), _peers(workers, {}), shipped, rounds=1, warm_up=1)
     print(
@@ -148,6 +149,14 @@ def _site(stack: ExitStack, *settings: str) -> Site:
 
 def _limit(workers: int) -> Entry:
     return Entry(bare_tesserocr(workers))
+
+
+def _alone(native: Site, usual: Site) -> list[Maker]:
+    """The service without its second engine: at the limit's error rate, as the limit has one engine too."""
+    return [
+        lambda: Entry(WholeService(native, "HTTP service, native, one engine", query=ENGLISH), goal=0.95),
+        lambda: Entry(WholeService(usual, "HTTP service, 3 MP, one engine", query=ENGLISH), goal=1.05),
+    ]
 
 
 def _ours(native: Site, usual: Site) -> list[Maker]:

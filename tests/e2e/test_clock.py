@@ -79,7 +79,7 @@ def effective_times(site: Site) -> list[int]:
     return [line["effective_ms"] for line in site.record_lines()]
 
 
-@pytest.mark.parametrize("days", [-365, -3650, -1])
+@pytest.mark.parametrize("days", [-3650, -1])
 def test_clock_set_back(site: ClockSite, days: int) -> None:
     site.start()
     site.wait_windows(1, 10)

@@ -24,7 +24,7 @@ from tests.e2e.kill_clients import Claim, Client, Observer, Papers
 from tests.e2e.kills import KILLS_PER_SITE, PARTS, Tally, reckon, run_lane, run_lanes, settled_pages, text_of
 from tests.e2e.site import Site
 
-KILLS = int(os.environ.get("KILLS", "10000" if os.environ.get("FAULTS") == "full" else "40"))
+KILLS = int(os.environ.get("KILLS", "10000" if os.environ.get("FAULTS") == "full" else "20"))
 SEED = os.environ.get("SEED") or secrets.token_hex(3)
 
 
@@ -48,7 +48,7 @@ def test_kills_under_the_launcher() -> None:
         for thread in (*clients, observer):
             thread.start()
         # The launcher gives a part up that dies more often than five times in a minute.
-        for _ in range(2):
+        for _ in range(2 if KILLS > 20 else 1):
             for part in rng.sample(PARTS, len(PARTS)):
                 time.sleep(rng.uniform(0.1, 0.9))
                 for process in site.processes(part):

@@ -154,7 +154,7 @@ def test_web_is_ready_when_the_licence_is_decided_and_then_reads(kept: Kept) -> 
 
 def test_a_sentence_tells_how_things_stand(kept: Kept) -> None:
     assert kept.meter.status().startswith("STATUS=ACTIVE: ")
-    assert kept.core.status().endswith(" workers are up")
+    wait_until(lambda: kept.core.status().endswith(" workers are up"), READY_SECONDS, kept.core.status())
 
 
 def test_the_core_gets_no_secret(kept: Kept) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
+from ocr_core.budget import data_bytes
 from ocr_core.engine import FoundLine, FoundOrientation, FoundWord, Picture
 from ocr_core.errors import EngineTimeoutError, FailedToProcessError
 from ocr_core.second_engine import SecondEngine, SecondEngineHost
@@ -334,7 +335,9 @@ def test_the_engine_process_is_bound(engine: SecondEngine) -> None:
     process = psutil.Process(int(read(engine)))
     keeper = process.parent()
     assert keeper is not None
-    assert process.rlimit(psutil.RLIMIT_DATA) == (MEMORY_BYTES, MEMORY_BYTES)
+    soft, hard = process.rlimit(psutil.RLIMIT_DATA)
+    # What other tests left in this process is inherited; an engine's keeper brings next to nothing.
+    assert MEMORY_BYTES <= soft == hard <= MEMORY_BYTES + data_bytes() + 64 * 2**20
     with open(f"/proc/{process.pid}/oom_score_adj", encoding="ascii") as file:
         assert int(file.read()) >= 500
     until(5, lambda: keeper.num_fds() == 6)  # the standard ones, the inlet, the sign of life, the engine

@@ -136,7 +136,7 @@ def paper() -> Image.Image:
 PAPER = paper()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(found_lines(), max_size=5), st.booleans(), st.sampled_from(("basic", "natural")))
 def test_a_page_of_text_keeps_its_promises(lines: Sequence[FoundLine], is_sheet: bool, order: str) -> None:
     def answer(_picture: Picture, _number: int) -> Sequence[FoundLine]:
