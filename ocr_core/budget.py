@@ -9,11 +9,9 @@ import resource
 import signal
 from dataclasses import dataclass
 
-_STATM = "/proc/self/statm"
 _DESCRIPTORS = "/proc/self/fd"
 _PR_SET_NAME = 15
 _libc = ctypes.CDLL(None)  # found now: a confined process can load nothing any more
-_PAGE_BYTES = resource.getpagesize()
 _FIRST_BEYOND_STANDARD = 3
 
 
@@ -30,16 +28,6 @@ class Budget:
     cpu_seconds: float
     wall_seconds: float
     is_last: bool = True
-
-
-def resident_bytes() -> int:
-    """What this process has in memory now."""
-    return _statm(1)
-
-
-def data_bytes() -> int:
-    """What this process has set aside for data of its own; files that are mapped do not count."""
-    return _statm(5)
 
 
 def limit_data(limit_bytes: int) -> None:
@@ -84,11 +72,6 @@ def fall_silent() -> None:
     os.close(nowhere)
 
 
-def trim() -> None:
-    """Give back to the kernel what was freed; the allocator keeps it otherwise."""
-    _libc.malloc_trim(0)
-
-
 def close_all_but(kept: int) -> None:
     """Close every descriptor but the standard ones and one more."""
     for name in os.listdir(_DESCRIPTORS):
@@ -98,14 +81,3 @@ def close_all_but(kept: int) -> None:
                 os.close(descriptor)
             except OSError:
                 continue  # the one that the listing itself used
-
-
-_statm_of = (0, -1)
-
-
-def _statm(field: int) -> int:
-    """A field of `/proc/self/statm`; the file stays open from the first time, as a confined process opens none."""
-    global _statm_of  # noqa: PLW0603 - a descriptor of this process, whatever it was forked from
-    if _statm_of[0] != os.getpid():
-        _statm_of = os.getpid(), os.open(_STATM, os.O_RDONLY | os.O_CLOEXEC)
-    return int(os.pread(_statm_of[1], 256, 0).split()[field]) * _PAGE_BYTES

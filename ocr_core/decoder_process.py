@@ -341,11 +341,12 @@ def _serve_and_exit(line: socket.socket, worker: int, on_start: Callable[[], obj
         bounds.be_known_as(NAME)
         os.nice(_NICENESS)  # where processors are short, pages that are being read go before documents that swell
         bounds.fall_silent()  # libraries tell of every damaged document, at length
-        bounds.limit_data(bounds.data_bytes() + MEMORY_BYTES)
+        memory = limits.OwnMemory()
+        bounds.limit_data(memory.data_bytes() + MEMORY_BYTES)
         gc.freeze()  # what the worker has stays shared with it
         on_start()
-        recycled_above = bounds.resident_bytes() + _KEPT_BYTES
-        while _answered(line, recycled_above):
+        recycled_above = memory.resident_bytes() + _KEPT_BYTES
+        while _answered(line, memory, recycled_above):
             pass
     except OSError:
         pass  # the worker hung up
@@ -355,7 +356,7 @@ def _serve_and_exit(line: socket.socket, worker: int, on_start: Callable[[], obj
         os._exit(0)
 
 
-def _answered(line: socket.socket, recycled_above: int) -> bool:
+def _answered(line: socket.socket, memory: limits.OwnMemory, recycled_above: int) -> bool:
     """Answer one question; False when it was the last."""
     blob, descriptors, _, _ = socket.recv_fds(line, _MAX_HEAD_BYTES, 1)
     if not blob or not descriptors:
@@ -376,9 +377,9 @@ def _answered(line: socket.socket, recycled_above: int) -> bool:
             answer = _Refused("InvalidImageError", "The image needs more memory than one page may take.")
     bounds.disarm()
     head = msgspec.json.encode(answer)
-    if bounds.resident_bytes() > recycled_above:
-        bounds.trim()
-    is_last = bounds.resident_bytes() > recycled_above or time.process_time() > _LAST_AFTER_CPU_SECONDS
+    if memory.resident_bytes() > recycled_above:
+        memory.trim()
+    is_last = memory.resident_bytes() > recycled_above or time.process_time() > _LAST_AFTER_CPU_SECONDS
     line.sendall(_LENGTHS.pack(len(head), len(pixels), is_last) + head)
     line.sendall(pixels)
     return not is_last

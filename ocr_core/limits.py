@@ -121,11 +121,6 @@ def disarm_deadline() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def own_pages() -> tuple[int, ...]:
-    """What `/proc/self/statm` tells, in pages: in all, resident, shared, text, 0, data, 0."""
-    return tuple(map(int, _text(Path("/proc/self/statm")).split())) or (0,) * 7
-
-
 class OwnMemory:
     """The memory of the process that makes this; to be made before the process is confined."""
 
@@ -134,8 +129,22 @@ class OwnMemory:
 
     def private_bytes(self) -> int:
         """What no file backs; what is shared with sibling processes since the fork counts in."""
-        _, resident, shared, *_ = os.pread(self._statm, 128, 0).split()
-        return (int(resident) - int(shared)) * _PAGE_BYTES
+        return self._field(1) - self._field(2)
+
+    def resident_bytes(self) -> int:
+        """What is in memory now."""
+        return self._field(1)
+
+    def data_bytes(self) -> int:
+        """What is set aside for data of its own; files that are mapped do not count."""
+        return self._field(5)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._statm)
+
+    def _field(self, number: int) -> int:
+        return int(os.pread(self._statm, 256, 0).split()[number]) * _PAGE_BYTES
 
     def trim(self) -> None:
         """Give back to the kernel what was freed; the allocator keeps it otherwise. Two milliseconds after a page."""

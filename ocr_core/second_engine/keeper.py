@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ocr_core import limits
+from ocr_core.budget import be_known_as
 from ocr_core.second_engine import process as second_process
 from ocr_core.second_engine import wire as second_wire
 from ocr_core.second_engine.process import EngineFactory
@@ -303,7 +304,7 @@ def keep(
         parent_pid: The master.
     """
     limits.die_with_parent(signal.SIGKILL, parent_pid=parent_pid)
-    second_process.name_process("second-keeper")
+    be_known_as("second-keeper")
     second_process.leave_family([inlet.fileno(), alive])
     Keeper(inlet, board, make_engine, terms).run()
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ocr_core import limits
-from ocr_core.budget import data_bytes
+from ocr_core.budget import be_known_as
 from ocr_core.confinement import Role, confine, finish
 from ocr_core.engine import OcrEngine
 from ocr_core.errors import EngineTimeoutError, FailedToProcessError
@@ -36,7 +36,6 @@ NOT_LOADED = 3
 MEMORY_BYTES = 1_100_000_000
 _ADDRESS_SPACE_BYTES = 3 * 1024**3  # threads reserve more than they use
 _OOM_SCORE = 700
-_PR_SET_NAME = 15
 _M_ARENA_MAX = -8
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _STANDARD = (0, 1, 2)
@@ -67,11 +66,6 @@ def rapid_engine() -> OcrEngine:
     from ocr_core.second_engine.rapid import RapidEngine
 
     return RapidEngine()
-
-
-def name_process(name: str) -> None:
-    """How the process is called in lists of processes; 15 characters at most."""
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode("ascii"), 0, 0, 0)
 
 
 def leave_family(keep: Iterable[int]) -> None:
@@ -105,7 +99,7 @@ def live(keeper: socket.socket, make_engine: EngineFactory, *, parent_pid: int, 
         is_confined: Whether the process gives up what it does not need.
     """
     limits.die_with_parent(signal.SIGKILL, parent_pid=parent_pid)
-    name_process("second-engine")
+    be_known_as("second-engine")
     leave_family([keeper.fileno()])
     _limit()
     # Before there are threads; what the libraries load comes after it, so that the filter of system calls is the last.
@@ -146,7 +140,9 @@ def _limit() -> None:
     os.close(silence)
     with suppress(OSError):  # a host without /proc; the limits below still hold
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE), encoding="ascii")
-    inherited = data_bytes()
+    memory = limits.OwnMemory()
+    inherited = memory.data_bytes()
+    memory.close()
     for kind, most in (
         (resource.RLIMIT_DATA, inherited + MEMORY_BYTES),
         (resource.RLIMIT_AS, inherited + _ADDRESS_SPACE_BYTES),

@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from ocr_core import second_engine
-from ocr_core.budget import resident_bytes
 from ocr_core.engine import Picture
 from ocr_core.errors import FailedToProcessError
+from ocr_core.limits import OwnMemory
 from ocr_core.second_engine import NOT_INSTALLED, SecondEngine, SecondEngineHost, SecondEngineMissingError
 from ocr_core.second_engine.state import State
 from tests import pages
@@ -81,7 +81,7 @@ def test_a_page_without_text_is_empty_whatever_its_size(host: SecondEngineHost, 
     assert read(engine, blank(16_384, 16_384)) == ""
     status = Path(f"/proc/{engine_process(host).pid}/status").read_text()
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    assert int(peak.split()[1]) * 1024 < 1_100_000_000 + resident_bytes()  # what other tests left here is inherited
+    assert int(peak.split()[1]) * 1024 < 1_100_000_000 + OwnMemory().resident_bytes()  # inherited
 
 
 @installed

@@ -14,9 +14,9 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from ocr_core.budget import data_bytes
 from ocr_core.engine import FoundLine, FoundOrientation, FoundWord, Picture
 from ocr_core.errors import EngineTimeoutError, FailedToProcessError
+from ocr_core.limits import OwnMemory
 from ocr_core.second_engine import SecondEngine, SecondEngineHost
 from ocr_core.second_engine import wire as second_wire
 from ocr_core.second_engine.keeper import Terms
@@ -337,11 +337,11 @@ def test_the_engine_process_is_bound(engine: SecondEngine) -> None:
     assert keeper is not None
     soft, hard = process.rlimit(psutil.RLIMIT_DATA)
     # What other tests left in this process is inherited; an engine's keeper brings next to nothing.
-    assert MEMORY_BYTES <= soft == hard <= MEMORY_BYTES + data_bytes() + 64 * 2**20
+    assert MEMORY_BYTES <= soft == hard <= MEMORY_BYTES + OwnMemory().data_bytes() + 64 * 2**20
     with open(f"/proc/{process.pid}/oom_score_adj", encoding="ascii") as file:
         assert int(file.read()) >= 500
     until(5, lambda: keeper.num_fds() == 6)  # the standard ones, the inlet, the sign of life, the engine
-    until(5, lambda: process.num_fds() == 5)  # the standard ones, the line, what tells its memory
+    until(5, lambda: process.num_fds() == 4)
     with open(f"/proc/{process.pid}/status", encoding="ascii") as file:
         assert "Seccomp:\t2" in file.read()
 
