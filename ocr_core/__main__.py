@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from licenses import host
-from ocr_core import check, confinement, cpu, limits, second_engine, self_test
+from ocr_core import check, confinement, cpu, limits, log, second_engine, self_test
 from ocr_core.app import SERVICE, Services, create_app
 from ocr_core.clock import SystemClock
 from ocr_core.confinement import Confinement, privileges
@@ -52,7 +52,8 @@ Settings are Key=Value words or environment variables (':' may be written '__');
   Sidecar:HostId               operator-set id that a licence may be bound to
   Mounts:License               folder of licence files             /license
   Mounts:Shared                folder of documents                 /share
-  Core:Workers                 pages read at once                  the CPUs that may be used
+  Core:Workers                 pages read at once                  the CPUs that may be used,
+                                                                   fewer if memory is short
   Core:CpuInfo                 file that lists the CPU's flags     /proc/cpuinfo
   Core:Tessdata                folder of Tesseract models          $TESSDATA_PREFIX or Debian's
   Core:Languages               models without a language asked     detected among all
@@ -110,10 +111,7 @@ def _stop(code: int, message: str) -> int:
 
 
 def _serve(settings: Settings) -> int:
-    # Libraries never below Information: at Debug, Pillow tells what stands in a document.
-    level = max(settings.log_level, logging.INFO)
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("ocr_core").setLevel(settings.log_level)
+    log.configure(settings.log_level, os.environ.get("JOURNAL_STREAM", ""))
     if settings.die_with_parent:
         limits.die_with_parent(signal.SIGTERM, parent_pid=os.getppid())
     privileges.forget_environment()
@@ -137,6 +135,13 @@ def _serve(settings: Settings) -> int:
         SERVICE, services.version, services.engine.name, services.engine.version,
         "+".join(services.default_languages), settings.socket, settings.workers,
     )  # fmt: skip
+    if settings.is_short_of_memory:
+        logging.getLogger("ocr_core").warning(
+            "fewer pages at once than the %d CPUs would do, for there are %d MiB of memory: give more (docker run "
+            "--memory), or leave the second engine out (Core:SecondEngine=off), or set Core:Workers",
+            limits.usable_cpus(),
+            (limits.usable_memory_bytes() or 0) >> 20,
+        )
     confinement.log(services.confinement)
     gc.collect()
     gc.freeze()  # what the workers share stays shared: the collector does not write to it

@@ -24,6 +24,13 @@ _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _PROC_CGROUP = Path("/proc/self/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 
+WORKER_BYTES = 300 * 2**20
+"""What a worker with its decoder may take while it reads a large page."""
+SECOND_ENGINE_BYTES = 1200 * 2**20
+"""What the second engine may take while it works."""
+BESIDE_BYTES = 300 * 2**20
+"""What lives beside them within the same limit: the core's master, and web and meter where one container holds all."""
+
 
 def usable_cpus(*, cgroup_root: Path = _CGROUP_ROOT, proc_cgroup: Path = _PROC_CGROUP) -> int:
     """How many CPUs this process may keep busy: its affinity, cut by the cgroup's quota; at least 1."""
@@ -72,6 +79,23 @@ def usable_memory_bytes(
         limits = (_text(folder / name).strip() for folder in _upwards(root, own))
         known += [int(limit) for limit in limits if limit.isdigit()]
     return min(known, default=None)
+
+
+def affordable_workers(cpus: int, memory_bytes: int | None, *, has_second_engine: bool) -> int:
+    """How many pages may be read at once: as many as there are CPUs, as long as the memory does for large pages.
+
+    Args:
+        cpus: The CPUs that may be kept busy.
+        memory_bytes: The memory that may be used; None where that is not known.
+        has_second_engine: Whether room is kept for the second engine.
+
+    Returns:
+        At least 1, however little memory there is.
+    """
+    if memory_bytes is None:
+        return cpus
+    room = memory_bytes - BESIDE_BYTES - (SECOND_ENGINE_BYTES if has_second_engine else 0)
+    return max(1, min(cpus, room // WORKER_BYTES))
 
 
 def _upwards(root: Path, own: str) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from ocr_core.cpu import Cpu
 from ocr_core.engine import OcrEngine, Picture
 from ocr_core.errors import CoreError
 from ocr_core.languages import FIRST_MODEL, first_model, known_models, supported
+from ocr_core.limits import SECOND_ENGINE_BYTES, WORKER_BYTES
 from ocr_core.page_text import PageText
 from ocr_core.pages.page_reader import PageReader
 from ocr_core.second_engine import SecondEngineMissingError, Standing, host, standing
@@ -48,8 +49,6 @@ RIGHT = (
     "person ever wrote.",
 )
 _DPI = 200
-_A_WORKER_NEEDS_BYTES = 300 * 2**20
-_SECOND_ENGINE_NEEDS_BYTES = 1200 * 2**20
 _SECOND_ENGINE_SECONDS = 40.0
 
 
@@ -298,7 +297,7 @@ def _second_engine(found: Standing, facts: dict[str, object]) -> Iterator[Check]
 
 def _memory(settings: Settings, second: Standing, memory_bytes: int | None) -> Iterator[Check]:
     told = f"{settings.workers} pages at a time, at most {settings.memory_bytes >> 20:,} MiB for each"
-    needed = settings.workers * _A_WORKER_NEEDS_BYTES + (_SECOND_ENGINE_NEEDS_BYTES if second.available else 0)
+    needed = settings.workers * WORKER_BYTES + (SECOND_ENGINE_BYTES if second.available else 0)
     if memory_bytes is None:
         yield Check(name="workers", result="ok", cause=told)
     elif memory_bytes >= needed:

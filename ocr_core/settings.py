@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast, get_args
 
-from ocr_core.limits import usable_cpus
-from ocr_core.second_engine import Wish
+from ocr_core.limits import affordable_workers, usable_cpus, usable_memory_bytes
+from ocr_core.second_engine import Wish, standing
 from ocr_core.tesseract import DEFAULT_TESSDATA
 
 T = TypeVar("T")
@@ -61,7 +61,9 @@ class Settings:
         host_id: The operator's own name for this host, which a licence may be bound to (`Sidecar:HostId`).
         license_directory: The licence folder (`Mounts:License`).
         shared_directory: The folder of documents (`Mounts:Shared`).
-        workers: How many pages are read at once (`Core:Workers`; the CPUs that may be used).
+        workers: How many pages are read at once (`Core:Workers`; the CPUs that may be used, or fewer where memory
+            is short).
+        is_short_of_memory: Whether memory is why there are fewer workers than CPUs.
         cpu_info: The file that lists the CPU's flags (`Core:CpuInfo`).
         tessdata: The folder of the models (`Core:Tessdata`, or TESSDATA_PREFIX).
         languages: Models to read with when the caller names no language (`Core:Languages`, joined by +); empty has the
@@ -85,6 +87,7 @@ class Settings:
     license_directory: Path = Path("/license")
     shared_directory: Path = Path("/share")
     workers: int = 1
+    is_short_of_memory: bool = False
     cpu_info: Path = Path("/proc/cpuinfo")
     tessdata: Path = DEFAULT_TESSDATA
     languages: tuple[str, ...] = ()
@@ -116,6 +119,12 @@ class Settings:
                 raise SettingsError(f"{name}={value}: {exc}") from exc
 
         default = cls()
+        second_engine = take("Core:SecondEngine", default.second_engine, _wish)
+        workers, is_short_of_memory = take("Core:Workers", 0, _between(1, 256)), False
+        if not workers:
+            cpus, has_second_engine = usable_cpus(), standing(second_engine).available
+            workers = affordable_workers(cpus, usable_memory_bytes(), has_second_engine=has_second_engine)
+            is_short_of_memory = workers < cpus
         log_level = default.log_level
         for name in _LEVEL_NAMES:
             log_level = take(name, log_level, _level)
@@ -127,7 +136,8 @@ class Settings:
             host_id=take("Sidecar:HostId", default.host_id, str),
             license_directory=take("Mounts:License", default.license_directory, _path),
             shared_directory=take("Mounts:Shared", default.shared_directory, _path),
-            workers=take("Core:Workers", 0, _between(1, 256)) or usable_cpus(),
+            workers=workers,
+            is_short_of_memory=is_short_of_memory,
             cpu_info=take("Core:CpuInfo", default.cpu_info, _path),
             tessdata=take("Core:Tessdata", tessdata, _path),
             languages=take("Core:Languages", default.languages, _models),
@@ -138,7 +148,7 @@ class Settings:
             recycle_bytes=1024**2
             * take("Core:WorkerRecycleMegabytes", default.recycle_bytes // 1024**2, _between(32, 2**20)),
             is_confined=take("Core:Confinement", default.is_confined, _auto_or_off),
-            second_engine=take("Core:SecondEngine", default.second_engine, _wish),
+            second_engine=second_engine,
             log_level=log_level,
             die_with_parent=take("Core:DieWithParent", default.die_with_parent, _boolean),
         )

@@ -218,7 +218,10 @@ class Settings:
         "Sidecar:CorsAllowedOrigins", _origins, (), "web pages of other origins that may call this service"
     )
     core_workers: int | None = _setting(
-        "Core:Workers", _whole(1, 256), None, "pages recognised side by side (default: usable CPUs)"
+        "Core:Workers",
+        _whole(1, 256),
+        None,
+        "pages recognised side by side (default: usable CPUs, fewer if memory is short)",
     )
     cpu_info: Path = _setting("Core:CpuInfo", _path, Path("/proc/cpuinfo"), "where CPU flags are read")
     core_languages: str = _setting(

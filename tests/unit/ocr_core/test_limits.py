@@ -127,3 +127,22 @@ def test_memory_is_the_machines_cut_by_the_cgroup(
 def test_memory_that_nothing_tells_of_is_not_known(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     assert limits.usable_memory_bytes(cgroup_root=nowhere, proc_cgroup=nowhere, meminfo=nowhere) is None
+
+
+@pytest.mark.parametrize(
+    ("cpus", "megabytes", "has_second_engine", "workers"),
+    [
+        (8, None, True, 8),
+        (8, 16384, True, 8),
+        (8, 4096, True, 8),
+        (8, 2048, True, 1),
+        (8, 2048, False, 5),
+        (4, 256, True, 1),
+        (1, 65536, True, 1),
+    ],
+)
+def test_memory_that_is_short_makes_fewer_workers(
+    cpus: int, megabytes: int | None, has_second_engine: bool, workers: int
+) -> None:
+    memory_bytes = None if megabytes is None else megabytes * 2**20
+    assert limits.affordable_workers(cpus, memory_bytes, has_second_engine=has_second_engine) == workers

@@ -80,3 +80,12 @@ def test_a_value_that_cannot_be_used_is_named(word: str) -> None:
 def test_a_word_that_is_no_setting_is_refused(word: str) -> None:
     with pytest.raises(WordError):
         read_settings([word], {})
+
+
+def test_workers_are_fewer_where_memory_is_short_unless_their_number_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocr_core.settings.usable_cpus", lambda: 8)
+    monkeypatch.setattr("ocr_core.settings.usable_memory_bytes", lambda: 1024 * 2**20)
+    short = read_settings(["Core:SecondEngine=off"], {})
+    assert (short.workers, short.is_short_of_memory) == (2, True)
+    told = read_settings(["Core:SecondEngine=off", "Core:Workers=8"], {})
+    assert (told.workers, told.is_short_of_memory) == (8, False)
