@@ -217,10 +217,11 @@ def digital_pdf(pages: Sequence[Sequence[str]], *, password: str | None = None, 
         number = max(objects) + 1
         objects[number] = encryption.dictionary
         trailer = b" /Encrypt %d 0 R /ID [<%s> <%s>]" % (number, _ID.hex().encode(), _ID.hex().encode())
-    return _assembled(objects, trailer)
+    return assembled(objects, trailer)
 
 
-def _assembled(objects: dict[int, bytes], trailer: bytes) -> bytes:
+def assembled(objects: dict[int, bytes], trailer: bytes = b"") -> bytes:
+    """A PDF: the objects, of which the first is the catalogue, a table and a trailer."""
     out = bytearray(b"%PDF-1.4\n")
     offsets = {}
     for number in sorted(objects):

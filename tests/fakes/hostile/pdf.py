@@ -8,9 +8,11 @@ from functools import partial
 from PIL import Image
 
 from tests import pages
+from tests.fakes import pdf_pictures
 from tests.fakes.hostile.sample import Sample, refused
 
 _MEGABYTE = 2**20
+_TILE = 1024
 _FONT = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
 _TEXT = b"BT /F1 12 Tf 72 700 Td (Every page is counted once.) Tj ET"
 
@@ -454,6 +456,19 @@ def _images() -> Iterator[Sample]:
                 b"/Width 9000 /Height 9000 /Filter /%s " % name.encode() + gray, data
             ),
         )
+    for side in (8192, 30_720):
+        yield Sample(name=f"pdf, JPEG 2000 of {side} x {side}, all of it", make=partial(_white_jpx, side))
+    yield Sample(
+        name="pdf, JPEG 2000 of 65000 x 65000 with the tiles of a small one",
+        make=lambda: pdf_pictures.filled((65_000, 65_000), b"/Filter /JPXDecode", _claiming_jpx(65_000)),
+    )
+    yield Sample(
+        name="pdf, JPEG 2000 of 64 x 64 that the page says is 65000 x 65000",
+        make=lambda: pdf_pictures.filled((65_000, 65_000), b"/Filter /JPXDecode", _claiming_jpx(64)),
+    )
+    for side in (30_000, 65_000, 2**32 - 1):
+        yield Sample(name=f"pdf, JBIG2 of {side} x {side} of white", make=partial(_white_jbig2, side, 1))
+    yield Sample(name="pdf, JBIG2 of 10000 x 10000, drawn over 300 times", make=partial(_white_jbig2, 10_000, 300))
     yield Sample(
         name="pdf, DCTDecode that claims 65500 x 65500",
         make=lambda: image(b"/Width 65500 /Height 65500 /Filter /DCTDecode " + gray, _claiming_jpeg()),
@@ -563,6 +578,37 @@ def _jbig2(width: int, height: int) -> bytes:
     page = struct.pack(">IBBBI", 0, 48, 0, 1, 19) + struct.pack(">IIIIBH", width, height, 0, 0, 0, 0)
     region = struct.pack(">IIIIB", width, height, 0, 0, 0) + b"\x00\x03\xff\xfd\xff\x02\xfe\xfe\xfe"
     return page + struct.pack(">IBBBI", 1, 38, 0, 1, len(region) + 200) + region + bytes(200)
+
+
+def _white_jpx(side: int) -> bytes:
+    """Every tile of it is there, and says nothing: a few bytes for each million pixels."""
+    white = Image.new("L", (_TILE, _TILE), 255)
+    tile = pages.encoded(white, "JPEG2000", no_jp2=True, tile_size=white.size)
+    start, end = tile.index(b"\xff\x90"), len(tile) - 2
+    parts = [
+        tile[start : start + 4] + struct.pack(">H", number) + tile[start + 6 : end]
+        for number in range((side // _TILE) ** 2)
+    ]
+    header = bytearray(tile[:start])
+    struct.pack_into(">II", header, header.index(b"\xff\x51") + 6, side, side)
+    return pdf_pictures.filled((side, side), b"/Filter /JPXDecode", bytes(header) + b"".join(parts) + b"\xff\xd9")
+
+
+def _claiming_jpx(side: int) -> bytes:
+    """A codestream of 64 x 64 pixels that says it has more."""
+    blob = bytearray(pages.encoded(Image.new("L", (64, 64), 200), "JPEG2000", no_jp2=True))
+    at = blob.index(b"\xff\x51")
+    struct.pack_into(">II", blob, at + 6, side, side)
+    return bytes(blob)
+
+
+def _white_jbig2(side: int, times: int) -> bytes:
+    """A page without ink, drawn so many times: a bit of the file for each row."""
+    white = b"\xff" * min(side // 8 + 1, _MEGABYTE)
+    regions = b"".join(pdf_pictures.jbig2_region((side, side), white, number=1 + n) for n in range(times))
+    data = pdf_pictures.jbig2_page((side, side), regions)
+    entries = b"/ColorSpace /DeviceGray /BitsPerComponent 1 /Filter /JBIG2Decode"
+    return pdf_pictures.filled((side, side), entries, data)
 
 
 def _claiming_jpeg() -> bytes:

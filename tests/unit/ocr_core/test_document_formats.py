@@ -16,6 +16,7 @@ from ocr_core import documents
 from ocr_core.documents import PageImage
 from ocr_core.errors import InvalidImageError
 from tests import pages
+from tests.fakes import pdf_pictures
 from tests.fakes.tiff_files import LONG, RATIONAL, SHORT, picture, tiff
 
 WIDTH, HEIGHT = 96, 64
@@ -510,5 +511,18 @@ def test_a_bmp_of_any_kind_becomes_the_same_gray(name: str) -> None:
     assert paper > 245
 
 
+# ---- pictures in a PDF
+
+
+@pytest.mark.parametrize("codec", pdf_pictures.CODECS, ids=lambda codec: codec.__name__)
+def test_a_picture_in_a_pdf_is_drawn_however_it_is_packed(codec: pdf_pictures.Codec) -> None:
+    has_grays = codec not in (pdf_pictures.jbig2, pdf_pictures.jbig2_in_bands, pdf_pictures.fax)
+    black, middle, paper = corners(loaded(pdf_pictures.scan(GRAY if has_grays else BLACK_AND_WHITE, codec)))
+    assert black < 16
+    assert middle == pytest.approx(128 if has_grays else 255, abs=12)
+    assert paper > 245
+
+
 def test_what_the_tests_need_is_built_in() -> None:
+    assert features.check("jpg_2000")
     assert features.check("libtiff")
