@@ -25,6 +25,7 @@ from ocr_core.app import DECODING_SECONDS, HARD_DEADLINE_AFTER_SECONDS, SERVICE,
 from ocr_core.confinement import Role
 from ocr_core.decoder_process import DecoderProcess
 from ocr_core.gatekeeper import Gatekeeper
+from ocr_core.log import ServerLogger
 from ocr_core.second_engine import SecondEngineHost
 from ocr_core.service_manager import tell_workers
 from ocr_core.settings import Settings
@@ -142,7 +143,8 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "proc_name": SERVICE,
             "accesslog": None,
-            "errorlog": "-",
+            "errorlog": None,  # it goes the way of our own log
+            "logger_class": ServerLogger,
             "loglevel": logging.getLevelName(min(max(settings.log_level, logging.WARNING), logging.CRITICAL)).lower(),
             "limit_request_line": 1024,
             "limit_request_fields": 32,
