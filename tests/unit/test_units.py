@@ -19,7 +19,13 @@ FOLDER = Path(__file__).resolve().parents[2] / "systemd"
 UNITS = sorted(path.name for path in FOLDER.iterdir() if path.suffix in {".service", ".socket", ".target", ".path"})
 SERVICES = [name for name in UNITS if name.endswith(".service")]
 KEPT = ["ocr-core.service", "ocr-sidecar-web.service", "ocr-sidecar-meter.service"]
-MOST_EXPOSED = {"ocr-core.service": 5, "ocr-sidecar-web.service": 5, "ocr-sidecar-meter.service": 12}
+MOST_EXPOSED = {
+    "ocr-core.service": 5,
+    "ocr-sidecar-web.service": 5,
+    "ocr-sidecar-meter.service": 12,
+    "ocr-sidecar-migrate.service": 5,
+    "ocr-sidecar-mend.service": 12,
+}
 """In tenths of the points that `systemd-analyze security` gives."""
 
 with_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
@@ -40,6 +46,10 @@ def analyze(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def lines_of(name: str, key: str) -> list[str]:
     """All values that a unit gives to a key, in order."""
     return re.findall(rf"^{re.escape(key)}=(.*)$", (FOLDER / name).read_text(), re.MULTILINE)
+
+
+def test_no_service_is_left_out() -> None:
+    assert sorted(MOST_EXPOSED) == SERVICES
 
 
 @with_systemd
@@ -67,8 +77,18 @@ def test_a_process_is_kept_and_watched(name: str) -> None:
     assert lines_of(name, "Restart") == ["always"]
     assert lines_of(name, "WatchdogSec")
     assert lines_of(name, "StartLimitBurst")
-    assert lines_of(name, "MemoryMax")
     assert lines_of(name, "CPUWeight")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_nothing_can_use_up_the_machine(name: str) -> None:
+    assert lines_of(name, "MemoryMax")
+    assert lines_of(name, "TasksMax")
+    if name == "ocr-core.service":  # it may have every CPU that nobody else wants
+        others = [name for name in KEPT if name != "ocr-core.service"]
+        assert int(lines_of(name, "CPUWeight")[0]) < min(int(lines_of(other, "CPUWeight")[0]) for other in others)
+    elif name != "ocr-sidecar-mend.service":
+        assert lines_of(name, "CPUQuota")
 
 
 @pytest.mark.parametrize("name", SERVICES)
