@@ -125,6 +125,21 @@ class DeviceKey:
         """12 hexadecimal digits: the folder name on the output mount."""
         return instance_id_of(self.public_raw)
 
+    def publish(self, folder: Path) -> None:
+        """Put the public half into another folder too, for those who may not look into the state directory.
+
+        Raises:
+            KeyFileError: The folder cannot be used; the next step names the commands to run.
+        """
+        pem, path = public_pem(self.verifying_key.public), folder / PUBLIC_NAME
+        try:
+            if not path.exists() or path.read_bytes() != pem:
+                durable.write_file(path, [pem], mode=0o444, overwrite=True)
+        except OSError as exc:
+            raise KeyFileError.from_os_error(
+                exc, folder, doing="publish the device's public key", mode="u+rwx"
+            ) from exc
+
     def _publish(self, public_path: Path) -> None:
         pem = public_pem(self.verifying_key.public)
         if public_path.exists():

@@ -48,6 +48,8 @@ Settings are Key=Value words or environment variables (':' may be written '__');
 
   Sidecar:CoreSocket           where to listen                     /run/sidecar/core.sock
   Sidecar:StateDirectory       where the meter put device.pub      /var/lib/sidecar
+  Sidecar:CoreStateDirectory   the same, where the core gets no
+                               more of the state than that         Sidecar:StateDirectory
   Sidecar:TrustRoot            the vendor's public keys            /etc/tollgate/trust-root.json
   Sidecar:HostId               operator-set id that a licence may be bound to
   Mounts:License               folder of licence files             /license

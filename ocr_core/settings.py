@@ -56,7 +56,8 @@ class Settings:
 
     Attributes:
         socket: Where it listens (`Sidecar:CoreSocket`).
-        state_directory: Where the device's public key lies (`Sidecar:StateDirectory`).
+        state_directory: Where the device's public key lies (`Sidecar:CoreStateDirectory`, else
+            `Sidecar:StateDirectory`).
         trust_root: The vendor's public keys (`Sidecar:TrustRoot`).
         host_id: The operator's own name for this host, which a licence may be bound to (`Sidecar:HostId`).
         license_directory: The licence folder (`Mounts:License`).
@@ -131,7 +132,9 @@ class Settings:
         tessdata = take("TESSDATA_PREFIX", default.tessdata, _path)
         return cls(
             socket=take("Sidecar:CoreSocket", default.socket, _path),
-            state_directory=take("Sidecar:StateDirectory", default.state_directory, _path),
+            state_directory=take(
+                "Sidecar:CoreStateDirectory", take("Sidecar:StateDirectory", default.state_directory, _path), _path
+            ),
             trust_root=take("Sidecar:TrustRoot", default.trust_root, _path),
             host_id=take("Sidecar:HostId", default.host_id, str),
             license_directory=take("Mounts:License", default.license_directory, _path),

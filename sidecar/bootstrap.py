@@ -262,6 +262,8 @@ def build_meter(settings: Settings, clock: Clock | None = None) -> Meter:
     migrate(settings, clock)
     try:
         device = DeviceKey.load_or_create(settings.state_directory, handed_over=handed_over_key(os.environ))
+        if settings.core_state is not None:
+            device.publish(settings.core_state)
     except LicensesError as exc:
         raise LedgerUnavailableError(str(exc), next_step=exc.next_step) from exc
     licenses = _license_mount(settings, clock, keeper=True)
@@ -366,6 +368,8 @@ def _device_public(settings: Settings) -> VerifyingKey | None:
 def _instance(licenses: LicenseMount, settings: Settings) -> str:
     """The instance's id, once the meter has made the device key at its first start."""
     until = time.monotonic() + _DEVICE_WAIT_SECONDS
+    if licenses.device is None:
+        _log.info("waiting for the meter, which makes the device key at its first start")
     while (device := licenses.device) is None:
         if time.monotonic() > until:
             raise SidecarError(

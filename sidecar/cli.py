@@ -12,9 +12,9 @@ import socket
 import sys
 import urllib.error
 import urllib.request
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import structlog
@@ -23,11 +23,12 @@ from licenses.errors import LicensesError
 from sidecar import __version__
 from sidecar.cli_languages import languages_command
 from sidecar.cli_ledger import ledger_group
-from sidecar.cli_settings import CONFIG, WORDS, open_ledger, settings_of
+from sidecar.cli_settings import CONFIG, WORDS, at_state, open_ledger, settings_of
 from sidecar.cli_usage import usage_group
 from sidecar.clock import SystemClock, instant
 from sidecar.errors import (
     BillingError,
+    DeployError,
     LedgerUnavailableError,
     LicenseDownloadError,
     MeterAlreadyRunningError,
@@ -39,11 +40,15 @@ from sidecar.settings import (
     NOT_USED,
     Settings,
     described,
+    load_settings,
     load_what_is_valid,
     require_start,
     unknown_names,
     unused_names,
 )
+
+if TYPE_CHECKING:
+    from sidecar.state_place import StatePlace
 
 EXIT_USAGE = 64
 EXIT_SETTINGS = 65
@@ -94,19 +99,23 @@ def run(words: tuple[str, ...], config: Path | None) -> None:
     from sidecar.launcher import Launcher
     from sidecar.ledger import damage_path
     from sidecar.log_files import require_log_mount
+    from sidecar.state_place import choose_state
 
-    settings = settings_of(words, config, process="launcher")
+    settings = load_settings(words, file=config)
+    configure_logs(settings.log_levels, process="launcher")
     require_start(settings)
     if settings.download_license:
-        _download_license(settings)
+        _download_license(at_state(settings))
         return
     _require_mounts(settings)
     require_log_mount(settings)
     _require_free_port(settings)
+    place = choose_state(settings)
+    settings = replace(settings, state_directory=place.directory, state_on_output=False)
     migrate(settings)
     MeterLock(settings).release()  # another instance on the same state is named before anything starts
     with LogSinks(settings, "launcher"):
-        _tell_of_settings(settings, words, config)
+        _tell_of_settings(settings, words, config, place)
         damage = damage_path(ledger_path(settings))
         code = Launcher(settings, os.environ).run(
             lambda: _get(settings, "/ready")[0] == 200, damage.exists, lambda: migrate(settings)
@@ -114,7 +123,7 @@ def run(words: tuple[str, ...], config: Path | None) -> None:
     sys.exit(code)
 
 
-def _tell_of_settings(settings: Settings, words: tuple[str, ...], config: Path | None) -> None:
+def _tell_of_settings(settings: Settings, words: tuple[str, ...], config: Path | None, place: StatePlace) -> None:
     """The first lines of the log, in the order in which operators of the original container know them."""
     for name in unknown_names(words, os.environ, config):
         _log.warning("this setting is not known and has no effect", name=name)
@@ -122,6 +131,18 @@ def _tell_of_settings(settings: Settings, words: tuple[str, ...], config: Path |
         _log.info(f"{name} is not used here: {reason}")
     _log.info(f"Using '{settings.license_directory}' for reading licence files.")
     _log.info(f"Using '{settings.output_directory}' for writing usage records.")
+    if not place.outlives:
+        _log.warning(
+            "Ledger and device key end with this container: the next one is another device, and a power cut takes the "
+            "pages of a window with it.",
+            reason=place.reason,
+            next_step="mount a volume for them, as with 'docker run -v tollgate-state:/var/lib/sidecar'",
+        )
+    elif place.reason:
+        _log.info(
+            f"Using '{place.directory}' for ledger and device key. Give it to nobody: the key is in it.",
+            reason=place.reason,
+        )
     if settings.billing or settings.api_key:
         _log.info("Billing and ApiKey serve DownloadLicense=True alone; metering stays local, by the licence file.")
     _log.info("Logging to console.")
@@ -211,6 +232,7 @@ def diagnose(words: tuple[str, ...], config: Path | None, as_json: bool) -> None
 
     settings, refused = load_what_is_valid(words, file=config)
     configure_logs(settings.log_levels, process="diagnose")
+    settings = at_state(settings)
     checks = run_checks(
         settings,
         SystemClock(),
@@ -351,7 +373,7 @@ def main(argv: list[str] | None = None) -> None:
     except SettingsError as exc:
         _say(exc)
         sys.exit(exc.exit_code)
-    except LicenseDownloadError as exc:
+    except (LicenseDownloadError, DeployError) as exc:
         _say(exc)
         sys.exit(exc.exit_code)
     except BillingError as exc:

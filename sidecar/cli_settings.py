@@ -5,6 +5,7 @@ Invariant: a command that only looks changes nothing, and never makes a state di
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,14 +28,23 @@ CONFIG = click.option(
 
 
 def settings_of(words: tuple[str, ...], config: Path | None, *, process: str) -> Settings:
-    """The settings of a command, with logging set up by them.
+    """The settings of a command, with logging set up by them, and the state directory where the state is.
 
     Raises:
         SettingsError: They cannot be used.
     """
     settings = load_settings(words, file=config)
     configure_logs(settings.log_levels, process=process)
-    return settings
+    return at_state(settings)
+
+
+def at_state(settings: Settings) -> Settings:
+    """The same settings, with the state directory where the state of this container is."""
+    if not settings.state_on_output:
+        return settings
+    from sidecar.state_place import place_of_state
+
+    return replace(settings, state_directory=place_of_state(settings), state_on_output=False)
 
 
 def require_ledger(settings: Settings) -> Path:

@@ -38,7 +38,7 @@ class LicenseMount:
         self._watch = LicenseWatch(
             settings.license_directory,
             trust_root_path=settings.trust_root,
-            state_directory=settings.state_directory,
+            state_directory=settings.core_state_directory,
             host=collect(operator_id=settings.host_id or None),
             keeper=keeper,
             monotonic=monotonic,

@@ -190,6 +190,18 @@ class Settings:
     state_directory: Path = _setting(
         "Sidecar:StateDirectory", _path, Path("/var/lib/sidecar"), "ledger, device key and lease"
     )
+    state_on_output: bool = _setting(
+        "Sidecar:StateOnOutput",
+        _flag,
+        False,
+        "in a container with no volume for the state: keep it on the output mount (the image sets it)",
+    )
+    core_state: Path | None = _setting(
+        "Sidecar:CoreStateDirectory",
+        _path,
+        None,
+        "what the core must know of the state: device.pub, the licence in force, revocations (the state directory)",
+    )
     trust_root: Path = _setting(
         "Sidecar:TrustRoot", _path, Path("/etc/tollgate/trust-root.json"), "the vendor's public keys"
     )
@@ -317,6 +329,11 @@ class Settings:
     def port(self) -> int:
         """Port part of `listen`."""
         return int(self.listen.rpartition(":")[2])
+
+    @property
+    def core_state_directory(self) -> Path:
+        """Where the public part of the state lies, which the core reads too."""
+        return self.core_state or self.state_directory
 
     @property
     def has_standard_cadence(self) -> bool:

@@ -87,3 +87,23 @@ def test_file_in_place_of_the_state_directory_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(KeyFileError):
         DeviceKey.load_or_create(tmp_path / "file")
+
+
+def test_public_half_is_published_to_others_and_never_the_private_one(tmp_path):
+    state, known = tmp_path / "state", tmp_path / "known"
+    for folder in (state, known):
+        folder.mkdir()
+    key = DeviceKey.load_or_create(state)
+    for _ in range(2):
+        key.publish(known)
+        assert [path.name for path in known.iterdir()] == ["device.pub"]
+        assert load_device_public(known) == key.verifying_key
+    (known / "device.pub").chmod(0o644)
+    (known / "device.pub").write_text("another device's, left behind")
+    key.publish(known)
+    assert load_device_public(known) == key.verifying_key
+
+
+def test_where_it_cannot_be_published_the_folder_is_told(tmp_path):
+    with pytest.raises(KeyFileError, match="nowhere"):
+        DeviceKey.load_or_create(tmp_path).publish(tmp_path / "nowhere")

@@ -89,3 +89,8 @@ def test_workers_are_fewer_where_memory_is_short_unless_their_number_is_set(monk
     assert (short.workers, short.is_short_of_memory) == (2, True)
     told = read_settings(["Core:SecondEngine=off", "Core:Workers=8"], {})
     assert (told.workers, told.is_short_of_memory) == (8, False)
+
+
+def test_the_core_looks_for_the_device_where_it_is_told_to() -> None:
+    found = read_settings(["Sidecar:CoreStateDirectory=/known"], {"Sidecar__StateDirectory": "/secret"})
+    assert found.state_directory == Path("/known")
