@@ -1,16 +1,17 @@
 """What makes a page hard to read, done to pages with a known truth, and pages without text; everything is drawn here.
 
 unevenly_lit(page), low_contrast(page), inverted(page), blurred(page), noisy(page), photographed(page)
-photo_without_text(seed), texture_without_text(seed), noise_without_text(seed)
+photo_without_text(seed), texture_without_text(seed), noise_without_text(seed), sign_in_a_photo()
 """
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from tests.pages import PrintedPage, turned
+from tests.pages import PrintedPage, printed_page, turned
 
 
 def unevenly_lit(page: PrintedPage, *, darkest: float = 0.2) -> PrintedPage:
@@ -117,3 +118,12 @@ def _without_text(image: Image.Image) -> PrintedPage:
 
 def _share(value: int, low: int, high: int) -> float:
     return min(1.0, max(0.0, (value - low) / max(1, high - low)))
+
+
+def sign_in_a_photo(words: Sequence[str] = ("Tollgate 7", "Pay here")) -> PrintedPage:
+    """A photo with a plate in it, which says a few words on gray."""
+    photo = photo_without_text(4, (900, 700)).image
+    sign = printed_page(words, size=(420, 260), dpi=72, points=60)
+    plate = sign.image.crop((40, 60, 420, 260)).point([40 + 150 * (255 - level) // 255 for level in range(256)])
+    photo.paste(plate, (250, 300))
+    return PrintedPage(image=photo, words=(), text=sign.text, dpi=72)

@@ -91,11 +91,7 @@ def test_a_photo_without_text_stays_empty_with_a_second_engine_too(second: OcrEn
 @pytest.mark.skipif(not HAS_SECOND, reason="the optional extra is not installed")
 @pytest.mark.parametrize("degrees", [0, 90, 180])
 def test_a_sign_in_a_photo_is_read_any_way_up(second: OcrEngine, degrees: float) -> None:
-    photo = hard_pages.photo_without_text(4, (900, 700)).image
-    sign = pages.printed_page(["Tollgate 7", "Pay here"], size=(420, 260), dpi=72, points=60)
-    plate = sign.image.crop((40, 60, 420, 260)).point([40 + 150 * (255 - v) // 255 for v in range(256)])
-    photo.paste(plate, (250, 300))
-    page = pages.turned(PrintedPage(image=photo, words=(), text=sign.text, dpi=72), degrees)
+    page = pages.turned(hard_pages.sign_in_a_photo(), degrees)
     found = read(page, second)
     assert errors(page, found) < 0.3  # the edge of the sign may be taken for a mark
     assert found.orientation == degrees / 90
