@@ -104,3 +104,17 @@ def test_missing_system_package_without_root_is_one_message_that_names_it() -> N
     assert "tesseract-ocr-eng tesseract-ocr-osd" in done.stderr
     assert "Next step: run 'sudo apt-get install" in done.stderr
     assert done.stdout == ""
+
+
+def test_appliance_tests_without_root_say_what_they_need() -> None:
+    drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    if drop and shutil.which("setpriv") is None:
+        pytest.skip("setpriv is not installed, and we are root")
+    script = (PROJECT / "scripts" / "system-packages").read_text()
+    done = subprocess.run(
+        [*drop, "bash", "-s", "appliance"],
+        input=script, cwd="/", env={"PATH": "/nowhere:/usr/bin:/bin"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 69
+    assert "that takes root" in done.stderr
+    assert "Next step: run 'sudo make test-appliance'" in done.stderr
