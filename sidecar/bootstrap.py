@@ -42,6 +42,7 @@ LEDGER_NAME = "ledger.db"
 LOCK_NAME = "meter.lock"
 DEVICE_KEY_CREDENTIAL = "tollgate.device-key"
 _DEVICE_WAIT_SECONDS = 30.0
+_METER_SILENCE_SECONDS = 20.0
 _LAST_LINES_SECONDS = 1.0
 _log = structlog.get_logger("Tollgate.Sidecar")
 
@@ -335,9 +336,28 @@ class MeterLock:
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
 
+    def at_work(self) -> None:
+        """Leave word that the meter goes on, for who looks after it from outside; call it every second."""
+        os.utime(self._handle)
+
     def release(self) -> None:
         """Let go of it; the kernel does so too when the process ends."""
         os.close(self._handle)
+
+
+def meter_problem(settings: Settings) -> str:
+    """What is wrong with the meter's process, seen from outside; empty when it is at work."""
+    path = settings.state_directory / LOCK_NAME
+    try:
+        with path.open("rb") as handle:
+            # By the same clock that the meter leaves word by: a step of the clock is over with its next word.
+            silence = abs(time.time() - os.fstat(handle.fileno()).st_mtime)
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "" if silence < _METER_SILENCE_SECONDS else f"the meter has not gone on for {silence:.0f} s"
+    except OSError as exc:
+        return f"the meter is not running: {path}: {exc.strerror or exc}"
+    return "the meter is not running"
 
 
 def _open_lock(settings: Settings, name: str) -> int:

@@ -186,12 +186,17 @@ def meter(words: tuple[str, ...], config: Path | None) -> None:
         one.open()
         manager = ServiceManager()
         manager.ready(one.sentence)
+
+        def at_work() -> None:
+            lock.at_work()
+            manager.at_work()
+
         MeterTimetable(
             one,
             clock=SystemClock(),
             expire_results=lambda: store.expire(now_ns=one.now_ns),
             tell_status=lambda: manager.status(one.sentence),
-        ).run(stop, manager.at_work)
+        ).run(stop, at_work)
         manager.stopping()
         one.close()
         lock.release()
@@ -322,11 +327,46 @@ def clock_reset(token: Path, words: tuple[str, ...], config: Path | None) -> Non
 @cli.command()
 @WORDS
 @CONFIG
-def health(words: tuple[str, ...], config: Path | None) -> None:
-    """Exit 0 when the running service would serve a query now, else 1; needs no shell and no curl."""
-    status, body = _get(settings_of(words, config, process="health"), "/ready")
-    click.echo(str(body.get("message", "the service does not answer")))
-    sys.exit(0 if status == 200 else 1)
+@click.option(
+    "--of",
+    "process",
+    type=click.Choice(["web", "meter", "core"]),
+    default="web",
+    help="Whose health: of a container that holds one process alone.",
+)
+def health(words: tuple[str, ...], config: Path | None, process: str) -> None:
+    """Exit 0 when the running service would serve a query now, else 1; needs no shell and no curl.
+
+    With --of meter or --of core: when that process is at work.
+    """
+    is_well, told = _HEALTH[process](settings_of(words, config, process="health"))
+    click.echo(told)
+    sys.exit(0 if is_well else 1)
+
+
+def _web_health(settings: Settings) -> tuple[bool, str]:
+    status, body = _get(settings, "/ready")
+    return status == 200, str(body.get("message", "the service does not answer"))
+
+
+def _meter_health(settings: Settings) -> tuple[bool, str]:
+    from sidecar.bootstrap import meter_problem
+
+    problem = meter_problem(settings)
+    return not problem, problem or "the meter is at work"
+
+
+def _core_health(settings: Settings) -> tuple[bool, str]:
+    from sidecar.bootstrap import build_core_client
+
+    try:
+        found = build_core_client(settings).health()
+    except SidecarError as exc:
+        return False, str(exc)
+    return True, f"the core answers, {found.workers} pages at once"
+
+
+_HEALTH = {"web": _web_health, "meter": _meter_health, "core": _core_health}
 
 
 @cli.command()

@@ -119,6 +119,10 @@ def test_metrics_are_prometheus_and_say_the_same(service: Site) -> None:
 def test_health_and_status_commands(service: Site) -> None:
     healthy = command("sidecar", "health", *service.words)
     assert (healthy.returncode, healthy.stdout) == (0, "Api is ready..\n")
+    for process, told in (("meter", "the meter is at work"), ("core", "the core answers")):
+        healthy = command("sidecar", "health", "--of", process, *service.words)
+        assert healthy.returncode == 0
+        assert told in healthy.stdout
     told = command("sidecar", "status", *service.words)
     assert told.returncode == 0
     assert told.stdout.startswith("ACTIVE: Active\n")

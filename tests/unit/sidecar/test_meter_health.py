@@ -1,0 +1,43 @@
+"""The meter's health as a container's engine asks for it: from outside, with no word to the meter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.bootstrap import LOCK_NAME, MeterLock, meter_problem
+from sidecar.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(state_directory=tmp_path)
+
+
+@pytest.fixture
+def lock(settings: Settings) -> Iterator[MeterLock]:
+    one = MeterLock(settings)
+    yield one
+    one.release()
+
+
+def test_a_meter_that_goes_on_is_well(settings: Settings, lock: MeterLock) -> None:
+    lock.at_work()
+    assert meter_problem(settings) == ""
+
+
+def test_a_meter_that_stands_still_is_not(settings: Settings, lock: MeterLock) -> None:
+    lock.at_work()
+    os.utime(settings.state_directory / LOCK_NAME, (0, 0))
+    assert "has not gone on" in meter_problem(settings)
+    lock.at_work()
+    assert meter_problem(settings) == ""
+
+
+def test_a_meter_that_never_ran_or_has_ended_is_not_running(settings: Settings) -> None:
+    assert "not running" in meter_problem(settings)
+    MeterLock(settings).release()
+    assert meter_problem(settings) == "the meter is not running"
