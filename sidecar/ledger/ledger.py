@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlite_utils.db import Database
-
 from licenses.durable import make_folders
 from licenses.usage_log.entry import encode_entry, leaf_hash, parse_entry, read_use
 from sidecar.clock import Clock, EffectiveTime, effective_time, month_of
@@ -31,6 +29,7 @@ from sidecar.ledger.database import connect, hold, is_full, note_damage, unavail
 from sidecar.ledger.migrations import LEDGER_MIGRATIONS
 from sidecar.ledger.queries import SIZE_SQL, LedgerReader, high_water
 from sidecar.ledger.reserve import DiskReserve
+from sidecar.ledger.sql import Database
 from sidecar.ledger.use_form import UseForm, use_line
 from sidecar.ledger.values import PendingRecord, UseEvent, content_sha256, nested_sums
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 import uuid
 
-from sqlite_utils.db import Database
-from sqlite_utils.migrations import Migrations
-
 from licenses.usage_log.merkle import Frontier
+from sidecar.ledger.sql import Database, Migrations
 from sidecar.ledger.use_form import LINE_SQL, form_of, use_line
 
 LEDGER_MIGRATIONS = Migrations("ledger")

@@ -15,14 +15,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlite_utils.db import Database
-
 from licenses.usage_log.merkle import HASH_BYTES, Frontier
 from sidecar.clock import Clock, EffectiveTime, HighWater, effective_time, instant
 from sidecar.errors import LedgerUnavailableError
 from sidecar.ledger.database import connect, unavailable
 from sidecar.ledger.kept import KeptSeal
 from sidecar.ledger.migrations import LEDGER_MIGRATIONS
+from sidecar.ledger.sql import Database
 from sidecar.ledger.values import Acked, LedgerSnapshot, PendingRecord, SealedWindow
 
 SIZE_SQL = """max(coalesce((SELECT max(seq) + 1 FROM line_entry), 0),

@@ -22,8 +22,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlite_utils.db import Database
-
 from licenses.durable import make_folders, sync_folder, write_file
 from licenses.usage_log.entry import encode_entry, leaf_hash, parse_entry
 from licenses.usage_log.merkle import HASH_BYTES, Frontier
@@ -33,6 +31,7 @@ from sidecar.ledger.database import connect, damage_path, recount_path
 from sidecar.ledger.kept import KeptSeal
 from sidecar.ledger.migrations import LEDGER_MIGRATIONS
 from sidecar.ledger.salvage import Evidence, RecordLines, Salvage, Sources
+from sidecar.ledger.sql import Database
 from sidecar.ledger.use_form import UseForm, form_of, use_line
 from sidecar.ledger.values import content_sha256, nested_sums
 
