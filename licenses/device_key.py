@@ -2,7 +2,7 @@
 
 Invariants:
 
-* `device.key` is readable by the service user only and is never replaced; `device.pub` beside it is for everyone.
+* `device.key` is readable by the service user only and is never replaced; `device.pub` is for everyone.
 * Two processes that start at once end up with the same key.
 * A lost private key is not silently made anew: the identity of the meter would change under its records.
 """
@@ -52,18 +52,22 @@ class DeviceKey:
     signing_key: SigningKey
 
     @classmethod
-    def load_or_create(cls, state_directory: Path, *, handed_over: Path | None = None) -> "DeviceKey":
+    def load_or_create(
+        cls, state_directory: Path, *, private_directory: Path | None = None, handed_over: Path | None = None
+    ) -> "DeviceKey":
         """Read the key of this state directory, or make it when there never was one.
 
         Args:
             state_directory: Where the two files lie.
+            private_directory: Where the private one lies instead.
             handed_over: Where the service manager put the private key, when the state directory does not hold it.
 
         Raises:
             KeyFileError: The directory or a key file cannot be used; the next step names the commands to run.
             FormatError: A key file holds something else.
         """
-        private_path, public_path = state_directory / PRIVATE_NAME, state_directory / PUBLIC_NAME
+        private_path = (private_directory or state_directory) / PRIVATE_NAME
+        public_path = state_directory / PUBLIC_NAME
         try:
             # Where nothing is handed over, the service manager may leave an empty folder that only root can look into.
             if handed_over is not None and os.path.exists(handed_over):
@@ -86,19 +90,19 @@ class DeviceKey:
             key._publish(public_path)
         except OSError as exc:
             raise KeyFileError.from_os_error(
-                exc, state_directory, doing="keep the device key in the state directory", mode="u+rwx"
+                exc, private_path.parent, doing="keep the device key in the state directory", mode="u+rwx"
             ) from exc
         return key
 
     @classmethod
-    def load(cls, state_directory: Path) -> "DeviceKey":
-        """Read the key of this state directory; none is made.
+    def load(cls, private_directory: Path) -> "DeviceKey":
+        """Read the key of this folder; none is made.
 
         Raises:
             KeyFileError: It is not there (the meter makes it at its first start), cannot be read, or is open to others.
             FormatError: The file holds something else.
         """
-        return cls(load_signing_key(state_directory / PRIVATE_NAME, ROLE))
+        return cls(load_signing_key(private_directory / PRIVATE_NAME, ROLE))
 
     @property
     def key_id(self) -> KeyId:

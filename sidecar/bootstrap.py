@@ -262,7 +262,11 @@ def build_meter(settings: Settings, clock: Clock | None = None) -> Meter:
     clock = clock or SystemClock()
     migrate(settings, clock)
     try:
-        device = DeviceKey.load_or_create(settings.state_directory, handed_over=handed_over_key(os.environ))
+        device = DeviceKey.load_or_create(
+            settings.state_directory,
+            private_directory=settings.device_key_directory,
+            handed_over=handed_over_key(os.environ),
+        )
         if settings.core_state is not None:
             device.publish(settings.core_state)
     except LicensesError as exc:

@@ -128,6 +128,7 @@ def import_command(
         licenses=licenses,
         output=RecordOutput(settings.output_directory, instance, limit_seconds=settings.output_timeout_seconds),
         state_directory=settings.state_directory,
+        device_key_directory=settings.device_key_directory,
         license_directory=settings.license_directory,
     )
     try:
@@ -314,13 +315,13 @@ def _device(settings: Settings) -> DeviceKey:
     from licenses.device_key import DeviceKey
 
     try:
-        return DeviceKey.load(settings.state_directory)
+        return DeviceKey.load(settings.device_key_directory)
     except KeyFileError as exc:
         if isinstance(exc.__cause__, PermissionError):
             raise _not_ours(settings, str(exc)) from exc.__cause__
         if isinstance(exc.__cause__, FileNotFoundError):
             raise LedgerUnavailableError(
-                f"there is no device key in {settings.state_directory}",
+                f"there is no device key in {settings.device_key_directory}",
                 next_step="name the state directory with Sidecar:StateDirectory=…, or start the service once",
             ) from exc
         raise

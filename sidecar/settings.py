@@ -196,6 +196,12 @@ class Settings:
         False,
         "in a container with no volume for the state: keep it on the output mount (the image sets it)",
     )
+    device_key: Path | None = _setting(
+        "Sidecar:DeviceKeyDirectory",
+        _path,
+        None,
+        "where the meter keeps the device key, apart from what web writes to (the state directory)",
+    )
     core_state: Path | None = _setting(
         "Sidecar:CoreStateDirectory",
         _path,
@@ -329,6 +335,11 @@ class Settings:
     def port(self) -> int:
         """Port part of `listen`."""
         return int(self.listen.rpartition(":")[2])
+
+    @property
+    def device_key_directory(self) -> Path:
+        """Where the private half of the device key lies."""
+        return self.device_key or self.state_directory
 
     @property
     def core_state_directory(self) -> Path:

@@ -97,7 +97,7 @@ def device(given: Settings) -> Iterator[Check]:
         yield fail("device key", str(exc), exc.next_step or "restore the state directory from its backup")
         return
     told = f"device {device_id_of(key.raw)}, instance {instance_id_of(key.raw)}"
-    private = given.state_directory / PRIVATE_NAME
+    private = given.device_key_directory / PRIVATE_NAME
     # A service manager may hand the private half over, sealed; then it is not here.
     try:
         is_open = private.is_file() and bool(private.stat().st_mode & 0o077)

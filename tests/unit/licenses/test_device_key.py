@@ -107,3 +107,16 @@ def test_public_half_is_published_to_others_and_never_the_private_one(tmp_path):
 def test_where_it_cannot_be_published_the_folder_is_told(tmp_path):
     with pytest.raises(KeyFileError, match="nowhere"):
         DeviceKey.load_or_create(tmp_path).publish(tmp_path / "nowhere")
+
+
+def test_private_half_may_lie_where_nobody_else_looks(tmp_path):
+    state, private = tmp_path / "state", tmp_path / "private"
+    for folder in (state, private):
+        folder.mkdir()
+    key = DeviceKey.load_or_create(state, private_directory=private)
+    assert [path.name for path in state.iterdir()] == ["device.pub"]
+    for again in (DeviceKey.load(private), DeviceKey.load_or_create(state, private_directory=private)):
+        assert again.public_raw == key.public_raw
+    assert load_device_public(state) == key.verifying_key
+    with pytest.raises(KeyFileError, match="is gone, but"):
+        DeviceKey.load_or_create(state)
