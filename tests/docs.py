@@ -4,6 +4,7 @@ A block marked ```console is run from top to bottom:
 
 * `$ COMMAND` is run with bash in one folder shared by all blocks; a backslash at the end of a line continues it. It
   must end with exit code 0; to show another, write `COMMAND; echo "exit code $?"`.
+* `box# COMMAND` and `client$ COMMAND` are run on the machine of that name, where the test has one.
 * Lines below are what it prints, on both channels together, in order. `…` stands for any text within a line; a line of
   `…` alone stands for any number of lines, also none. Without such lines the output is not compared.
 """
@@ -12,12 +13,16 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
 
+Run = Callable[[str], "subprocess.CompletedProcess[str]"]
+"""Runs a command with bash; both channels together are its standard output."""
+
+_PROMPT = re.compile(r"(?:\$|([a-z]+)[$#]) ")
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -29,11 +34,13 @@ class Step:
         line: Where it stands, from 1.
         command: What to run.
         expected: What it prints; empty when the document does not say.
+        place: The machine that it is run on; empty for this one.
     """
 
     line: int
     command: str
     expected: tuple[str, ...]
+    place: str = ""
 
 
 def steps(text: str) -> list[Step]:
@@ -45,16 +52,17 @@ def steps(text: str) -> list[Step]:
         number = 0
         while number < len(lines):
             line = first + number
-            assert lines[number].startswith("$ "), f"line {line}: a block begins with a command"
-            command = lines[number][2:]
+            prompt = _PROMPT.match(lines[number])
+            assert prompt, f"line {line}: a block begins with a command"
+            command = lines[number][prompt.end() :]
             while command.endswith("\\"):
                 number += 1
                 command += "\n" + lines[number]
             number += 1
             start = number
-            while number < len(lines) and not lines[number].startswith("$ "):
+            while number < len(lines) and not _PROMPT.match(lines[number]):
                 number += 1
-            found.append(Step(line, command, tuple(filter(None, lines[start:number]))))
+            found.append(Step(line, command, tuple(filter(None, lines[start:number])), prompt[1] or ""))
     return found
 
 
@@ -70,13 +78,20 @@ def prints(expected: Sequence[str], printed: str) -> bool:
     return re.fullmatch(pattern, "".join(f"{line}\n" for line in lines)) is not None
 
 
-def run_document(path: Path, folder: Path, *, environment: Mapping[str, str] | None = None) -> int:
+def run_document(
+    path: Path,
+    folder: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    elsewhere: Mapping[str, Run] | None = None,
+) -> int:
     """Run every command of a document in `folder`, with the installed commands first on the path.
 
     Args:
         path: The document.
         folder: An empty folder, the working directory of all commands.
         environment: Further variables.
+        elsewhere: The machines that the document names.
 
     Returns:
         How many commands were run.
@@ -88,9 +103,10 @@ def run_document(path: Path, folder: Path, *, environment: Mapping[str, str] | N
         "LC_ALL": "C.UTF-8",
         **(environment or {}),
     }
-    for step in found:
-        done = subprocess.run(
-            ["bash", "-c", step.command],
+
+    def here(command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-c", command],
             cwd=folder,
             env=variables,
             stdout=subprocess.PIPE,
@@ -99,6 +115,10 @@ def run_document(path: Path, folder: Path, *, environment: Mapping[str, str] | N
             timeout=120,
             check=False,
         )
+
+    places: Mapping[str, Run] = {"": here, **(elsewhere or {})}
+    for step in found:
+        done = places[step.place](step.command)
         where = f"{path.name}, line {step.line}: {step.command}"
         assert done.returncode == 0, f"{where}\nended with {done.returncode}:\n{done.stdout}"
         if step.expected:

@@ -44,10 +44,11 @@ def _family(error: type[LicensesError]) -> list[type[LicensesError]]:
 
 
 def test_steps_are_taken_apart() -> None:
-    text = "x\n```console\n$ one \\\n  two\nout\n\n$ three\n```\n```sh\nfour\n```\n"
-    first, second = steps(text)
+    text = "x\n```console\n$ one \\\n  two\nout\n\n$ three\nbox# five\n# six\n```\n```sh\nfour\n```\n"
+    first, second, third = steps(text)
     assert (first.line, first.command, first.expected) == (3, "one \\\n  two", ("out",))
-    assert (second.line, second.command, second.expected) == (7, "three", ())
+    assert (second.line, second.command, second.expected, second.place) == (7, "three", (), "")
+    assert (third.command, third.expected, third.place) == ("five", ("# six",), "box")
 
 
 @pytest.mark.parametrize(
