@@ -22,6 +22,8 @@ from sidecar.errors import SettingsError
 from sidecar.log_levels import LEVEL_FAMILY, LEVELS, LogLevels, is_level_name, level_name
 
 DEFAULT_FILE = Path("/etc/tollgate/sidecar.conf")
+LEDGER_NAME = "ledger.db"
+DAMAGED_SUFFIX = ".damaged"
 STANDARD_MIN_INTERVAL_SECONDS = 600
 STANDARD_MAX_INTERVAL_SECONDS = 900
 STANDARD_MAX_ATTEMPTS = 10
@@ -335,6 +337,16 @@ class Settings:
     def port(self) -> int:
         """Port part of `listen`."""
         return int(self.listen.rpartition(":")[2])
+
+    @property
+    def ledger_path(self) -> Path:
+        """Where the ledger is."""
+        return self.state_directory / LEDGER_NAME
+
+    @property
+    def damage_mark(self) -> Path:
+        """The mark that is left by a process which met damage in the ledger."""
+        return self.state_directory / f"{LEDGER_NAME}{DAMAGED_SUFFIX}"
 
     @property
     def device_key_directory(self) -> Path:

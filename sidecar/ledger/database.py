@@ -15,8 +15,8 @@ import sqlite3
 from pathlib import Path
 
 from sidecar.errors import LedgerUnavailableError
+from sidecar.settings import DAMAGED_SUFFIX
 
-DAMAGED_SUFFIX = ".damaged"
 USERS_SUFFIX = ".lock"
 _BUSY_SECONDS = 10.0
 _PASSING = {

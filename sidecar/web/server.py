@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
 from gunicorn.app.base import BaseApplication
 from gunicorn.http.unreader import SocketUnreader
 
+from sidecar.memory import LAUNCHER_VARIABLE
 from sidecar.settings import Settings
 from sidecar.web.watched import WatchedArbiter, WorkerReports
 
@@ -42,7 +45,7 @@ class WebServer(BaseApplication):  # type: ignore[misc]
     def run(self) -> None:
         """Serve; on the sockets that the service manager hands over where it does, else on its own."""
         try:
-            WatchedArbiter(self, self._reports).run()
+            WatchedArbiter(self, self._reports, _damage_to_end_for(self._settings)).run()
         except RuntimeError as exc:
             _log.critical("the web process cannot go on", error=str(exc))
             sys.exit(1)
@@ -88,6 +91,13 @@ class WebServer(BaseApplication):  # type: ignore[misc]
         from sidecar.web.app import create_app
 
         return create_app(build_services(self._settings))
+
+
+def _damage_to_end_for(settings: Settings) -> Path | None:
+    """The mark of damage, where each process has a container of its own; a launcher or systemd would stop us for it."""
+    if LAUNCHER_VARIABLE in os.environ or "NOTIFY_SOCKET" in os.environ:
+        return None
+    return settings.damage_mark
 
 
 def _spare_memory() -> None:

@@ -11,15 +11,21 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import structlog
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 
 from sidecar.service_manager import ServiceManager, unheard
 
 _SILENCE_SECONDS = 15.0
 _START_SECONDS = 90.0
 _MAX_MESSAGE_BYTES = 4096
+_DAMAGE_SECONDS = 3.0
+EXIT_DAMAGED = 69
 _UNDECIDED, _DECIDED = b"-", b"+"
+_log = structlog.get_logger("Tollgate.Web")
 
 
 class WorkerReports:
@@ -87,10 +93,13 @@ class WatchedArbiter(Arbiter):  # type: ignore[misc]
     Args:
         app: The application.
         reports: What the workers tell.
+        damage: The mark that damage in the ledger leaves, where nobody else stops this process for it.
     """
 
-    def __init__(self, app: object, reports: WorkerReports) -> None:
+    def __init__(self, app: object, reports: WorkerReports, damage: Path | None = None) -> None:
         self._reports = reports
+        self._damage = damage
+        self._damaged_at: float | None = None
         self._service_manager = ServiceManager()
         super().__init__(app)
 
@@ -110,6 +119,18 @@ class WatchedArbiter(Arbiter):  # type: ignore[misc]
             self._service_manager.status(self._reports.sentence)
         if self._reports.all_work(set(self.WORKERS)):
             self._service_manager.at_work()
+        self._end_for_a_repair()
+
+    def _end_for_a_repair(self) -> None:
+        """End when there is damage, so that the next start mends it: nobody may have the ledger open then."""
+        if self._damage is None or not self._damage.exists():
+            self._damaged_at = None
+            return
+        now = time.monotonic()
+        self._damaged_at = now if self._damaged_at is None else self._damaged_at
+        if now - self._damaged_at > _DAMAGE_SECONDS:
+            _log.error("damage was found in the ledger; ending, so that the next start rebuilds it")
+            raise HaltServer("damage in the ledger", EXIT_DAMAGED)
 
     def stop(self, graceful: bool = True) -> None:
         """Stop the workers."""
