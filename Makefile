@@ -71,8 +71,10 @@ lock: $(VENV)/.dev-installed ## Resolve requirements/*.txt anew (needs a package
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header $(LOCK_ARGS) \
 	    --extra handwriting -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/handwriting.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header $(LOCK_ARGS) \
-	    --extra dev --extra handwriting -c requirements/handwriting.txt pyproject.toml requirements/build.in \
-	    -o requirements/dev.txt
+	    --extra deploy -c requirements/handwriting.txt pyproject.toml requirements/build.in -o requirements/deploy.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header $(LOCK_ARGS) \
+	    --extra dev --extra handwriting --extra deploy -c requirements/handwriting.txt -c requirements/deploy.txt \
+	    pyproject.toml requirements/build.in -o requirements/dev.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header $(LOCK_ARGS) \
 	    requirements/peers.in -o requirements/peers.txt
 

@@ -21,6 +21,7 @@ import structlog
 
 from licenses.errors import LicensesError
 from sidecar import __version__
+from sidecar.cli_deploy import deploy_group
 from sidecar.cli_languages import languages_command
 from sidecar.cli_ledger import ledger_group
 from sidecar.cli_settings import CONFIG, WORDS, at_state, open_ledger, settings_of
@@ -253,6 +254,7 @@ def diagnose(words: tuple[str, ...], config: Path | None, as_json: bool) -> None
     sys.exit(1 if any(check.result == "fail" for check in checks) else 0)
 
 
+cli.add_command(deploy_group)
 cli.add_command(languages_command)
 cli.add_command(ledger_group)
 cli.add_command(usage_group)

@@ -111,6 +111,22 @@ class LicenseDownloadError(SidecarError):
         self.exit_code = exit_code
 
 
+class DeployError(SidecarError):
+    """`sidecar deploy` could not do what was asked; what stands is as the text tells.
+
+    Attributes:
+        reason: Stable word for machines, such as `engine_unreachable`; added, never renamed.
+        exit_code: Exit code of contract H16.
+    """
+
+    code = "deploy"
+
+    def __init__(self, reason: str, cause: str, *, next_step: str = "", exit_code: int = 69) -> None:
+        super().__init__(cause, next_step=next_step)
+        self.reason = reason
+        self.exit_code = exit_code
+
+
 class MeterAlreadyRunningError(SidecarError):
     """Another meter holds the lock of this state directory."""
 

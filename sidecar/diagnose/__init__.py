@@ -54,6 +54,7 @@ def diagnose(
         ("clock", lambda: host.clock(now, clock)),
         ("trust root", lambda: papers.trust_root(settings)),
         ("licence", lambda: papers.licenses(settings, now, snapshot)),
+        ("licence folder", lambda: storage.licenses_readable(settings.license_directory, "Mounts:License", user)),
         ("device key", lambda: papers.device(settings)),
         ("ledger", lambda: [ledger_check]),
         ("metering", lambda: storage.metering(settings, snapshot)),

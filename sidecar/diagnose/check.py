@@ -30,12 +30,14 @@ class Check:
         result: `ok`, `warn` (it works, with something amiss, or could not be looked at) or `fail`.
         cause: What was found.
         next_step: What to do; empty when nothing is to be done.
+        code: Stable word where a program may mend it, such as `wrong_owner`; else empty.
     """
 
     name: str
     result: Result
     cause: str
     next_step: str = ""
+    code: str = ""
 
 
 def ok(name: str, cause: str) -> Check:
@@ -48,9 +50,9 @@ def warn(name: str, cause: str, next_step: str) -> Check:
     return Check(name=name, result="warn", cause=cause, next_step=next_step)
 
 
-def fail(name: str, cause: str, next_step: str) -> Check:
+def fail(name: str, cause: str, next_step: str, *, code: str = "") -> Check:
     """It does not work."""
-    return Check(name=name, result="fail", cause=cause, next_step=next_step)
+    return Check(name=name, result="fail", cause=cause, next_step=next_step, code=code)
 
 
 def rows(checks: Iterable[Check], *, for_terminal: bool) -> Iterator[str]:

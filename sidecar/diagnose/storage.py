@@ -9,6 +9,8 @@ Invariants:
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
 import shlex
 import stat
@@ -32,6 +34,8 @@ _LOW_BYTES = 256 * 1024 * 1024
 _FEW_INODES = 1000
 _BLOCK = bytes(4096)
 _TRIES = 3
+_WRONG_OWNER = "wrong_owner"
+_MOST_LICENSES = 1000
 _SLOW_SECONDS = {"output": 2.0, "state": 0.2, "spool": 2.0}
 """What a write may take: each page waits for the state directory, each window for the output mount."""
 
@@ -53,9 +57,8 @@ class User:
     def __str__(self) -> str:
         return f"{self.uid}:{self.gid}"
 
-    def may_use(self, found: os.stat_result) -> bool:
-        """Whether a folder can be read, written and searched, as its mode says."""
-        wanted = 0o7
+    def may_use(self, found: os.stat_result, wanted: int = 0o7) -> bool:
+        """Whether it can be read (4), written (2) and searched (1), as its mode says."""
         shift = 6 if found.st_uid == self.uid else 3 if found.st_gid == self.gid else 0
         return self.uid == 0 or (stat.S_IMODE(found.st_mode) >> shift) & wanted == wanted
 
@@ -151,7 +154,8 @@ def _looked_at(name: str, path: Path, setting: str, user: User) -> Check:
     may = user.may_use(found) if user.is_other else os.access(path, os.R_OK | os.W_OK | os.X_OK)
     if not may:
         cause = f"{path} {belongs}, and cannot be written by {user}, which the service runs as"
-        return fail(name, cause, f"run 'chown -R {user} {shown} && chmod u+rwx {shown}' on the host ({setting})")
+        step = f"run 'chown -R {user} {shown} && chmod u+rwx {shown}' on the host ({setting})"
+        return fail(name, cause, step, code=_WRONG_OWNER)
     free = room.f_bavail * room.f_frsize
     if free < _NONE_BYTES or (room.f_files and not room.f_favail):
         what = f"{free // 1024:,} KiB" if free < _NONE_BYTES else "no room for another file"
@@ -164,6 +168,21 @@ def _looked_at(name: str, path: Path, setting: str, user: User) -> Check:
         step = f"{'each page waits' if name == 'state' else 'the service waits'} for it: use a faster disk ({setting})"
         return warn(name, told, step)
     return ok(name, told)
+
+
+def licenses_readable(path: Path, setting: str, user: User) -> Iterator[Check]:
+    """Told when the licence folder, or a file in it, cannot be read; what the files say is looked at elsewhere."""
+    try:
+        for one in [path, *itertools.islice(path.iterdir(), _MOST_LICENSES)]:
+            wanted = 0o5 if one.is_dir() else 0o4
+            if not (user.may_use(one.stat(), wanted) if user.is_other else os.access(one, wanted)):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(one))
+    except PermissionError as exc:
+        cause = f"{exc.filename or path} cannot be read by {user}, which the service runs as"
+        step = f"run 'chown -R {user} {shlex.quote(str(path))}' on the host ({setting})"
+        yield fail("licence folder", cause, step, code=_WRONG_OWNER)
+    except OSError:
+        return
 
 
 def _sync_seconds(path: Path) -> float:
