@@ -5,6 +5,7 @@ Invariant: each command says what it wrote, where it belongs and what to do next
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,7 +30,7 @@ from licenses.cli_text import (
 )
 from licenses.clock_reset import LONGEST, ClockReset, open_clock_reset
 from licenses.device_key import ROLE as DEVICE_ROLE
-from licenses.device_key import DeviceKey, device_id_of
+from licenses.device_key import DeviceKey, device_id_of, handed_over_key
 from licenses.enrolment import Enrolment, enrol, open_enrolment, read_enrolment
 from licenses.errors import FormatError, IssueError
 from licenses.host import FactorName, collect
@@ -78,7 +79,7 @@ def request(
     last checkpoint of the records; it is signed by the device key.
     """
     bindings = collect(operator_id=operator_id).bind(threshold=threshold, names=names or tuple(FactorName))
-    device = DeviceKey.load_or_create(state_directory)
+    device = DeviceKey.load_or_create(state_directory, handed_over=handed_over_key(os.environ))
     blob = enrol(device, bindings, output=output, at=now(), product_version=licenses.__version__)
     digest = issue.write_license_file(out, blob + b"\n", force=force)
     facts, rows = _enrolment_shown(open_enrolment(blob))

@@ -10,6 +10,7 @@ Invariants:
 import contextlib
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from licenses.keys import (
 
 PRIVATE_NAME = "device.key"
 PUBLIC_NAME = "device.pub"
+CREDENTIAL_NAME = "tollgate.device-key"
 ROLE = "device"
 
 
@@ -39,6 +41,16 @@ def device_id_of(public_raw: bytes) -> str:
 def instance_id_of(public_raw: bytes) -> str:
     """The 12 hexadecimal digits that name an instance in output folders."""
     return hashlib.sha256(public_raw).hexdigest()[:12]
+
+
+def handed_over_key(environ: Mapping[str, str]) -> Path | None:
+    """Where the service manager put the device key, when it hands over credentials.
+
+    Args:
+        environ: This process's environment.
+    """
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    return Path(folder) / CREDENTIAL_NAME if folder else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +107,19 @@ class DeviceKey:
         return key
 
     @classmethod
-    def load(cls, private_directory: Path) -> "DeviceKey":
+    def load(cls, private_directory: Path, *, handed_over: Path | None = None) -> "DeviceKey":
         """Read the key of this folder; none is made.
+
+        Args:
+            private_directory: Where the private half lies.
+            handed_over: Where the service manager put it, when it is not there.
 
         Raises:
             KeyFileError: It is not there (the meter makes it at its first start), cannot be read, or is open to others.
             FormatError: The file holds something else.
         """
+        if handed_over is not None and handed_over.exists():
+            return cls(load_handed_over_key(handed_over, ROLE))
         return cls(load_signing_key(private_directory / PRIVATE_NAME, ROLE))
 
     @property

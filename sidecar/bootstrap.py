@@ -11,13 +11,13 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from licenses.device_key import DeviceKey, instance_id_of, load_device_public
+from licenses.device_key import DeviceKey, handed_over_key, instance_id_of, load_device_public
 from licenses.durable import make_folders
 from licenses.errors import LicensesError
 from licenses.keys import VerifyingKey
@@ -38,9 +38,7 @@ from sidecar.record_output import RecordOutput, instance_folder
 from sidecar.results import OperationStore
 from sidecar.settings import Settings
 
-LEDGER_NAME = "ledger.db"
 LOCK_NAME = "meter.lock"
-DEVICE_KEY_CREDENTIAL = "tollgate.device-key"
 _DEVICE_WAIT_SECONDS = 30.0
 _METER_SILENCE_SECONDS = 20.0
 _LAST_LINES_SECONDS = 1.0
@@ -108,7 +106,7 @@ class Services:
 
 def ledger_path(settings: Settings) -> Path:
     """Where the ledger is."""
-    return settings.state_directory / LEDGER_NAME
+    return settings.ledger_path
 
 
 def migrate(settings: Settings, clock: Clock | None = None) -> None:
@@ -289,12 +287,6 @@ def build_meter(settings: Settings, clock: Clock | None = None) -> Meter:
         ),
         jitter=random.SystemRandom(),
     )
-
-
-def handed_over_key(environ: Mapping[str, str]) -> Path | None:
-    """Where the service manager put the device key, when it hands over credentials."""
-    folder = environ.get("CREDENTIALS_DIRECTORY")
-    return Path(folder) / DEVICE_KEY_CREDENTIAL if folder else None
 
 
 def require_cadence(settings: Settings, licenses: LicenseMount, ledger: Ledger) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from licenses.device_key import instance_id_of
+from licenses.device_key import CREDENTIAL_NAME, PUBLIC_NAME, handed_over_key, instance_id_of
 from licenses.errors import KeyFileError
 from licenses.model import READ_PAGES_METER
 from licenses.verify import day_text
@@ -130,6 +130,7 @@ def import_command(
         state_directory=settings.state_directory,
         device_key_directory=settings.device_key_directory,
         license_directory=settings.license_directory,
+        handed_over_key=handed_over_key(os.environ),
     )
     try:
         done = exchange.import_ack(blob, proof_folder=proof or settings.state_directory)
@@ -315,16 +316,26 @@ def _device(settings: Settings) -> DeviceKey:
     from licenses.device_key import DeviceKey
 
     try:
-        return DeviceKey.load(settings.device_key_directory)
+        return DeviceKey.load(settings.device_key_directory, handed_over=handed_over_key(os.environ))
     except KeyFileError as exc:
         if isinstance(exc.__cause__, PermissionError):
             raise _not_ours(settings, str(exc)) from exc.__cause__
         if isinstance(exc.__cause__, FileNotFoundError):
-            raise LedgerUnavailableError(
-                f"there is no device key in {settings.device_key_directory}",
-                next_step="name the state directory with Sidecar:StateDirectory=…, or start the service once",
-            ) from exc
+            raise _no_key(settings) from exc
         raise
+
+
+def _no_key(settings: Settings) -> LedgerUnavailableError:
+    cause = f"there is no device key in {settings.device_key_directory}"
+    if not (settings.state_directory / PUBLIC_NAME).exists():
+        return LedgerUnavailableError(
+            cause, next_step="name the state directory with Sidecar:StateDirectory=…, or start the service once"
+        )
+    handing_over = f"systemd-run --quiet --pipe --wait --property=LoadCredentialEncrypted={CREDENTIAL_NAME}"
+    return LedgerUnavailableError(
+        f"{cause}: it is sealed, or lost",
+        next_step=f"where it is sealed, run as root: {handing_over} sidecar usage …; else restore it from the backup",
+    )
 
 
 def _require_owner(settings: Settings) -> None:
@@ -347,9 +358,10 @@ def _not_ours(settings: Settings, cause: str) -> LedgerUnavailableError:
         owner = str(settings.state_directory.stat().st_uid)
     except OSError:
         owner = "that owns the state directory"
-    return LedgerUnavailableError(
-        cause, next_step=f"run it as the service's user, id {owner}, such as: sudo -u '#{owner}' sidecar usage …"
-    )
+    # A bare Debian has no sudo, but root needs none.
+    become = "setpriv --reuid={0} --regid={0} --clear-groups" if os.geteuid() == 0 else "sudo -u '#{0}'"
+    step = f"run it as the service's user, id {owner}, such as: {become.format(owner)} sidecar usage …"
+    return LedgerUnavailableError(cause, next_step=step)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -343,6 +343,7 @@ class Exchange:
         state_directory: Where acknowledgements are kept, and what cannot be put elsewhere.
         license_directory: `Mounts:License`.
         device_key_directory: Where the device key lies, which signs a proof; by default in the state directory.
+        handed_over_key: Where the service manager put that key, when it does not lie there.
     """
 
     def __init__(
@@ -354,12 +355,14 @@ class Exchange:
         state_directory: Path,
         license_directory: Path,
         device_key_directory: Path | None = None,
+        handed_over_key: Path | None = None,
     ) -> None:
         self._ledger = ledger
         self._licenses = licenses
         self._output = output
         self._state = state_directory
         self._device_key_directory = device_key_directory or state_directory
+        self._handed_over_key = handed_over_key
         self._license_directory = license_directory
 
     def import_ack(self, blob: bytes, *, proof_folder: Path) -> Imported:
@@ -476,7 +479,7 @@ class Exchange:
     def _prove(self, ack: Ack, folder: Path) -> Path:
         sealed = self._ledger.last_seal()
         size = 0 if sealed is None else sealed[0]
-        device = DeviceKey.load(self._device_key_directory)
+        device = DeviceKey.load(self._device_key_directory, handed_over=self._handed_over_key)
         if ack.size > size:
             here = Checkpoint(ack.origin, size, EMPTY_ROOT if sealed is None else sealed[1])
             own = confess_rollback(here, Checkpoint(ack.origin, ack.size, ack.root), device.signing_key)

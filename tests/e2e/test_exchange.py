@@ -26,9 +26,9 @@ class TradingSite(Site):
     def __init__(self, *settings: str, **options: Any) -> None:
         super().__init__("Metering:MinIntervalSeconds=1", "Metering:MaxIntervalSeconds=1", *settings, **options)
 
-    def usage(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    def usage(self, *words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
         settings = [word for word in self.words if not word.startswith("eula")]
-        return command("sidecar", "usage", *words, *settings)
+        return command("sidecar", "usage", *words, *settings, **environment)
 
     def facts(self, *words: str | Path) -> dict[str, Any]:
         done = self.usage(*words, "--json")
@@ -205,6 +205,13 @@ def test_what_cannot_be_done_is_said_with_a_next_step(tmp_path: Path) -> None:
         refused = site.usage("import-ack", tmp_path / "ack")
         assert refused.returncode == 65
         assert "Next step" in refused.stderr
+        key = site.folder / "state" / "device.key"
+        key.rename(tmp_path / "tollgate.device-key")
+        sealed = site.usage("export", "--out", tmp_path)
+        assert sealed.returncode == 69
+        assert "LoadCredentialEncrypted=tollgate.device-key sidecar usage" in sealed.stderr
+        assert site.usage("export", "--out", tmp_path, CREDENTIALS_DIRECTORY=str(tmp_path)).returncode == 0
+        (tmp_path / "tollgate.device-key").rename(key)
         full = site.usage("export", "--out", "/dev/full")
         assert full.returncode not in (0, 70)
         assert "Traceback" not in full.stderr

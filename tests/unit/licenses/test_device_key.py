@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from licenses.device_key import DeviceKey, device_id_of, instance_id_of, load_device_public
+from licenses.device_key import DeviceKey, device_id_of, handed_over_key, instance_id_of, load_device_public
 from licenses.errors import FormatError, KeyFileError
 from licenses.keyring import SigningKey
 from licenses.keys import fingerprint, public_pem
@@ -120,3 +120,17 @@ def test_private_half_may_lie_where_nobody_else_looks(tmp_path):
     assert load_device_public(state) == key.verifying_key
     with pytest.raises(KeyFileError, match="is gone, but"):
         DeviceKey.load_or_create(state)
+
+
+def test_a_key_that_is_handed_over_is_loaded_where_none_lies(tmp_path):
+    state, credentials = tmp_path / "state", tmp_path / "credentials"
+    state.mkdir()
+    credentials.mkdir()
+    key = DeviceKey.load_or_create(state)
+    (state / "device.key").rename(credentials / "tollgate.device-key")
+    with pytest.raises(KeyFileError):
+        DeviceKey.load(state, handed_over=handed_over_key({}))
+    with pytest.raises(KeyFileError):
+        DeviceKey.load(state, handed_over=handed_over_key({"CREDENTIALS_DIRECTORY": str(state)}))
+    handed_over = handed_over_key({"CREDENTIALS_DIRECTORY": str(credentials)})
+    assert DeviceKey.load(state, handed_over=handed_over).public_raw == key.public_raw
