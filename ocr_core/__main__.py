@@ -22,11 +22,13 @@ from ocr_core import check, confinement, cpu, limits, log, second_engine, self_t
 from ocr_core.app import SERVICE, Services, create_app
 from ocr_core.clock import SystemClock
 from ocr_core.confinement import Confinement, privileges
+from ocr_core.decoder_process import DecoderProcess
 from ocr_core.engine import OcrEngine
 from ocr_core.errors import CoreError, NotSupportedLanguageError
 from ocr_core.gatekeeper import Gatekeeper
 from ocr_core.halves import HalvesEngine
 from ocr_core.languages import first_model, known_models
+from ocr_core.memory_share import WORKERS_FOR_A_PLACE, Places
 from ocr_core.second_engine import SecondEngine
 from ocr_core.server import CoreServer, cpu_seconds, make_slots, prepare_socket
 from ocr_core.service_manager import has_handed_over_a_socket
@@ -203,6 +205,7 @@ def build(settings: Settings, second: SecondEngine | None = None) -> tuple[Servi
         page_timeout_seconds=settings.page_timeout_seconds,
         max_pixels=settings.max_pixels,
         slots=slots,
+        decoder=DecoderProcess(Places(max(1, settings.workers // WORKERS_FOR_A_PLACE))),
         confinement=confined_readers(settings),
     )
     return services, gatekeeper

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, BinaryIO, TypeVar
 
 import msgspec
 
@@ -36,11 +36,23 @@ from ocr_core.reading_order import ReadingOrder
 from ocr_core.second_engine import SecondEngine
 from ocr_core.slots import Slots, Task
 
-INSPECTION_SECONDS = 8.0
-DECODING_SECONDS = 11.0
+INSPECTION_SECONDS = decoder_process.PATIENT_LOOK.longest_seconds + 2.0
+DECODING_SECONDS = decoder_process.PATIENT_LOAD.longest_seconds + 2.0
 """Deadlines of the worker itself, a little after those of the process that decodes for it."""
 HARD_DEADLINE_AFTER_SECONDS = 6.0
 """Later than the sidecar gives a page up, so that it does not try a hopeless one again."""
+
+_LOOKS = {
+    None: decoder_process.LOOK,
+    True: decoder_process.PATIENT_LOOK,
+    False: decoder_process.QUICK_LOOK,
+}
+_LOADS = {
+    None: decoder_process.LOAD,
+    True: decoder_process.PATIENT_LOAD,
+    False: decoder_process.QUICK_LOAD,
+}
+"""What a document may cost, by how patient the caller is."""
 
 MAX_BODY_BYTES = 64 * 1024
 LEASE_HEADER = "Tollgate-Lease"
@@ -51,7 +63,6 @@ _log = logging.getLogger("ocr_core")
 Environ = dict[str, object]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
 WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
-_Request = TypeVar("_Request")
 
 _DocumentId = Annotated[
     str, msgspec.Meta(pattern=r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\Z")
@@ -69,7 +80,9 @@ class InspectRequest(msgspec.Struct, frozen=True, kw_only=True):
         max_pages: Most pages.
         max_sheet_inches: Longest side of a PDF's page, inches; None for any.
         language: BCP-47 code that its pages will be read with; checked here, so that it is refused at once.
-        patient: Whether a document that takes long is looked at to the end; otherwise it is refused as `SlowDocument`.
+        patient: True waits for a place among those that may take much memory, and takes all the time that a document
+            may cost; with False it is refused as `SlowDocument` if it takes long or much while others do; None takes
+            the time and waits for no place.
     """
 
     document: _DocumentId
@@ -79,7 +92,7 @@ class InspectRequest(msgspec.Struct, frozen=True, kw_only=True):
     max_pages: Annotated[int, msgspec.Meta(ge=1, le=documents.MAX_PAGES)] = documents.MAX_PAGES
     max_sheet_inches: Annotated[float, msgspec.Meta(gt=0)] | None = None
     language: str | None = None
-    patient: bool = True
+    patient: bool | None = None
 
 
 class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +112,10 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
     language: str | None = None
     languages: Annotated[tuple[str, ...], msgspec.Meta(max_length=8)] = ()
     reading_order: ReadingOrder = "basic"
-    patient: bool = True
+    patient: bool | None = None
+
+
+_Request = TypeVar("_Request", InspectRequest, PageRequest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,15 +234,15 @@ class _Core:
 
     def inspect(self, environ: Environ) -> bytes:
         """What a document is, and how many pages it has."""
-        self._services.gate.admit(_lease(environ))
-        request = _request(environ, InspectRequest)
-        if (language := languages.requested(request.language)) is not None:
-            languages.models_for(language, self._installed)
-        self._require_survivable(request.document, 0)
-        with (
-            self._services.slots.working_on(request.document, 0, Task.INSPECTION, INSPECTION_SECONDS),
-            self._services.gate.open_document(_lease(environ), request.document) as file,
-        ):
+        request, file = self._admitted(environ, InspectRequest)
+        with file:
+            if (language := languages.requested(request.language)) is not None:
+                languages.models_for(language, self._installed)
+            self._require_survivable(request.document, 0)
+            return self._inspected(request, file)
+
+    def _inspected(self, request: InspectRequest, file: BinaryIO) -> bytes:
+        with self._services.slots.working_on(request.document, 0, Task.INSPECTION, INSPECTION_SECONDS):
             found = self._services.decoder.inspect(
                 file,
                 documents.Rules(
@@ -236,26 +252,31 @@ class _Core:
                     max_pages=request.max_pages,
                     max_sheet_inches=request.max_sheet_inches,
                 ),
-                budget=decoder_process.LOOK if request.patient else decoder_process.QUICK_LOOK,
+                budget=_LOOKS[request.patient],
             )
         return msgspec.json.encode({"format": str(found.format), "pages": found.pages})
 
     def page(self, environ: Environ) -> bytes:
         """The text of one page."""
-        self._services.gate.admit(_lease(environ))
-        request = _request(environ, PageRequest)
-        language = languages.requested(request.language)
-        models = self._models(language, request.languages)
-        self._require_survivable(request.document, request.page)
+        request, file = self._admitted(environ, PageRequest)
+        with file:
+            language = languages.requested(request.language)
+            models = self._models(language, request.languages)
+            self._require_survivable(request.document, request.page)
+            return self._read(request, file, language, models)
+
+    def _read(self, request: PageRequest, file: BinaryIO, language: str | None, models: tuple[str, ...]) -> bytes:
         slots, allowed = self._services.slots, self._services.page_timeout_seconds
-        with slots.working_on(request.document, request.page, Task.DECODING, DECODING_SECONDS):
+        # With patience, the page is not yet at work on a core: its decoder stands back for whoever reads.
+        decoding = Task.SLOW_DECODING if request.patient else Task.DECODING
+        with slots.working_on(request.document, request.page, decoding, DECODING_SECONDS):
             started = time.monotonic()
-            with self._services.gate.open_document(_lease(environ), request.document) as file:
+            with file:
                 image = self._services.decoder.load_page(
                     file,
                     request.page,
                     max_pixels=self._services.max_pixels,
-                    budget=decoder_process.LOAD if request.patient else decoder_process.QUICK_LOAD,
+                    budget=_LOADS[request.patient],
                 )
             remaining = max(1.0, allowed - (time.monotonic() - started))
             slots.then(Task.READING, remaining + HARD_DEADLINE_AFTER_SECONDS)
@@ -268,6 +289,20 @@ class _Core:
                 timeout_seconds=remaining,
             )
         return page.to_wire()
+
+    def _admitted(self, environ: Environ, kind: type[_Request]) -> tuple[_Request, BinaryIO]:
+        """What is asked, and the document that it is about; the wall is asked once, and comes before all else.
+
+        Raises:
+            CoreError: The wall's refusal; else what is wrong with the request.
+        """
+        lease = _lease(environ)
+        try:
+            request = _request(environ, kind)
+        except BadArgumentError:
+            self._services.gate.admit(lease)
+            raise
+        return request, self._services.gate.open_document(lease, request.document)
 
     def _require_survivable(self, document: str, page: int) -> None:
         """Refuse what a worker has died of, where another would only die of it, too.

@@ -3,16 +3,9 @@
 Invariant: limits are only ever moved below what the process was given.
 """
 
-import ctypes
-import os
 import resource
 import signal
 from dataclasses import dataclass
-
-_DESCRIPTORS = "/proc/self/fd"
-_PR_SET_NAME = 15
-_libc = ctypes.CDLL(None)  # found now: a confined process can load nothing any more
-_FIRST_BEYOND_STANDARD = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,14 +13,22 @@ class Budget:
     """What one document may use.
 
     Attributes:
-        cpu_seconds: Of work; that the machine is busy does not count against a document.
-        wall_seconds: Of waiting.
+        cpu_seconds: Of work. A document is judged by this alone: that the machine is busy is none of its doing.
+        wall_seconds: Of waiting, after which there is no verdict.
+        place_seconds: Of waiting before that for a place among those that may take much memory; None takes a place
+            when it is needed, and does not wait for one.
         is_last: Whether a document that exceeds it is damaged; otherwise it may be given more another time.
     """
 
     cpu_seconds: float
     wall_seconds: float
+    place_seconds: float | None = None
     is_last: bool = True
+
+    @property
+    def longest_seconds(self) -> float:
+        """When it is used up at the latest."""
+        return self.wall_seconds + (self.place_seconds or 0.0)
 
 
 def limit_data(limit_bytes: int) -> None:
@@ -52,32 +53,3 @@ def disarm() -> None:
     """Take the budget back."""
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def without_core_file() -> None:
-    """Leave no image of this process behind when it crashes: there is a document in it."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def be_known_as(name: str) -> None:
-    """Give this process a name of at most 15 letters, as `ps` and `/proc/<pid>/comm` tell it."""
-    _libc.prctl(_PR_SET_NAME, name.encode("ascii"), 0, 0, 0)
-
-
-def fall_silent() -> None:
-    """Send what is written to standard output and error nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-
-
-def close_all_but(kept: int) -> None:
-    """Close every descriptor but the standard ones and one more."""
-    for name in os.listdir(_DESCRIPTORS):
-        descriptor = int(name)
-        if descriptor >= _FIRST_BEYOND_STANDARD and descriptor != kept:
-            try:
-                os.close(descriptor)
-            except OSError:
-                continue  # the one that the listing itself used

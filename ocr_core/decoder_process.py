@@ -2,8 +2,10 @@
 
 Invariants:
 
-* A document costs at most `LOOK` or `LOAD`; then the kernel kills the process, and the document is refused as damaged.
-  Who is in a hurry gives it `QUICK_LOOK` or `QUICK_LOAD`, and hears no more than that it is slow.
+* A document costs at most the work of `LOOK` or `LOAD`; then the kernel kills the process, and the document is refused
+  as damaged. Who is in a hurry gives it `QUICK_LOOK` or `QUICK_LOAD`, and hears no more than that it is slow.
+* A document is judged by its work alone: that the machine was busy meanwhile is no verdict on it.
+* It takes little memory, or one of the few places for those that take much (`memory_share`).
 * The worker lives on. It starts another process where it still may; a confined worker may not, and ends when it has
   answered, so that its successor comes with another.
 * The process gets the document as a descriptor, and holds no other but its end of the line to the worker.
@@ -12,6 +14,7 @@ Invariants:
 """
 
 import contextlib
+import dataclasses
 import gc
 import logging
 import os
@@ -27,35 +30,39 @@ import msgspec
 from PIL import Image
 
 from ocr_core import budget as bounds
-from ocr_core import documents, errors, limits
+from ocr_core import documents, errors, forked_process, limits
 from ocr_core.budget import Budget
 from ocr_core.documents import DocumentFormat, Inspection, PageImage, Rules
+from ocr_core.memory_share import SHARE_BYTES, MemoryShare, Places
 from ocr_core.page_text import Number
 
 _log = logging.getLogger("ocr_core")
 
 
-LOOK = Budget(cpu_seconds=2.0, wall_seconds=3.5)
-LOAD = Budget(cpu_seconds=4.0, wall_seconds=5.5)
-QUICK_LOOK = Budget(cpu_seconds=0.3, wall_seconds=2.0, is_last=False)
-QUICK_LOAD = Budget(cpu_seconds=0.5, wall_seconds=2.5, is_last=False)
+LOOK = Budget(cpu_seconds=2.0, wall_seconds=7.0)
+LOAD = Budget(cpu_seconds=4.0, wall_seconds=16.0)
+PATIENT_LOOK = dataclasses.replace(LOOK, place_seconds=3.0)
+PATIENT_LOAD = dataclasses.replace(LOAD, place_seconds=12.0)
+QUICK_LOOK = Budget(cpu_seconds=0.15, wall_seconds=2.0, is_last=False)
+QUICK_LOAD = Budget(cpu_seconds=0.3, wall_seconds=2.5, is_last=False)
 """What a document may cost while others wait: several times what large ones do that are not made to be slow."""
 NAME = "decoder"
-MEMORY_BYTES = 1000 * 2**20
-"""What decoding may take above what the worker itself holds."""
+MEMORY_BYTES = 880 * 2**20
+"""What decoding may take above what the worker itself holds; with the shares of two more decoders less than 1 GiB."""
 
 _NICENESS = 5
-_KEPT_BYTES = 64 * 2**20  # that a process may have grown by and still be used again
+_KEPT_BYTES = SHARE_BYTES // 2  # that a process may have grown by and still be used again
 _LENGTHS = struct.Struct("<IQ?")  # of the head, of the pixels; whether the process ends now
 _MAX_HEAD_BYTES = 64 * 1024
 _SECONDS_TO_END = 0.5
 _GLANCE_SECONDS = 0.001
-_BUSY_SECONDS = 1.0  # of work, in all the waiting time: with less, it was not the document
 _LAST_AFTER_CPU_SECONDS = 1000.0
 TOO_LARGE = "The document needs more memory to decode than one page may take."
 FAILED = "The document is damaged: its decoder failed."
 TOO_LONG = "The document is damaged: it takes too long to decode."
 SLOW = "The document takes long to decode."
+BUSY = "The machine was too busy to decode the document in time."
+_OUTGROWN = signal.SIGUSR1
 _SIGNALS_OF_THE_WORKER = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -113,6 +120,8 @@ _REFUSALS = {
         errors.InvalidImageDimensionError,
         errors.InvalidImageSizeError,
         errors.InvalidPageRangeError,
+        errors.MachineBusyError,
+        errors.SlowDocumentError,
         errors.UnsupportedImageFormatError,
     )
 }
@@ -122,9 +131,13 @@ class DecoderProcess:
     """Decodes documents as `documents` does, in a process that is started when it is first needed.
 
     Not for several threads. A copy that a fork left in another process starts a process of its own.
+
+    Args:
+        places: For documents that take much memory; shared by all decoders of a core.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places | None = None) -> None:
+        self._places = places or Places()
         self._owner = 0
         self._pid = 0
         self._line: socket.socket | None = None
@@ -209,16 +222,16 @@ class DecoderProcess:
     def _ask(
         self, file: BinaryIO, question: _Look | _Load, budget: Budget, *, most: int
     ) -> tuple[_Found | _Loaded, bytearray]:
-        until = time.monotonic() + budget.wall_seconds + _SECONDS_TO_END
+        until = time.monotonic() + budget.longest_seconds + _SECONDS_TO_END
         line = self._started()
         try:
-            line.settimeout(budget.wall_seconds)
+            line.settimeout(budget.longest_seconds)
             try:
                 socket.send_fds(line, [msgspec.json.encode(question)], [file.fileno()])
             except (BrokenPipeError, ConnectionResetError):  # it went away while it had nothing to do
                 self.close()
                 line = self._started()
-                line.settimeout(budget.wall_seconds)
+                line.settimeout(budget.longest_seconds)
                 socket.send_fds(line, [msgspec.json.encode(question)], [file.fileno()])
             head_bytes, body_bytes, is_last = _LENGTHS.unpack(_received(line, _LENGTHS.size, until))
             if head_bytes > _MAX_HEAD_BYTES or body_bytes > most:
@@ -229,7 +242,7 @@ class DecoderProcess:
                 self.close()
         except TimeoutError as exc:
             self.close()
-            raise _too_long(budget) from exc
+            raise _too_late(budget) from exc
         except (EOFError, OSError) as exc:
             raise self._died(budget) from exc
         except msgspec.MsgspecError as exc:
@@ -254,7 +267,7 @@ class DecoderProcess:
                 theirs.close()
                 raise errors.DecoderLostError(f"The document cannot be decoded here: {exc.strerror}.") from exc
             if not self._pid:
-                _serve_and_exit(theirs, worker, on_start)
+                _serve_and_exit(theirs, worker, self._places, on_start)
             theirs.close()
             self._line = ours
         return self._line
@@ -265,13 +278,14 @@ class DecoderProcess:
         if line is not None:
             line.close()
         number, used = self._reaped(_SECONDS_TO_END)
-        cpu_seconds = used.ru_utime + used.ru_stime if used is not None else 0.0
-        is_spent = number in (signal.SIGPROF, signal.SIGALRM)
-        if is_spent and (number == signal.SIGPROF or cpu_seconds >= _BUSY_SECONDS or not budget.is_last):
+        if number == signal.SIGPROF:
             return _too_long(budget)
+        if number == _OUTGROWN:
+            return _too_late(budget)
         if number == signal.SIGALRM:
-            _log.warning("a decoder had %.1f s of work in all its time: the machine is busy", cpu_seconds)
-            return errors.EngineTimeoutError("The machine was too busy to decode the document in time.")
+            seconds = used.ru_utime + used.ru_stime if used is not None else 0.0
+            _log.warning("a decoder had %.1f s of work in all its time: the machine is busy", seconds)
+            return _too_late(budget)
         if number in (
             0,
             signal.SIGKILL,
@@ -280,6 +294,8 @@ class DecoderProcess:
         ):  # somebody else's doing, as for want of memory
             _log.error("a decoder was ended from outside")
             return errors.DecoderLostError("The decoder was ended; the page may be tried again.")
+        if not budget.is_last:  # it may have been for want of memory; who is patient finds out
+            return errors.SlowDocumentError(SLOW)
         if used is not None and used.ru_maxrss * 1024 > MEMORY_BYTES * 3 // 4:
             return errors.InvalidImageError(TOO_LARGE)
         _log.warning("a decoder failed on a document, by signal %d", number)
@@ -303,6 +319,10 @@ class DecoderProcess:
 
 def _too_long(budget: Budget) -> errors.CoreError:
     return errors.InvalidImageError(TOO_LONG) if budget.is_last else errors.SlowDocumentError(SLOW)
+
+
+def _too_late(budget: Budget) -> errors.CoreError:
+    return errors.MachineBusyError(BUSY) if budget.is_last else errors.SlowDocumentError(SLOW)
 
 
 def _received(line: socket.socket, length: int, until: float) -> bytearray:
@@ -329,24 +349,26 @@ def _received(line: socket.socket, length: int, until: float) -> bytearray:
 # ---- the process ----------------------------------------------------------------------------------------------------
 
 
-def _serve_and_exit(line: socket.socket, worker: int, on_start: Callable[[], object]) -> NoReturn:
+def _serve_and_exit(line: socket.socket, worker: int, places: Places, on_start: Callable[[], object]) -> NoReturn:
     """Decode what is asked for until the worker hangs up."""
     try:
         limits.die_with_parent(signal.SIGKILL, parent_pid=worker)
         bounds.disarm()
         for number in _SIGNALS_OF_THE_WORKER:
             signal.signal(number, signal.SIG_DFL)
-        bounds.close_all_but(line.fileno())
-        bounds.without_core_file()
-        bounds.be_known_as(NAME)
+        forked_process.close_all_but([line.fileno(), places.fileno()])
+        forked_process.leave_no_core_file()
+        forked_process.be_known_as(NAME)
         os.nice(_NICENESS)  # where processors are short, pages that are being read go before documents that swell
-        bounds.fall_silent()  # libraries tell of every damaged document, at length
+        forked_process.fall_silent()  # libraries tell of every damaged document, at length
         memory = limits.OwnMemory()
         bounds.limit_data(memory.data_bytes() + MEMORY_BYTES)
         gc.freeze()  # what the worker has stays shared with it
         on_start()
-        recycled_above = memory.resident_bytes() + _KEPT_BYTES
-        while _answered(line, memory, recycled_above):
+        share = MemoryShare(places, memory, _give_up)
+        share.watch()
+        kept_above = memory.private_bytes() + _KEPT_BYTES
+        while _answered(line, memory, share, kept_above):
             pass
     except OSError:
         pass  # the worker hung up
@@ -356,30 +378,36 @@ def _serve_and_exit(line: socket.socket, worker: int, on_start: Callable[[], obj
         os._exit(0)
 
 
-def _answered(line: socket.socket, memory: limits.OwnMemory, recycled_above: int) -> bool:
+def _give_up() -> None:
+    """End at once: it grew beyond its share, and there was no place."""
+    os.kill(os.getpid(), _OUTGROWN)
+
+
+def _answered(line: socket.socket, memory: limits.OwnMemory, share: MemoryShare, kept_above: int) -> bool:
     """Answer one question; False when it was the last."""
     blob, descriptors, _, _ = socket.recv_fds(line, _MAX_HEAD_BYTES, 1)
     if not blob or not descriptors:
         return False
     question = _decode_question(blob)
-    bounds.arm(question.budget)
     pixels = b""
+    answer: _Found | _Loaded | _Refused
     with os.fdopen(descriptors[0], "rb", buffering=0) as file:
-        answer: _Found | _Loaded | _Refused
         try:
-            if isinstance(question, _Look):
-                answer = _look(file, question)
-            else:
-                answer, pixels = _load(file, question)
+            with share.document(wait_seconds=question.budget.place_seconds):
+                bounds.arm(question.budget)
+                if isinstance(question, _Look):
+                    answer = _look(file, question)
+                else:
+                    answer, pixels = _load(file, question, share)
         except errors.CoreError as exc:
             answer = _Refused(type(exc).__name__, str(exc))
         except MemoryError:
-            answer = _Refused("InvalidImageError", "The image needs more memory than one page may take.")
+            answer = _Refused("InvalidImageError", TOO_LARGE)
     bounds.disarm()
     head = msgspec.json.encode(answer)
-    if memory.resident_bytes() > recycled_above:
+    if memory.private_bytes() > kept_above:
         memory.trim()
-    is_last = memory.resident_bytes() > recycled_above or time.process_time() > _LAST_AFTER_CPU_SECONDS
+    is_last = memory.private_bytes() > kept_above or time.process_time() > _LAST_AFTER_CPU_SECONDS
     line.sendall(_LENGTHS.pack(len(head), len(pixels), is_last) + head)
     line.sendall(pixels)
     return not is_last
@@ -397,7 +425,7 @@ def _look(file: BinaryIO, question: _Look) -> _Found:
     return _Found(found.format, found.pages)
 
 
-def _load(file: BinaryIO, question: _Load) -> tuple[_Loaded, bytes]:
-    found = documents.load_page(file, question.page, max_pixels=question.max_pixels)
+def _load(file: BinaryIO, question: _Load, share: MemoryShare) -> tuple[_Loaded, bytes]:
+    found = documents.load_page(file, question.page, max_pixels=question.max_pixels, need=share.need)
     answer = _Loaded(found.image.size, found.width, found.height, found.unit, found.dpi)
     return answer, found.image.tobytes()

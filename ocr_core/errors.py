@@ -116,6 +116,13 @@ class SlowDocumentError(CoreError):
     status = 503
 
 
+class MachineBusyError(CoreError):
+    """There was no processor or no memory for it in all the waiting time; nothing was found out about the document."""
+
+    code = "MachineBusy"
+    status = 503
+
+
 class DecoderLostError(FailedToProcessError):
     """The decoder was ended from outside, as for want of memory; not the document's doing, so another may try."""
 

@@ -29,8 +29,9 @@ class Task(IntEnum):
     NOTHING = 0
     OTHER = 1
     INSPECTION = 2
-    DECODING = 3
-    READING = 4
+    SLOW_DECODING = 3
+    DECODING = 4
+    READING = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ Invariants:
 * Whatever a decoder raises on hostile bytes becomes InvalidImageError, in one place (`decoding`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -85,13 +86,17 @@ def inspect(file: BinaryIO, rules: Rules = USUAL) -> Inspection:
     return Inspection(format=kind, pages=pages)
 
 
-def load_page(file: BinaryIO, page: int, *, max_pixels: int) -> PageImage:
+def load_page(
+    file: BinaryIO, page: int, *, max_pixels: int, need: Callable[[int], object] = lambda _bytes: None
+) -> PageImage:
     """Decode one page.
 
     Args:
         file: A real file, opened for reading.
         page: Counted from 1.
         max_pixels: The cap; a larger picture is shrunk by averaging areas.
+        need: Told how many bytes decoding a picture will take, before it is decoded; may refuse. What a page of a PDF
+            takes is not known before.
 
     Raises:
         CoreError: One of the document codes.
@@ -101,4 +106,4 @@ def load_page(file: BinaryIO, page: int, *, max_pixels: int) -> PageImage:
         kind = sniff(data[:PDF_HEADER_WITHIN])
         if kind is DocumentFormat.PDF:
             return load_pdf_page(file, page, max_pixels)
-        return load_picture(file, data, kind, page, max_pixels)
+        return load_picture(file, data, kind, page, max_pixels=max_pixels, need=need)

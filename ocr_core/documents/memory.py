@@ -7,7 +7,7 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 from ocr_core.errors import InvalidImageDimensionError
 
-MAX_DECODED_BYTES = 980 * 2**20
+MAX_DECODED_BYTES = 860 * 2**20
 """What decoding one picture may take; a little less than the decoder's process may (`decoder_process.MEMORY_BYTES`)."""
 
 EXIF_ORIENTATION = 0x0112
@@ -40,6 +40,11 @@ def require_memory(image: Image.Image) -> None:
     Raises:
         InvalidImageDimensionError: It would not.
     """
+    require_bytes(image.size, decoded_bytes(image))
+
+
+def decoded_bytes(image: Image.Image) -> int:
+    """What decoding a picture takes at its most, told from its header."""
     width, height = image.size
     pixels = width * height
     each = _PIXEL_BYTES.get(image.mode, _PIXEL_BYTES_OF_OTHERS)
@@ -55,7 +60,7 @@ def require_memory(image: Image.Image) -> None:
             needed += width * rows * each
         if image.tag_v2.get(EXIF_ORIENTATION, 1) != 1:
             needed += pixels * each
-    require_bytes((width, height), needed)
+    return needed
 
 
 def _coefficient_bytes(image: JpegImagePlugin.JpegImageFile, pixels: int) -> int:

@@ -7,6 +7,7 @@ Invariants:
 """
 
 import mmap
+from collections.abc import Callable
 from typing import BinaryIO
 
 from PIL import (
@@ -24,7 +25,7 @@ from PIL import (
 from ocr_core.documents.decoder_errors import DECODER_ERRORS
 from ocr_core.documents.gray import as_gray
 from ocr_core.documents.icons import largest_icon
-from ocr_core.documents.memory import EXIF_ORIENTATION, WEBP_PIXEL_BYTES, require_bytes, require_memory
+from ocr_core.documents.memory import EXIF_ORIENTATION, WEBP_PIXEL_BYTES, decoded_bytes, require_bytes, require_memory
 from ocr_core.documents.page_image import PLAUSIBLE_DPI, PageImage, plausible_dpi, target_size
 from ocr_core.documents.png import require_all_rows, walk_png, without_ballast
 from ocr_core.documents.rules import MAX_SIDE, READABLE, DocumentFormat, Rules, require_page
@@ -94,7 +95,15 @@ def inspect_tiff(file: BinaryIO, data: mmap.mmap, rules: Rules) -> int:
     return len(directories)
 
 
-def load_picture(file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, page: int, max_pixels: int) -> PageImage:
+def load_picture(
+    file: BinaryIO,
+    data: mmap.mmap,
+    kind: DocumentFormat,
+    page: int,
+    *,
+    max_pixels: int,
+    need: Callable[[int], object],
+) -> PageImage:
     """Decode a picture, or one page of a TIFF.
 
     Args:
@@ -103,6 +112,7 @@ def load_picture(file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, page: in
         kind: Its format: not PDF.
         page: Counted from 1.
         max_pixels: The cap.
+        need: Told how many bytes it will take, before it is decoded.
 
     Raises:
         CoreError: One of the document codes.
@@ -112,6 +122,7 @@ def load_picture(file: BinaryIO, data: mmap.mmap, kind: DocumentFormat, page: in
     else:
         require_page(page, 1)
     with _open_image(file, data, kind, READABLE) as image:
+        need(decoded_bytes(image))
         _require_all_rows(image, data, kind)
         return _page_image(image, page, max_pixels)
 

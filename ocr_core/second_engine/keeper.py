@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ocr_core import limits
-from ocr_core.budget import be_known_as
+from ocr_core.forked_process import be_known_as
 from ocr_core.second_engine import process as second_process
 from ocr_core.second_engine import wire as second_wire
 from ocr_core.second_engine.process import EngineFactory

@@ -19,10 +19,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from ocr_core import limits
-from ocr_core.budget import be_known_as
 from ocr_core.confinement import Role, confine, finish
 from ocr_core.engine import OcrEngine
 from ocr_core.errors import EngineTimeoutError, FailedToProcessError
+from ocr_core.forked_process import be_known_as, close_all_but
 from ocr_core.second_engine import wire as second_wire
 from ocr_core.second_engine.wire import Request
 
@@ -39,7 +39,6 @@ _OOM_SCORE = 700
 _M_ARENA_MAX = -8
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _STANDARD = (0, 1, 2)
-_MOST_DESCRIPTORS = 4096
 
 _READ_BY_LOADER = tuple(
     Path(name)
@@ -78,15 +77,7 @@ def leave_family(keep: Iterable[int]) -> None:
         signal.signal(number, signal.SIG_IGN)
     for number in (signal.SIGCHLD, signal.SIGALRM, signal.SIGWINCH):
         signal.signal(number, signal.SIG_DFL)
-    kept = {*_STANDARD, *keep}
-    try:
-        descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
-    except OSError:
-        descriptors = list(range(_MOST_DESCRIPTORS))
-    for descriptor in descriptors:
-        if descriptor not in kept:
-            with suppress(OSError):  # the listing itself had one open
-                os.close(descriptor)
+    close_all_but(keep)
 
 
 def live(keeper: socket.socket, make_engine: EngineFactory, *, parent_pid: int, is_confined: bool = True) -> None:

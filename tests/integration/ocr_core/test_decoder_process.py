@@ -3,6 +3,7 @@
 import os
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +11,13 @@ from typing import BinaryIO
 
 import psutil
 import pytest
-from PIL import ImageChops
+from PIL import Image, ImageChops
 
 from ocr_core import decoder_process, documents, errors
 from ocr_core.budget import Budget
 from ocr_core.decoder_process import DecoderProcess
 from ocr_core.limits import OwnMemory
+from ocr_core.memory_share import SHARE_BYTES, Places
 from tests import pages
 
 PAGE = pages.printed_page()
@@ -64,7 +66,7 @@ def test_one_process_serves_many_documents_and_holds_nothing_of_the_worker(decod
             pids.add(decoder.pid)
         (pid,) = pids
         assert [one.path for one in psutil.Process(pid).open_files() if not one.path.startswith("/proc/")] == []
-        assert len(os.listdir(f"/proc/{pid}/fd")) <= 5
+        assert len(os.listdir(f"/proc/{pid}/fd")) <= 6  # the standard ones, the line, its own memory, the places
 
 
 @pytest.mark.parametrize(
@@ -101,16 +103,15 @@ def spin(*_: object) -> None:
     ("work", "budget", "error"),
     [
         (spin, Budget(cpu_seconds=0.5, wall_seconds=30), errors.InvalidImageError),
-        (spin, Budget(cpu_seconds=30, wall_seconds=5), errors.InvalidImageError),
-        (lambda *_: time.sleep(60), Budget(cpu_seconds=1, wall_seconds=0.5), errors.EngineTimeoutError),
+        (spin, Budget(cpu_seconds=30, wall_seconds=2), errors.MachineBusyError),
+        (lambda *_: time.sleep(60), Budget(cpu_seconds=1, wall_seconds=0.5), errors.MachineBusyError),
     ],
-    ids=["too much work", "too much waiting", "hardly any work: the machine is busy"],
+    ids=["too much work", "some work in all the waiting", "hardly any work"],
 )
-def test_a_decoder_that_takes_too_long_is_ended(
+def test_a_decoder_that_takes_too_long_is_ended_and_the_document_judged_by_its_work_alone(
     work: object, budget: Budget, error: type[errors.CoreError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "inspect", work)
-    monkeypatch.setattr(decoder_process, "_BUSY_SECONDS", 0.2)
     decoder = DecoderProcess()
     with opened(pages.as_png(PAGE)) as file, pytest.raises(errors.CoreError) as refusal:
         decoder.inspect(file, budget=budget)
@@ -134,6 +135,103 @@ def test_a_document_that_is_slow_for_one_in_a_hurry_is_not_called_damaged(
     with opened(pages.as_png(PAGE)) as file, pytest.raises(errors.SlowDocumentError):
         decoder.inspect(file, budget=budget)
     assert decoder.pid is None
+
+
+def swell(*_: object) -> documents.Inspection:
+    grown = b"x" * (SHARE_BYTES + 20 * 2**20)
+    time.sleep(0.1)
+    return documents.Inspection(format=documents.DocumentFormat.PNG, pages=len(grown) // len(grown))
+
+
+HURRIED = Budget(cpu_seconds=5, wall_seconds=30, is_last=False)
+USUAL = Budget(cpu_seconds=5, wall_seconds=30)
+PATIENT = Budget(cpu_seconds=5, wall_seconds=30, place_seconds=30)
+SOON_TIRED = Budget(cpu_seconds=5, wall_seconds=30, place_seconds=0.2)
+
+
+@pytest.mark.parametrize("budget", [HURRIED, USUAL, PATIENT])
+def test_a_document_that_takes_much_memory_takes_the_place_for_it_and_leaves_it(
+    budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "inspect", swell)
+    places = Places()
+    decoder = DecoderProcess(places)
+    with opened(pages.as_png(PAGE)) as file:
+        for _ in range(2):
+            assert decoder.inspect(file, budget=budget).pages == 1
+        assert places.take(1.0)
+    decoder.close()
+
+
+@pytest.mark.parametrize(
+    ("budget", "error"),
+    [
+        (HURRIED, errors.SlowDocumentError),
+        (USUAL, errors.MachineBusyError),
+        (SOON_TIRED, errors.MachineBusyError),
+    ],
+)
+def test_a_document_that_takes_much_memory_is_stopped_where_there_is_no_place_for_it(
+    budget: Budget, error: type[errors.CoreError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "inspect", swell)
+    places = Places()
+    assert places.take()
+    decoder = DecoderProcess(places)
+    with opened(pages.as_png(PAGE)) as file:
+        with pytest.raises(error):
+            decoder.inspect(file, budget=budget)
+        places.leave()
+        assert decoder.inspect(file, budget=budget).pages == 1
+    decoder.close()
+
+
+def test_who_is_patient_waits_for_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "inspect", swell)
+    places = Places()
+    assert places.take()
+    decoder = DecoderProcess(places)
+    threading.Timer(0.5, places.leave).start()
+    began = time.monotonic()
+    with opened(pages.as_png(PAGE)) as file:
+        assert decoder.inspect(file, budget=PATIENT).pages == 1
+    assert time.monotonic() - began > 0.4
+    decoder.close()
+
+
+def test_a_picture_is_asked_for_its_memory_before_it_is_decoded() -> None:
+    places = Places()
+    assert places.take()
+    decoder = DecoderProcess(places)
+    with opened(pages.encoded(Image.new("RGB", (4000, 4000), "white"), "PNG")) as file:
+        with pytest.raises(errors.SlowDocumentError):
+            decoder.load_page(file, 1, max_pixels=10**6, budget=HURRIED)
+        assert decoder.pid is not None
+        places.leave()
+        assert decoder.load_page(file, 1, max_pixels=10**6, budget=HURRIED).width == 4000
+    decoder.close()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_there_are_as_many_places_as_there_are_to_be_and_the_kernel_frees_those_of_the_dead(count: int) -> None:
+    places = Places(count)
+    children = []
+    for _ in range(count):
+        readable, writable = os.pipe()
+        if not (pid := os.fork()):
+            os.write(writable, b"x" if places.take() else b"-")
+            time.sleep(60)
+            os._exit(0)
+        assert os.read(readable, 1) == b"x"
+        children.append(pid)
+    assert not places.take(0.05)
+    os.kill(children[0], signal.SIGKILL)
+    assert places.take(5.0)
+    for pid in children[1:]:
+        os.kill(pid, signal.SIGKILL)
+    for pid in children:
+        os.waitpid(pid, 0)
+    places.close()
 
 
 def test_a_decoder_that_swells_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,8 +29,10 @@ class FakeGate:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.asked = 0
 
     def admit(self, lease_header: str | None) -> None:
+        self.asked += 1
         if lease_header != LEASE:
             raise LeaseRefusedError("no lease")
 
@@ -45,10 +47,11 @@ class FakeGate:
 class Client:
     def __init__(self, folder: Path, engine: OcrEngine) -> None:
         self.folder = folder
+        self.gate = FakeGate(folder)
         self.app: WsgiApp = create_app(
             Services(
                 engine=engine,
-                gate=FakeGate(folder),
+                gate=self.gate,
                 version="1.2.3",
                 tessdata=Path("/models"),
                 default_languages=("eng",),
@@ -59,8 +62,8 @@ class Client:
             )
         )
 
-    def put(self, blob: bytes) -> str:
-        name = str(uuid.uuid4())
+    def put(self, blob: bytes, name: str | None = None) -> str:
+        name = name or str(uuid.uuid4())
         (self.folder / "operations" / name).mkdir(parents=True)
         (self.folder / "operations" / name / "document").write_bytes(blob)
         return name
@@ -161,6 +164,7 @@ def test_the_wall_stands_before_everything_else(client: Client, path: str) -> No
 
 
 ABSENT = str(uuid.UUID(int=7))
+PRESENT = "00000000-0000-4000-8000-00000000000a"
 
 
 @pytest.mark.parametrize(
@@ -177,18 +181,29 @@ ABSENT = str(uuid.UUID(int=7))
         ("/page", {"document": ABSENT, "page": 2**40}, 400, "BadArgument"),
         ("/page", {"document": ABSENT, "page": 1, "reading_order": "sideways"}, 400, "BadArgument"),
         ("/page", {"document": ABSENT, "page": 1}, 404, "DocumentNotFound"),
-        ("/page", {"document": ABSENT, "page": 1, "language": "xx"}, 400, "NotSupportedLanguage"),
-        ("/page", {"document": ABSENT, "page": 1, "language": "ru"}, 400, "NotSupportedLanguage"),
-        ("/page", {"document": ABSENT, "page": 1, "languages": ["../eng"]}, 400, "NotSupportedLanguage"),
+        ("/page", {"document": PRESENT, "page": 1, "language": "xx"}, 400, "NotSupportedLanguage"),
+        ("/page", {"document": PRESENT, "page": 1, "language": "ru"}, 400, "NotSupportedLanguage"),
+        ("/page", {"document": PRESENT, "page": 1, "languages": ["../eng"]}, 400, "NotSupportedLanguage"),
         ("/inspect", {"document": ABSENT}, 404, "DocumentNotFound"),
-        ("/inspect", {"document": ABSENT, "language": "xx"}, 400, "NotSupportedLanguage"),
+        ("/inspect", {"document": PRESENT, "language": "xx"}, 400, "NotSupportedLanguage"),
         ("/inspect", {"document": 5}, 400, "BadArgument"),
         ("/nowhere", {}, 404, "BadArgument"),
         ("/health", {}, 405, "BadArgument"),
     ],
 )
 def test_a_bad_request_gets_its_code(client: Client, path: str, body: object, status: int, code: str) -> None:
+    client.put(pages.as_png(PAGE), PRESENT)
     assert client.refused("POST", path, body) == (status, code)
+
+
+def test_the_wall_is_asked_once_for_a_request_and_before_anything_else_is_said(client: Client) -> None:
+    name = client.put(pages.as_png(PAGE))
+    bodies = [{"document": name, "page": 1}, {"document": name, "page": 1, "language": "xx"}, {"document": ABSENT}, 5]
+    for number, body in enumerate(bodies, 1):
+        assert client.refused("POST", "/page", body, lease="forged") == (403, "LeaseRefused")
+        assert client.gate.asked == 2 * number - 1
+        client("POST", "/page", body)
+        assert client.gate.asked == 2 * number
 
 
 def test_a_page_beyond_the_document_is_refused(client: Client) -> None:
