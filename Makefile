@@ -15,6 +15,9 @@ PRINT_ALONE := $(filter no,$(HANDWRITING))
 LOCK := requirements/$(if $(PRINT_ALONE),run,handwriting).txt
 IMAGE ?= localhost/tollgate:latest
 
+# A shell that forbids .pyc files makes each process compile the whole project anew: a third of its start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
