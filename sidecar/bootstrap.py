@@ -382,15 +382,15 @@ def _device_public(settings: Settings) -> VerifyingKey | None:
 
 
 def _instance(licenses: LicenseMount, settings: Settings) -> str:
-    """The instance's id, once the meter has made the device key at its first start."""
-    until = time.monotonic() + _DEVICE_WAIT_SECONDS
-    if licenses.device is None:
-        _log.info("waiting for the meter, which makes the device key at its first start")
+    """The instance's id, once the meter has made the device key at its first start, however long that takes."""
+    told_at = 0.0
     while (device := licenses.device) is None:
-        if time.monotonic() > until:
-            raise SidecarError(
-                f"there is no device key in {settings.state_directory}; the meter makes it at its first start",
-                next_step="start the meter first ('sidecar meter'), or read its log",
+        if time.monotonic() - told_at > _DEVICE_WAIT_SECONDS:
+            told_at = time.monotonic()
+            _log.warning(
+                "waiting for the meter, which makes the device key at its first start",
+                folder=str(settings.core_state_directory),
+                next_step="start the meter ('sidecar meter'), or read its log",
             )
         time.sleep(0.05)
     return instance_id_of(device.raw)
