@@ -82,9 +82,21 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def machine(engine: Engine, vendor: Vendor) -> Iterator[Machine]:
-    """A booted machine with the units installed and the service running."""
+def bundle(engine: Engine) -> Path:
+    """The bundle for a site, with the image in it."""
+    return engine.make_bundle()
+
+
+@pytest.fixture(scope="session")
+def bare(engine: Engine) -> Engine:
+    """What boots bare machines."""
     engine.make_boot_image()
-    with a_machine(engine) as one:
-        one.install(vendor.trust_root, vendor.issue(vendor.trust_root.with_name("license.dat")))
+    return engine
+
+
+@pytest.fixture(scope="session")
+def machine(bare: Engine, bundle: Path, vendor: Vendor) -> Iterator[Machine]:
+    """A booted machine, installed from the bundle, with the service running."""
+    with a_machine(bare) as one:
+        one.install(bundle, vendor.issue(vendor.trust_root.with_name("license.dat")))
         yield one

@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,8 +16,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[2]
 STORAGE = Path(os.environ.get("APPLIANCE_STORAGE", PROJECT / "build" / "appliance"))
 IMAGE = "localhost/tollgate:test"
-BOOT_BASE = "localhost/boot-base:bookworm"
-BOOT_IMAGE = "localhost/tollgate-boot:test"
+BOOT_IMAGE = "localhost/boot-base:bookworm"
+LOCKS = ("requirements/handwriting.txt", "requirements/deploy.txt")
 USER = 65532
 _HAS_ONE_CGROUP = Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
@@ -51,31 +52,35 @@ class Engine:
     def make_image(self, trust_root: Path) -> None:
         """What `make image` does."""
         subprocess.run(
-            ["scripts/make-image", IMAGE, "requirements/handwriting.txt"],
+            ["scripts/make-image", IMAGE, LOCKS[0]],
             cwd=PROJECT,
             env={**self.environ, "ENGINE_OPTIONS": " ".join(self.options), "TRUST_ROOT": str(trust_root)},
             check=True,
         )
 
+    def make_bundle(self) -> Path:
+        """What `make bundle` does, of the image that was made before; where it is."""
+        out = STORAGE / "bundle"
+        subprocess.run(
+            [sys.executable, "scripts/make-bundle", IMAGE, out, *LOCKS],
+            cwd=PROJECT,
+            env={**self.environ, "ENGINE_OPTIONS": " ".join(self.options), "RUN_DIR": str(STORAGE / "vendor")},
+            check=True,
+        )
+        (bundle,) = out.glob("*.tar")
+        return bundle
+
     def make_boot_image(self) -> None:
-        """A Debian that boots, with what the image has where the units expect it; the units themselves come later."""
-        if not self.has(BOOT_BASE):
+        """A bare Debian that boots, with nothing of the product's and nothing that only the product needs."""
+        if not self.has(BOOT_IMAGE):
             tar = STORAGE / "boot.tar"
             subprocess.run(
                 ["mmdebstrap", "--quiet", "--variant=minbase",
                  "--include=python3,ca-certificates,systemd,systemd-sysv,dbus", "bookworm", tar],
                 check=True,
             )  # fmt: skip
-            self("import", tar, BOOT_BASE)
+            self("import", tar, BOOT_IMAGE)
             tar.unlink()
-        folder = STORAGE / "boot"
-        folder.mkdir(exist_ok=True)
-        (folder / "Containerfile").write_text(
-            f"FROM {IMAGE} AS tollgate\nFROM {BOOT_BASE}\n"
-            "COPY --from=tollgate /opt/tollgate /opt/tollgate\n"
-            "COPY --from=tollgate /usr/share/tesseract-ocr /usr/share/tesseract-ocr\n"
-        )
-        self("build", "--quiet", "--network=none", "--tag", BOOT_IMAGE, folder)
 
     @contextmanager
     def container(self, *words: str | Path) -> Iterator[Container]:

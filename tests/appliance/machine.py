@@ -1,22 +1,22 @@
-"""A booted Debian in a container: real systemd, the product's units, the service behind a port of the host's."""
+"""A booted Debian in a container: real systemd, a USB stick, and a port of this host's that leads to the service."""
 
 from __future__ import annotations
 
-import re
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import requests
 
 from licenses.model import READ_PAGES_METER
-from tests.appliance.engine import BOOT_IMAGE, PROJECT, Container, Engine
+from tests.appliance.engine import BOOT_IMAGE, Container, Engine
 from tests.e2e.site import free_port, wait_until
 
-UNITS = PROJECT / "systemd"
 KEPT = ("ocr-core.service", "ocr-sidecar-web.service", "ocr-sidecar-meter.service")
+STICK = "/media/stick"
 
 
 class Machine:
@@ -25,11 +25,13 @@ class Machine:
     Args:
         container: The container that it is.
         port: The port of this host that leads to its port 5000.
+        stick: The folder of this host that is its USB stick.
     """
 
-    def __init__(self, container: Container, port: int) -> None:
+    def __init__(self, container: Container, port: int, stick: Path) -> None:
         self.container = container
         self.port = port
+        self.stick = stick
         self.url = f"http://127.0.0.1:{port}"
 
     def wait_booted(self) -> None:
@@ -40,35 +42,30 @@ class Machine:
         )
         # As on a machine that is none of a container's; without it no credential reaches a service.
         self.run("mount", "--make-rshared", "/")
+        # No way out: who asks for its port is a neighbour.
+        pid = self.container.engine("inspect", "--format", "{{.State.Pid}}", self.container.name).stdout.strip()
+        subprocess.run(["nsenter", "--net", f"--target={pid}", "ip", "route", "delete", "default"], check=True)
 
     def run(self, *words: str, check: bool = True) -> str:
         return self.container.run(*words, check=check)
 
-    def install(self, trust_root: Path, license_file: Path) -> None:
-        """Put units, users, folders, settings and a licence in their places, and start the service."""
-        self.run("mkdir", "-p", "/etc/tollgate")
-        for unit in UNITS.iterdir():
-            if unit.suffix in {".service", ".socket", ".target", ".path"}:
-                self.container.put(unit, "/etc/systemd/system/")
-        self.container.put(UNITS / "sysusers.conf", "/usr/lib/sysusers.d/tollgate.conf")
-        self.container.put(UNITS / "tmpfiles.conf", "/usr/lib/tmpfiles.d/tollgate.conf")
-        with tempfile.TemporaryDirectory() as folder:
-            settings = Path(folder) / "sidecar.conf"
-            settings.write_text(
-                re.sub(r"^#(Eula = accept)", r"\1", (UNITS / "sidecar.conf").read_text(), flags=re.MULTILINE)
-            )
-            self.container.put(settings, "/etc/tollgate/sidecar.conf")
-        self.container.put(trust_root, "/etc/tollgate/trust-root.json")
-        self.run("chmod", "644", "/etc/tollgate/trust-root.json")
-        self.run("systemd-sysusers")
-        self.run("systemd-tmpfiles", "--create", "tollgate.conf")
-        self.container.put(license_file, "/etc/tollgate/license/license.dat")
-        self.run("chown", "root:nonroot", "/etc/tollgate/license/license.dat")
-        self.run("chmod", "640", "/etc/tollgate/license/license.dat")
-        self.run("systemctl", "daemon-reload")
-        units = [path.name for path in UNITS.iterdir() if "[Install]" in path.read_text()]
-        self.run("systemctl", "enable", "--quiet", *sorted(units))
-        self.run("systemctl", "start", "ocr-sidecar.target")
+    def exits(self, *words: str) -> int:
+        return self.container.exits(*words)
+
+    def shell(self, command: str) -> subprocess.CompletedProcess[str]:
+        """What root types there; both channels together are its standard output."""
+        return self.container.engine(
+            "exec", "--workdir", "/root", "--env", "LC_ALL=C.UTF-8", "--env", "TERM=dumb", self.container.name,
+            "bash", "-c", f"exec 2>&1\n{command}", check=False,
+        )  # fmt: skip
+
+    def install(self, bundle: Path, license_file: Path) -> None:
+        """Install a bundle and a licence, as docs/appliance.md tells, and wait until it serves."""
+        for path in (bundle, license_file):
+            (self.stick / path.name).write_bytes(path.read_bytes())
+        self.run("tar", "xf", f"{STICK}/{bundle.name}", "-C", "/root")
+        (folder,) = self.run("bash", "-c", "echo /root/tollgate-*").split()
+        self.run(f"{folder}/install.sh", "--accept-eula", "--licence", f"{STICK}/{license_file.name}")
         self.wait_ready()
 
     def wait_ready(self, seconds: float = 60) -> None:
@@ -89,6 +86,10 @@ class Machine:
     def pid(self, unit: str) -> str:
         return self.property(unit, "MainPID")
 
+    def youngest_child(self, unit: str) -> str:
+        """The last process that a unit's main process has started: a worker."""
+        return self.run("cat", f"/proc/{self.pid(unit)}/task/{self.pid(unit)}/children").split()[-1]
+
     def signal(self, unit: str, name: str) -> None:
         """Send a signal to a unit's main process."""
         self.run("systemctl", "kill", "--kill-whom=main", f"--signal={name}", unit)
@@ -102,6 +103,10 @@ class Machine:
             f"{unit} is not back\n{self.journal(unit)}",
         )
         return time.monotonic() - began
+
+    def reboot(self) -> None:
+        self.container.engine("restart", "--time", "30", self.container.name)
+        self.wait_booted()
 
     def read(self, picture: Path) -> requests.Response:
         return requests.post(
@@ -117,12 +122,24 @@ class Machine:
 
 
 @contextmanager
-def a_machine(engine: Engine) -> Iterator[Machine]:
-    """Boot one; it is gone at the end."""
+def a_machine(engine: Engine, stick: Path | None = None) -> Iterator[Machine]:
+    """Boot one, with nothing installed and no way out; it is gone at the end.
+
+    Args:
+        engine: Runs it.
+        stick: What is plugged in; a new one by default.
+    """
     port = free_port()
-    with engine.container(
-        "--systemd=always", "--privileged", "--publish", f"127.0.0.1:{port}:5000", BOOT_IMAGE, "/sbin/init"
-    ) as container:
-        one = Machine(container, port)
+    with ExitStack() as last:
+        if stick is None:
+            stick = Path(last.enter_context(tempfile.TemporaryDirectory(prefix="stick-")))
+        stick.chmod(0o755)
+        container = last.enter_context(
+            engine.container(
+                "--systemd=always", "--privileged", "--publish", f"127.0.0.1:{port}:5000",
+                "--volume", f"{stick}:{STICK}", BOOT_IMAGE, "/sbin/init",
+            )
+        )  # fmt: skip
+        one = Machine(container, port, stick)
         one.wait_booted()
         yield one

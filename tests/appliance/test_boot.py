@@ -50,6 +50,25 @@ def test_what_stands_still_is_replaced_by_the_watchdog(machine: Machine, picture
     assert machine.read(picture).status_code == 200
 
 
+def test_the_writer_of_the_count_is_replaced_when_it_stands_still(machine: Machine, picture: Path) -> None:
+    """Web's worker enters each page into the ledger; its master, which lives on, must not vouch for it."""
+    unit = "ocr-sidecar-web.service"
+    before, pid = machine.pages(), machine.pid(unit)
+    machine.run("kill", "-STOP", machine.youngest_child(unit))
+    machine.wait_replaced(unit, pid, 60)
+    machine.wait_ready()
+    assert machine.pages() == before
+    assert machine.read(picture).status_code == 200
+    assert machine.pages() == before + 1
+
+
+def test_the_journal_knows_what_is_grave(machine: Machine) -> None:
+    machine.run("kill", "-KILL", machine.youngest_child("ocr-core.service"))
+    lost = ("journalctl", "--no-pager", "--output=cat", "--unit=ocr-core.service", "--priority=warning")
+    wait_until(lambda: "was lost" in machine.run(*lost), 10, "no warning of the core's is known as one")
+    assert "listening on" not in machine.run(*lost)
+
+
 def test_the_journal_holds_the_log_as_fields(machine: Machine) -> None:
     found = machine.run("journalctl", "--output=json", "--no-pager", "--lines=1", "TOLLGATE_CATEGORY=Tollgate.Meter")
     event = json.loads(found)
@@ -106,8 +125,7 @@ def test_a_sealed_device_key_serves_in_place_of_the_file(machine: Machine, pictu
 
 def test_a_reboot_keeps_the_totals(machine: Machine, picture: Path) -> None:
     before = machine.pages()
-    machine.container.engine("restart", "--time", "30", machine.container.name)
-    machine.wait_booted()
+    machine.reboot()
     machine.run("systemctl", "restart", "ocr-sidecar-meter.service")  # a credential reaches it only now, in a container
     machine.wait_ready()
     assert machine.pages() == before
