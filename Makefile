@@ -14,6 +14,11 @@ HANDWRITING ?= yes
 PRINT_ALONE := $(filter no,$(HANDWRITING))
 LOCK := requirements/$(if $(PRINT_ALONE),run,handwriting).txt
 IMAGE ?= localhost/tollgate:latest
+# Language data beyond eng and osd that image and bundle bring, as "deu fra"; the key that signs the bundle, else an
+# evaluation key below RUN_DIR; both are read by the scripts.
+LANGUAGES ?=
+RELEASE_KEY ?=
+export LANGUAGES RELEASE_KEY
 
 # A shell that forbids .pyc files makes each process compile the whole project anew: a third of its start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -94,6 +99,10 @@ verifier: ## Build dist/usage-verify.pyz, the auditor's check in one file (needs
 .PHONY: image
 image: image-packages $(VENV)/.dev-installed ## Build the container image $IMAGE, with no network but for what is not in build/wheelhouse yet
 	@BIN=$(BIN) RUN_DIR=$(RUN_DIR) scripts/make-image $(IMAGE) $(LOCK)
+
+.PHONY: bundle
+bundle: image ## Make dist/tollgate-VERSION-x86_64.tar for a site without a network, signed by $RELEASE_KEY; LANGUAGES="deu fra" adds models
+	@BIN=$(BIN) RUN_DIR=$(RUN_DIR) $(BIN)/python scripts/make-bundle $(IMAGE) dist $(LOCK) requirements/deploy.txt
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
 

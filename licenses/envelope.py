@@ -26,6 +26,7 @@ CLOCK_RESET_TYPE = "application/vnd.tollgate.clock-reset.v1+json"
 ACK_TYPE = "application/vnd.tollgate.ack.v1+json"
 ENROLMENT_TYPE = "application/vnd.tollgate.enrolment.v1+json"
 USAGE_BUNDLE_TYPE = "application/vnd.tollgate.usage-bundle.v1+json"
+RELEASE_TYPE = "application/vnd.tollgate.release.v1+json"
 
 MAX_SIGNATURES = 16
 
@@ -38,6 +39,7 @@ _KINDS = {
     ACK_TYPE: "ack",
     ENROLMENT_TYPE: "enrolment",
     USAGE_BUNDLE_TYPE: "usage bundle",
+    RELEASE_TYPE: "release",
 }
 _ARMOUR_MARK = b"-----BEGIN "
 _ARMOUR_WIDTH = 64
