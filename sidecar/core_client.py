@@ -21,6 +21,7 @@ import msgspec
 
 from ocr_core.page_text import PageText
 from sidecar.errors import (
+    CoreBusyError,
     CoreDownError,
     CoreRefusedError,
     CoreTimeoutError,
@@ -34,9 +35,10 @@ from sidecar.errors import (
 LEASE_HEADER = "Tollgate-Lease"
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _SLOW = "SlowDocument"
+_BUSY = "MachineBusy"
 _REFUSALS = {"LeaseRefused", "LicenseRefused", "CpuUnsupported"}
 _HEALTH_SECONDS = 2.0
-_INSPECT_SECONDS = 10.0
+_INSPECT_SECONDS = 15.0  # a little longer than the core's own limit
 _RESTART_SECONDS = 5.0
 # How long licence and lease may disagree while the licence is exchanged: the core looks every half second.
 _EXCHANGE_SECONDS = {"LicenseRefused": 1.0, "LeaseRefused": 3.0}
@@ -205,11 +207,12 @@ class CoreClient:
             operation_id: Whose document it is.
             rules: What is taken.
             language: That its pages will be read with.
-            patient: Whether the core takes all the time that a document may cost.
+            patient: Whether the core takes all that a document may cost, and waits until it may.
 
         Raises:
             SlowDocumentError: Somebody patient must ask.
             DocumentRefusedError: The document is at fault.
+            CoreBusyError: The core had nothing left for it.
             CoreRefusedError: The core will not work.
             CoreTimeoutError: It took longer than the limit, or no worker was free for so long.
             CoreUnavailableError: The core died, twice.
@@ -240,12 +243,13 @@ class CoreClient:
             page: Counted from 1.
             language: BCP-47 code; None to let the core choose.
             reading_order: `basic` or `natural`.
-            patient: Whether the core takes all the time that decoding a page may cost.
+            patient: Whether the core takes all that decoding a page may cost, and waits until it may.
 
         Raises:
             SlowDocumentError: Somebody patient must ask.
             DocumentRefusedError: The page cannot be decoded.
             RecognitionError: The engine failed on the page.
+            CoreBusyError: The core had nothing left for it.
             CoreRefusedError: The core will not work.
             CoreTimeoutError: The page took longer than the limit.
             CoreUnavailableError: The core died, twice.
@@ -274,7 +278,7 @@ class CoreClient:
         while True:
             try:
                 return self._call("POST", path, body, seconds)
-            except CoreTimeoutError:
+            except (CoreBusyError, CoreTimeoutError):
                 raise
             except CoreDownError:
                 if time.monotonic() - began > _RESTART_SECONDS:
@@ -348,6 +352,8 @@ def _failure(status: int, answer: bytes) -> Exception:
         return CoreUnavailableError(f"the core answered {status} without a reason")
     if code in _REFUSALS:
         return CoreRefusedError(code, message)
+    if code == _BUSY:
+        return CoreBusyError(message, next_step="try again later")
     if code == _SLOW:
         return SlowDocumentError(message)
     if status == HTTPStatus.GATEWAY_TIMEOUT:

@@ -189,6 +189,12 @@ class CoreTimeoutError(CoreUnavailableError):
     code = "core_timeout"
 
 
+class CoreBusyError(CoreUnavailableError):
+    """The core had no processor or no memory left for the document; nothing was found out about it."""
+
+    code = "core_busy"
+
+
 class SlowDocumentError(SidecarError):
     """The core was not given the time that the document takes to decode; it may be asked again, patiently."""
 

@@ -7,13 +7,11 @@ and every step may be repeated: pages that were read are kept, use is counted un
 
 from __future__ import annotations
 
-import heapq
 import os
-import re
 import threading
-import time
 import uuid
 from collections.abc import Iterable
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 
 import structlog
@@ -24,6 +22,7 @@ from sidecar.admission import Admission, NotServingError, Standing
 from sidecar.clock import Clock, effective_time
 from sidecar.core_client import CoreClient, Document, DocumentRules
 from sidecar.errors import (
+    CoreBusyError,
     CoreDownError,
     CoreRefusedError,
     CoreTimeoutError,
@@ -37,25 +36,25 @@ from sidecar.errors import (
     SlowDocumentError,
     SpoolUnavailableError,
 )
-from sidecar.fair_queue import FairQueue, Lane
+from sidecar.fair_queue import Lane
 from sidecar.gate import State, Verdict
 from sidecar.ledger import Ledger, UseEvent
+from sidecar.page_selection import require_pages_expression, select_pages
 from sidecar.results import Ending, Operation, OperationStore, Place, ReadRequest
+from sidecar.work_queue import WorkQueue
 
 READ_RULES = DocumentRules(formats=("jpeg", "png", "bmp", "tiff", "pdf"), max_bytes=536_870_912)
 """What Read 3.2 takes; the setting `Sidecar:MaxDocumentBytes` bounds every version."""
-PAGES_ADVICE = "use page numbers and ranges such as 1,3-5,8-"
-"""What to use for `pages`, for people."""
 _PAGED_FORMATS = {"tiff", "pdf"}
-_PAGES_ITEM = re.compile(r"0*(\d{1,9})|0*(\d{1,9})-(?:0*(\d{1,9}))?|-0*(\d{1,9})", re.ASCII)
 _SCAN_SECONDS = 5.0
 _PATIENCE_SECONDS = 1.0
 _HOLD_SECONDS = 10.0
 _SURVEY_SECONDS = 10.0
-_INSPECTIONS_AT_ONCE = 2  # the core has one process more than it reads pages at once
-_INSPECTION_WAITS_SECONDS = 10.0
+_LOOKS_AT_ONCE = 2  # the core has one process more than it reads pages at once
+_LOOK_WAITS_SECONDS = 10.0
 _END = 0
 _SAID_TO_CALLERS = (
+    CoreBusyError,
     CoreRefusedError,
     CoreDownError,
     DocumentRefusedError,
@@ -84,49 +83,6 @@ class ReadParameters:
     result_seconds: int | None = None
 
 
-def require_pages_expression(expression: str) -> None:
-    """Refuse a `pages` expression that no document could satisfy (contract E.1.1).
-
-    Raises:
-        DocumentRefusedError: With reason `InvalidPageRange`.
-    """
-    _page_ranges(expression)
-
-
-def select_pages(expression: str, total: int) -> tuple[int, ...]:
-    """The pages that an expression means in a document of `total` pages, ascending, each once.
-
-    Raises:
-        DocumentRefusedError: With reason `InvalidPageRange` when it reaches beyond the document.
-    """
-    ranges = _page_ranges(expression)
-    if not ranges:
-        return tuple(range(1, total + 1))
-    chosen: set[int] = set()
-    for low, end in ranges:
-        high = total if end is None else end
-        if low > total or high > total:
-            raise DocumentRefusedError(
-                "InvalidPageRange", f"The Pages parameter exceeds the number of pages ({total}) in the document."
-            )
-        chosen.update(range(low, high + 1))
-    return tuple(sorted(chosen))
-
-
-def _page_ranges(expression: str) -> list[tuple[int, int | None]]:
-    """First and last page of each item, None for the document's last; leading zeros say nothing (contract E.1.1)."""
-    ranges: list[tuple[int, int | None]] = []
-    for item in expression.split(",") if expression else ():
-        match = _PAGES_ITEM.fullmatch(item.strip())
-        single, first, last, until = match.groups() if match else (None, None, None, None)
-        low = int(single or first or 1)
-        high = int(text) if (text := single or last or until) else None
-        if match is None or low < 1 or (high is not None and high < low):
-            raise DocumentRefusedError("InvalidPageRange", f"The pages parameter is invalid: {PAGES_ADVICE}.")
-        ranges.append((low, high))
-    return ranges
-
-
 @dataclass(slots=True)
 class _Job:
     request: ReadRequest
@@ -148,10 +104,27 @@ class _Job:
         return Lane.WAITED_FOR if self.request.synchronous else Lane.LEFT
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _PatientLook:
+    """A look at a document that takes long: it has its turn among the pages that do."""
+
+    operation_id: str
+    parameters: ReadParameters
+    found: Future[Document] = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True)
+class _PageOf:
+    """A page of an operation, counted from 1; or its end, which is to be made known."""
+
+    job: _Job
+    page: int
+
+
 class Reader:
     """Takes documents in and has their pages read.
 
-    Pages are read in the order of a `FairQueue`: a single picture does not wait behind the pages of a book, nor does
+    Pages are read in the order of a `WorkQueue`: a single picture does not wait behind the pages of a book, nor does
     who waits on the connection behind a heap of documents. A document that takes long to decode is put aside, and then
     read with patience beside the others, never in place of all of them.
 
@@ -186,18 +159,14 @@ class Reader:
         self._max_running_ns = int(max_running_seconds * 1e9)
         self._max_queued = max_queued
         self._max_document_bytes = max_document_bytes
-        self._lock = threading.Condition()
-        self._queue: FairQueue[tuple[int, _Job]] = FairQueue()
-        self._later: list[tuple[float, int, int, _Job]] = []
-        self._order = 0
+        self._lock = threading.Lock()
+        self._queue: WorkQueue[_PageOf | _PatientLook] = WorkQueue()
         self._jobs: dict[str, _Job] = {}
         self._threads: list[threading.Thread] = []
-        self._slow_now = 0
+        self._patient_looks: set[_PatientLook] = set()
         self._stopping = threading.Event()
         self._surveyed = threading.Event()
-        self._inspecting = threading.BoundedSemaphore(_INSPECTIONS_AT_ONCE)
-        self._slow_inspections_waiting = 0
-        self._inspected_slowly_last = False
+        self._looking = threading.BoundedSemaphore(_LOOKS_AT_ONCE)
 
     # ---- what the web calls -----------------------------------------------------------------------------------------
 
@@ -234,9 +203,9 @@ class Reader:
                 raise DocumentRefusedError("BadArgument", "The request body is empty.")
             require_pages_expression(parameters.pages)
             try:
-                slow, document = False, self._inspect(operation_id, parameters, patient=False)
+                slow, document = False, self._look(operation_id, parameters)
             except SlowDocumentError:
-                slow, document = True, self._inspect(operation_id, parameters, patient=True)
+                slow, document = True, self._look_patiently(_PatientLook(operation_id, parameters))
             paged = document.format in _PAGED_FORMATS
             request = ReadRequest(
                 operation_id=operation_id,
@@ -287,17 +256,46 @@ class Reader:
             )
         )
 
-    def _inspect(self, operation_id: str, parameters: ReadParameters, *, patient: bool) -> Document:
-        """Have the core look at the document; when it refuses to, say why in the words of the gate.
+    def _look(self, operation_id: str, parameters: ReadParameters) -> Document:
+        """Have the core look at the document, in a hurry.
 
-        A core that is busy with others' pages may not come to it in time, which says nothing about the document. Few
-        documents are looked at side by side, so that however many arrive, pages do not wait behind them; and with
-        patience only in turn with the pages that take long, so that those which do not are not held up.
+        Few documents are looked at side by side, so that however many arrive, pages do not wait behind them.
         """
-        if not (self._slow_turn() if patient else self._inspecting.acquire(timeout=_INSPECTION_WAITS_SECONDS)):
+        if not self._looking.acquire(timeout=_LOOK_WAITS_SECONDS):
             raise QueueFullError("the core is busy looking at other documents", next_step="try again later")
         try:
+            return self._inspect(operation_id, parameters, patient=False)
+        finally:
+            self._looking.release()
+
+    def _look_patiently(self, look: _PatientLook) -> Document:
+        """Have the core look at a document that takes long, in turn with the pages that do."""
+        with self._lock:
+            self._patient_looks.add(look)
+        self._queue.add([look], Lane.SLOW)
+        try:
+            if self._stopping.is_set():
+                look.found.cancel()
+            try:
+                return look.found.result(_LOOK_WAITS_SECONDS)
+            except TimeoutError:
+                look.found.cancel()  # unless it is being looked at by now
+            return look.found.result()
+        except CancelledError as exc:
+            raise QueueFullError("the core is busy with other large documents", next_step="try again later") from exc
+        finally:
+            with self._lock:
+                self._patient_looks.discard(look)
+
+    def _inspect(self, operation_id: str, parameters: ReadParameters, *, patient: bool) -> Document:
+        """Ask the core; when it refuses to look, say why in the words of the gate.
+
+        A core that is busy with others' pages may not come to it in time, which says nothing about the document.
+        """
+        try:
             return self._core.inspect(operation_id, parameters.rules, parameters.language, patient=patient)
+        except CoreBusyError as exc:
+            raise QueueFullError("the core is busy with other documents", next_step="try again later") from exc
         except CoreTimeoutError as exc:
             if len(self._store.places()) > 1:
                 raise QueueFullError("the core is busy with other documents", next_step="try again later") from exc
@@ -307,38 +305,6 @@ class Reader:
             if not verdict.serves:
                 raise NotServingError(verdict) from exc
             raise
-        finally:
-            if patient:
-                self._slow_over()
-            else:
-                self._inspecting.release()
-
-    def _slow_turn(self) -> bool:
-        """Wait until it is an inspection's turn among what takes long; false if that does not come."""
-        with self._lock:
-            self._slow_inspections_waiting += 1
-            try:
-                free = self._lock.wait_for(
-                    lambda: (
-                        self._has_slow_place()
-                        and not (self._inspected_slowly_last and self._queue.waiting(Lane.SLOW) and self._threads)
-                    ),
-                    _INSPECTION_WAITS_SECONDS,
-                )
-            finally:
-                self._slow_inspections_waiting -= 1
-            if free:
-                self._slow_now += 1
-                self._inspected_slowly_last = True
-            return free
-
-    def _slow_over(self) -> None:
-        with self._lock:
-            self._slow_now -= 1
-            self._lock.notify_all()
-
-    def _has_slow_place(self) -> bool:
-        return self._slow_now < max(1, len(self._threads) // 2)
 
     def read_now(self, chunks: Iterable[bytes], parameters: ReadParameters, standing: Standing) -> Operation:
         """Take a document in and wait until it is read.
@@ -413,14 +379,17 @@ class Reader:
             while len(self._threads) < workers and not self._stopping.is_set():
                 thread = threading.Thread(target=self._work_forever, name=f"reading-{len(self._threads)}", daemon=True)
                 self._threads.append(thread)
+                self._queue.join()
                 thread.start()
 
     def stop(self) -> None:
         """Stop taking pages; what is unfinished stays in the spool and is taken up at the next start."""
         self._stopping.set()
+        self._queue.stop()
         with self._lock:
-            self._lock.notify_all()
-            jobs = list(self._jobs.values())
+            jobs, looks = list(self._jobs.values()), list(self._patient_looks)
+        for look in looks:
+            look.found.cancel()
         for job in jobs:
             if job.request.synchronous:
                 job.over.set()
@@ -432,63 +401,54 @@ class Reader:
             deadline_ns = self._clock.read().boottime_ns + self._max_running_ns
             job = _Job(request, place, deadline_ns, waiting=set(request.pages), slow=slow)
             self._jobs[request.operation_id] = job
-            self._queue.add(((page, job) for page in request.pages), job.lane)
-            self._lock.notify_all()
+        self._queue.add((_PageOf(job, page) for page in request.pages), job.lane)
 
     def _push_slow(self, page: int, job: _Job) -> None:
         """Come to a page with patience, when its turn comes."""
-        with self._lock:
-            job.slow = True
-            self._queue.add([(page, job)], Lane.SLOW)
-            self._lock.notify_all()
+        job.slow = True
+        self._queue.add([_PageOf(job, page)], Lane.SLOW)
 
     def _push_later(self, page: int, job: _Job) -> None:
         """Come back to a page, or to the end of an operation, after a while; no thread waits for it."""
         if not job.held_back:
             job.held_back = True
             _log.warning("operation waits", operation_id=job.request.operation_id, page=page or "end")
-        with self._lock:
-            self._order += 1
-            heapq.heappush(self._later, (time.monotonic() + _PATIENCE_SECONDS, self._order, page, job))
-            self._lock.notify_all()
-
-    def _next(self) -> tuple[Lane, tuple[int, _Job]] | None:
-        """The next page in fair order, or page 0 for an operation that is to be ended; None at shutdown."""
-        with self._lock:
-            while not self._stopping.is_set():
-                now = time.monotonic()
-                while self._later and self._later[0][0] <= now:
-                    _, _, page, job = heapq.heappop(self._later)
-                    self._queue.add([(page, job)], Lane.LEFT if page == _END else job.lane)
-                is_other_turn = self._slow_inspections_waiting and not self._inspected_slowly_last
-                may_be_slow = self._has_slow_place() and not is_other_turn
-                if (following := self._queue.take(slow=may_be_slow)) is not None:
-                    if following[0] is Lane.SLOW:
-                        self._slow_now += 1
-                        self._inspected_slowly_last = False
-                    return following
-                self._lock.wait(max(0.0, self._later[0][0] - now) if self._later else None)
-        return None
+        self._queue.add_later(_PageOf(job, page), Lane.LEFT if page == _END else job.lane, _PATIENCE_SECONDS)
 
     def _work_forever(self) -> None:
-        while (following := self._next()) is not None:
-            lane, (page, job) = following
-            try:
-                if page == _END:
-                    self._finish(job)
-                elif job.slow and lane is not Lane.SLOW and job.failure is None:
-                    self._push_slow(page, job)
+        while not self._queue.is_over:
+            with self._queue.next() as following:
+                if following is None:
+                    return
+                lane, item = following
+                if isinstance(item, _PatientLook):
+                    self._answer(item)
                 else:
-                    self._read_page(page, job, patient=lane is Lane.SLOW)
-            except Exception as exc:  # noqa: BLE001 - a fault of ours must end the operation, not the thread
-                _log.error("page failed unexpectedly", operation_id=job.request.operation_id, error=repr(exc))
-                if page == _END:
-                    self._push_later(_END, job)
-                else:
-                    self._page_over(page, job, RecognitionError("an internal error stopped the page"))
-            finally:
-                if lane is Lane.SLOW:
-                    self._slow_over()
+                    self._work_on(item.page, item.job, lane)
+
+    def _answer(self, look: _PatientLook) -> None:
+        """Look at a document, unless nobody waits for it any more."""
+        if not look.found.set_running_or_notify_cancel():
+            return
+        try:
+            look.found.set_result(self._inspect(look.operation_id, look.parameters, patient=True))
+        except Exception as exc:  # noqa: BLE001 - whatever it is, who waits is to hear it
+            look.found.set_exception(exc)
+
+    def _work_on(self, page: int, job: _Job, lane: Lane) -> None:
+        try:
+            if page == _END:
+                self._finish(job)
+            elif job.slow and lane is not Lane.SLOW and job.failure is None:
+                self._push_slow(page, job)
+            else:
+                self._read_page(page, job, patient=lane is Lane.SLOW)
+        except Exception as exc:  # noqa: BLE001 - a fault of ours must end the operation, not the thread
+            _log.error("page failed unexpectedly", operation_id=job.request.operation_id, error=repr(exc))
+            if page == _END:
+                self._push_later(_END, job)
+            else:
+                self._page_over(page, job, RecognitionError("an internal error stopped the page"))
 
     def _read_page(self, page: int, job: _Job, *, patient: bool) -> None:
         """Read a page and keep it; what was read is not read again because it could not be kept at once."""
@@ -516,7 +476,7 @@ class Reader:
                 self._push_slow(page, job)
                 return
             failure = RecognitionError(str(exc))
-        except (CoreRefusedError, CoreDownError, SpoolUnavailableError) as exc:
+        except (CoreBusyError, CoreRefusedError, CoreDownError, SpoolUnavailableError) as exc:
             if not request.synchronous:
                 self._push_later(page, job)
                 return

@@ -24,6 +24,7 @@ from sidecar.errors import (
     AckRefusedError,
     BillingError,
     ClockRefusedError,
+    CoreBusyError,
     CoreDownError,
     CoreRefusedError,
     CoreTimeoutError,
@@ -191,6 +192,12 @@ WIRE_ERRORS: dict[type[SidecarError], WireError] = {
         retry=True,
     ),
     CoreDownError: WireError(status=HTTPStatus.SERVICE_UNAVAILABLE, code="ServiceUnavailable", retry=True),
+    CoreBusyError: WireError(
+        status=HTTPStatus.SERVICE_UNAVAILABLE,
+        code="ServiceUnavailable",
+        message="The machine is too busy to read the document now; try again later.",
+        retry=True,
+    ),
     CoreTimeoutError: WireError(
         status=HTTPStatus.INTERNAL_SERVER_ERROR,
         code="FailedToProcess",

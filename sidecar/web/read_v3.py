@@ -15,7 +15,8 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from sidecar.core_client import DocumentRules
-from sidecar.reading import PAGES_ADVICE, READ_RULES, ReadParameters, require_pages_expression
+from sidecar.page_selection import PAGES_ADVICE, require_pages_expression
+from sidecar.reading import READ_RULES, ReadParameters
 from sidecar.results import Operation
 from sidecar.web import intake
 from sidecar.web.described import (

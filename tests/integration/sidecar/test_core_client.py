@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from sidecar.core_client import CoreClient, Document, DocumentRules
-from sidecar.errors import CoreUnavailableError, RecognitionError, SlowDocumentError
+from sidecar.errors import CoreBusyError, CoreUnavailableError, RecognitionError, SlowDocumentError
 
 RULES = DocumentRules(formats=("png",), max_bytes=1)
 LOST = (503, {"error": {"code": "FailedToProcess", "message": "The decoder was ended."}})
 FAILED = (500, {"error": {"code": "FailedToProcess", "message": "The engine failed."}})
 SLOW = (503, {"error": {"code": "SlowDocument", "message": "The document takes long to decode."}})
+BUSY = (503, {"error": {"code": "MachineBusy", "message": "The machine was too busy."}})
 FOUND = (200, {"format": "png", "pages": 1})
 
 
@@ -85,4 +86,13 @@ def test_a_slow_document_is_for_the_caller_to_try_again(
     answers += [SLOW, FOUND]
     with pytest.raises(SlowDocumentError):
         client.inspect("guid", RULES, None, patient=False)
+    assert answers == [FOUND]
+
+
+def test_a_machine_that_is_busy_is_not_asked_again_at_once(
+    client: CoreClient, answers: list[tuple[int, dict[str, object]]]
+) -> None:
+    answers += [BUSY, FOUND]
+    with pytest.raises(CoreBusyError):
+        client.inspect("guid", RULES, None)
     assert answers == [FOUND]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pytest
 
 from ocr_core.page_text import PageText
 from sidecar.core_client import Document
-from sidecar.errors import CoreUnavailableError, SlowDocumentError
+from sidecar.errors import CoreBusyError, CoreUnavailableError, QueueFullError, SlowDocumentError
+from sidecar.reading import ReadParameters
 from tests.integration.sidecar.test_operations import HeldCore, House, wait_until
 
 
@@ -133,6 +135,83 @@ def test_slow_documents_leave_others_a_place_and_are_read_in_the_end(tmp_path: P
     wait_until(lambda: all(reader.find(one).status == "succeeded" for one in slow))
     assert sorted(core.patiently) == sorted((one, page) for one in slow for page in (1, 2))
     house.close()
+
+
+class SlowLookCore(TicketCore):
+    """Whatever has three bytes or more takes long to look at, and is looked at when there is a ticket."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+        self.busy_times = 0
+
+    def inspect(self, operation_id: str, _rules: object, _language: object, *, patient: bool = True) -> Document:
+        found = super().inspect(operation_id, _rules, _language)
+        if found.pages < 3:
+            return found
+        if not patient:
+            raise SlowDocumentError("takes long")
+        self.looks += 1
+        assert self.tickets.acquire(timeout=20)
+        return found
+
+    def recognize(self, operation_id: str, page: int, **_asked: object) -> PageText:
+        self.asked.append((operation_id, page))
+        if self.busy_times:
+            self.busy_times -= 1
+            raise CoreBusyError("no memory left")
+        return PageText(page=page, width=100, height=100, unit="pixel", angle=0.0, orientation=0)
+
+
+@pytest.fixture
+def looked_at(tmp_path: Path) -> Iterator[tuple[House, SlowLookCore]]:
+    house, core = House(tmp_path), SlowLookCore()
+    house.core, core.folder = core, tmp_path
+    yield house, core
+    core.tickets.release(1000)
+    house.close()
+
+
+def test_documents_that_take_long_to_look_at_leave_others_a_place(looked_at: tuple[House, SlowLookCore]) -> None:
+    house, core = looked_at
+    reader = house.reader(workers=2)
+    with ThreadPoolExecutor(5) as pool:
+        slow = [pool.submit(house.submit, reader, 3) for _ in range(5)]
+        wait_until(lambda: core.looks)
+        for _ in range(10):
+            picture = house.submit(reader, 1)
+            wait_until(lambda picture=picture: reader.find(picture).status == "succeeded")
+        assert core.looks == 1
+        core.tickets.release(5)
+        for one in slow:
+            operation = one.result()
+            wait_until(lambda operation=operation: reader.find(operation).status == "succeeded")
+
+
+def test_a_look_that_takes_long_is_not_waited_for_at_the_end(looked_at: tuple[House, SlowLookCore]) -> None:
+    house, core = looked_at
+    reader = house.reader(workers=2)
+    with ThreadPoolExecutor(3) as pool:
+        slow = [pool.submit(house.submit, reader, 3) for _ in range(3)]
+        wait_until(lambda: core.looks and core.inspecting == 0)
+        time.sleep(0.2)
+        reader.stop()
+        over, at_work = futures.wait(slow, timeout=2.0)
+        assert len(at_work) == 1
+        assert all(isinstance(one.exception(), QueueFullError) for one in over)
+        core.tickets.release(5)
+
+
+def test_a_document_that_the_core_has_nothing_left_for_is_come_back_to(looked_at: tuple[House, SlowLookCore]) -> None:
+    house, core = looked_at
+    reader = house.reader()
+    core.busy_times = 1
+    operation = house.submit(reader, 1)
+    wait_until(lambda: reader.find(operation).status == "succeeded")
+    assert core.asked == [(operation, 1)] * 2
+    core.busy_times = 1
+    with pytest.raises(CoreBusyError):
+        reader.read_now([b"x"], ReadParameters(), house.standing)
 
 
 def test_a_book_whose_every_page_kills_costs_no_more_than_the_pages_in_progress(house: House, core: TicketCore) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.errors import DocumentRefusedError
-from sidecar.reading import select_pages
+from sidecar.page_selection import select_pages
 
 
 @pytest.mark.parametrize(
