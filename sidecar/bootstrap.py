@@ -39,7 +39,9 @@ from sidecar.results import OperationStore
 from sidecar.settings import Settings
 
 LOCK_NAME = "meter.lock"
+WEB_LOCK_NAME = "web.lock"
 _DEVICE_WAIT_SECONDS = 30.0
+_DEVICE_PATIENCE_SECONDS = 2.0
 _METER_SILENCE_SECONDS = 20.0
 _LAST_LINES_SECONDS = 1.0
 _log = structlog.get_logger("Tollgate.Sidecar")
@@ -341,6 +343,52 @@ class MeterLock:
         os.close(self._handle)
 
 
+class WebPresence:
+    """Word of a web process that it may still count pages; the kernel drops it with the process.
+
+    Args:
+        settings: Where the state directory is.
+
+    Raises:
+        LedgerUnavailableError: The state directory cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._handle = _open_lock(settings, WEB_LOCK_NAME)
+        fcntl.flock(self._handle, fcntl.LOCK_SH)
+
+    def end(self) -> None:
+        """Nothing more will be counted."""
+        os.close(self._handle)
+
+
+def await_web(settings: Settings, seconds: float) -> bool:
+    """Wait until no web process may count any more, so that the last window holds all pages.
+
+    Args:
+        settings: Where the state directory is.
+        seconds: How long, at most.
+
+    Returns:
+        Whether they are all gone.
+    """
+    try:
+        handle = _open_lock(settings, WEB_LOCK_NAME)
+    except LedgerUnavailableError:
+        return False
+    until = time.monotonic() + seconds
+    try:
+        while True:
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.05)
+    finally:
+        os.close(handle)
+
+
 def meter_problem(settings: Settings) -> str:
     """What is wrong with the meter's process, seen from outside; empty when it is at work."""
     path = settings.state_directory / LOCK_NAME
@@ -383,7 +431,7 @@ def _device_public(settings: Settings) -> VerifyingKey | None:
 
 def _instance(licenses: LicenseMount, settings: Settings) -> str:
     """The instance's id, once the meter has made the device key at its first start, however long that takes."""
-    told_at = 0.0
+    told_at = time.monotonic() - _DEVICE_WAIT_SECONDS + _DEVICE_PATIENCE_SECONDS
     while (device := licenses.device) is None:
         if time.monotonic() - told_at > _DEVICE_WAIT_SECONDS:
             told_at = time.monotonic()

@@ -60,6 +60,7 @@ EXIT_PERMISSION = 77
 EXIT_LICENSE = 78
 _PASSING = {"CouldNotConnect", "BillingEndpointBusy", "Unknown"}
 _MAX_TOKEN_BYTES = 64 * 1024
+_WEB_ENDS_WITHIN_SECONDS = 6.0
 _log = structlog.get_logger("Tollgate.Sidecar")
 
 
@@ -171,9 +172,9 @@ def web(words: tuple[str, ...], config: Path | None) -> None:
 @CONFIG
 def meter(words: tuple[str, ...], config: Path | None) -> None:
     """Run the meter: windows, record files, leases. Exactly one per state directory."""
-    from sidecar.bootstrap import LogSinks, MeterLock, build_meter, build_store
+    from sidecar.bootstrap import LogSinks, MeterLock, await_web, build_meter, build_store
     from sidecar.scheduler import MeterTimetable
-    from sidecar.service_manager import ServiceManager
+    from sidecar.service_manager import ServiceManager, has_manager
     from sidecar.stop_signal import StopSignal
 
     settings = settings_of(words, config, process="meter")
@@ -199,6 +200,8 @@ def meter(words: tuple[str, ...], config: Path | None) -> None:
             tell_status=lambda: manager.status(one.sentence),
         ).run(stop, at_work)
         manager.stopping()
+        if not has_manager(os.environ) and not await_web(settings, _WEB_ENDS_WITHIN_SECONDS):
+            _log.info("web goes on; what it counts from now on is in the next window")
         one.close()
         lock.release()
 

@@ -20,8 +20,7 @@ from typing import NoReturn
 
 import structlog
 
-from sidecar.memory import LAUNCHER_VARIABLE
-from sidecar.settings import Settings, is_setting
+from sidecar.settings import LAUNCHER_VARIABLE, Settings, is_setting
 from sidecar.stop_signal import StopSignal
 
 EXIT_CHILD_LOST = 70

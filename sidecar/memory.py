@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-LAUNCHER_VARIABLE = "TOLLGATE_LAUNCHER"
+from sidecar.settings import LAUNCHER_VARIABLE
+
 _PROC = Path("/proc")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 

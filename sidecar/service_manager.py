@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from gunicorn.systemd import sd_notify
 
+from sidecar.settings import LAUNCHER_VARIABLE
+
 _VARIABLE = "NOTIFY_SOCKET"
 _MAX_SENTENCE_LENGTH = 500
 _log = logging.getLogger(__name__)
+
+
+def has_manager(environ: Mapping[str, str]) -> bool:
+    """Whether somebody starts and stops this process together with the others: the launcher, or systemd.
+
+    Args:
+        environ: This process's environment.
+    """
+    return LAUNCHER_VARIABLE in environ or _VARIABLE in environ
 
 
 class ServiceManager:

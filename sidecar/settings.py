@@ -21,6 +21,8 @@ from sidecar.addresses import DocumentSources, TrustedProxies, read_origins
 from sidecar.errors import SettingsError
 from sidecar.log_levels import LEVEL_FAMILY, LEVELS, LogLevels, is_level_name, level_name
 
+LAUNCHER_VARIABLE = "TOLLGATE_LAUNCHER"
+"""In the environment of what the launcher keeps: the launcher's process id."""
 DEFAULT_FILE = Path("/etc/tollgate/sidecar.conf")
 LEDGER_NAME = "ledger.db"
 DAMAGED_SUFFIX = ".damaged"

@@ -18,7 +18,7 @@ import structlog
 from gunicorn.app.base import BaseApplication
 from gunicorn.http.unreader import SocketUnreader
 
-from sidecar.memory import LAUNCHER_VARIABLE
+from sidecar.service_manager import has_manager
 from sidecar.settings import Settings
 from sidecar.web.watched import WatchedArbiter, WorkerReports
 
@@ -95,9 +95,7 @@ class WebServer(BaseApplication):  # type: ignore[misc]
 
 def _damage_to_end_for(settings: Settings) -> Path | None:
     """The mark of damage, where each process has a container of its own; a launcher or systemd would stop us for it."""
-    if LAUNCHER_VARIABLE in os.environ or "NOTIFY_SOCKET" in os.environ:
-        return None
-    return settings.damage_mark
+    return None if has_manager(os.environ) else settings.damage_mark
 
 
 def _spare_memory() -> None:
@@ -123,6 +121,9 @@ def _serving(worker: Any, message: Any) -> None:
 def _started(worker: Any) -> None:
     one = _services(worker)
     if one is not None:
+        from sidecar.bootstrap import WebPresence
+
+        worker.presence = WebPresence(one.settings)
         one.start(partial(_report, worker.reports))
         # What is there now stays. Let the collector not go through it again and again: that takes tens of
         # milliseconds, in which nothing is answered.
@@ -140,4 +141,5 @@ def _stopped(_server: Any, worker: Any) -> None:
     one = _services(worker)
     if one is not None:
         one.stop()
+        worker.presence.end()
     worker.log_sinks.stop()

@@ -167,9 +167,11 @@ def test_probes_ask_what_the_contract_names(pod: dict[str, Any]) -> None:
         assert found[name]["livenessProbe"]["exec"]["command"][-2:] == ["--of", name]
 
 
-def test_web_stops_first(services: dict[str, dict[str, Any]], pod: dict[str, Any]) -> None:
-    """The window that the meter closes holds what web had accepted."""
-    assert {"meter", "core"} <= set(services["web"]["depends_on"])
-    for name in ("meter", "core"):
-        assert "preStop" in containers(pod)[name]["lifecycle"]
-    assert "lifecycle" not in containers(pod)["web"]
+def test_there_is_time_to_close_the_window(services: dict[str, dict[str, Any]], pod: dict[str, Any]) -> None:
+    assert services["meter"]["stop_grace_period"] == "30s"
+    assert pod["terminationGracePeriodSeconds"] >= 30
+
+
+def test_nothing_keeps_an_engine_from_starting_again_what_died(services: dict[str, dict[str, Any]]) -> None:
+    assert not any("depends_on" in one for one in services.values())
+    assert {services[name]["restart"] for name in COMMANDS} == {"unless-stopped"}

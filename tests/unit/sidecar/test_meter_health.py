@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.bootstrap import LOCK_NAME, MeterLock, meter_problem
+from sidecar.bootstrap import LOCK_NAME, MeterLock, WebPresence, await_web, meter_problem
 from sidecar.settings import Settings
 
 
@@ -41,3 +41,11 @@ def test_a_meter_that_never_ran_or_has_ended_is_not_running(settings: Settings) 
     assert "not running" in meter_problem(settings)
     MeterLock(settings).release()
     assert meter_problem(settings) == "the meter is not running"
+
+
+def test_the_last_window_waits_for_web_and_not_for_ever(settings: Settings) -> None:
+    assert await_web(settings, 0)
+    web = WebPresence(settings)
+    assert not await_web(settings, 0.1)
+    web.end()
+    assert await_web(settings, 0)

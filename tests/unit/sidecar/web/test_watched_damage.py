@@ -9,8 +9,7 @@ from gunicorn.errors import HaltServer
 
 from sidecar.bootstrap import ledger_path
 from sidecar.ledger import damage_path
-from sidecar.memory import LAUNCHER_VARIABLE
-from sidecar.settings import Settings
+from sidecar.settings import LAUNCHER_VARIABLE, Settings
 from sidecar.web import watched
 from sidecar.web.server import WebServer, _damage_to_end_for
 from sidecar.web.watched import EXIT_DAMAGED, WatchedArbiter, WorkerReports
