@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sidecar.deploy.engine import DockerEngine
     from sidecar.deploy.service import Deployment, Service, Source
 
+_PLACES = {"/license": "licences", "/output": "records", "/share": "spool", "/var/lib/sidecar": "state"}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NAME = click.option("--name", default="tollgate", show_default=True, help="Name of the service, and of its container.")
 _ENGINE = click.option("--engine", metavar="URL", help="The engine's address.  [default: DOCKER_HOST, else its socket]")
@@ -116,7 +117,7 @@ def up(
             service,
             one.engine.address,
             as_json=as_json,
-            done="started" if service.changed else "as asked for; nothing was changed",
+            done="was started" if service.changed else "is as asked for, nothing was changed",
         )
 
 
@@ -150,7 +151,7 @@ def upgrade(
             service,
             one.engine.address,
             as_json=as_json,
-            done="upgraded" if service.changed else "as asked for; nothing was changed",
+            done="was upgraded" if service.changed else "is as asked for, nothing was changed",
         )
 
 
@@ -163,7 +164,7 @@ def status(*, name: str, engine: str | None, as_json: bool) -> None:
     with _command(engine, name) as one:
         service = one.deployment.status()
         one.console.end()
-        _tell(service, one.engine.address, as_json=as_json, done=service.found.status)
+        _tell(service, one.engine.address, as_json=as_json, done=f"is {service.found.status}")
 
 
 @deploy_group.command()
@@ -212,7 +213,8 @@ def down(*, name: str, engine: str | None, as_json: bool) -> None:
         else:
             click.echo(f"  ledger     {done.entries:,} entries, all of them in closed windows")
         for mount in done.plan.mounts:
-            click.echo(f"  kept       {mount.target:<18} {'' if mount.is_folder else 'volume '}{mount.source}")
+            kept = f"{_PLACES[mount.target]:<9}{'' if mount.is_folder else 'volume '}{mount.source}"
+            click.echo(f"  kept       {kept}")
 
 
 @deploy_group.command(name="support-bundle")
@@ -329,7 +331,7 @@ def _tell(service: Service, address: str, *, as_json: bool, done: str) -> None:
         click.echo(f"  image      {plan.reference} ({found.version or 'version unknown'})")
         click.echo(f"  limits     {size_text(plan.memory_bytes)} memory, {plan.nano_cpus / 1e9:g} processors")
         for mount in plan.mounts:
-            click.echo(f"  {mount.target:<18} {'' if mount.is_folder else 'volume '}{mount.source}")
+            click.echo(f"  {_PLACES[mount.target]:<10} {'' if mount.is_folder else 'volume '}{mount.source}")
         if found.restarts:
             click.echo(f"  restarts   {found.restarts}: see 'sidecar deploy logs'")
         if told is not None:

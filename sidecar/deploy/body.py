@@ -8,10 +8,10 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sidecar.deploy.plan import NANO, SERVICE_PORT, STOP_SECONDS, USER, Found, Mount, Plan
+from sidecar.deploy.plan import NANO, SERVICE_PORT, STOP_SECONDS, TARGETS, USER, Found, Mount, Plan
 
 _PIDS = 512
 _LOG = {"max-size": "10m", "max-file": "5"}
@@ -114,7 +114,7 @@ def plan_of(inspected: Mapping[str, Any]) -> Plan | None:
         image_id=str(inspected.get("Image", "")),
         reference=str(labels.get(_REFERENCE, "")),
         publish=f"{address}:{bindings[0].get('HostPort', '')}",
-        mounts=tuple(sorted(map(_mount_of, inspected.get("Mounts") or ()), key=lambda one: one.target)),
+        mounts=tuple(sorted(_mounts_of(inspected.get("Mounts") or ()), key=lambda one: one.target)),
         memory_bytes=int(host.get("Memory") or 0),
         nano_cpus=_nano_cpus_of(host),
         settings=tuple(sorted((name, environment.get(name, "")) for name in labels.get(_SETTINGS, "").split())),
@@ -124,13 +124,14 @@ def plan_of(inspected: Mapping[str, Any]) -> Plan | None:
     )
 
 
-def _mount_of(told: Mapping[str, Any]) -> Mount:
-    is_volume = told.get("Type") == "volume"
-    return Mount(
-        target=str(told.get("Destination", "")),
-        source=str(told.get("Name") if is_volume else told.get("Source", "")),
-        read_only=not told.get("RW", True),
-    )
+def _mounts_of(told: Sequence[Mapping[str, Any]]) -> Iterator[Mount]:
+    """What was given to the container; a volume without a name, which the image asked for, is none of that."""
+    for one in told:
+        is_volume = one.get("Type") == "volume"
+        target = str(one.get("Destination", ""))
+        if one.get("Type") == "bind" or (is_volume and target in TARGETS):
+            source = str(one.get("Name") if is_volume else one.get("Source", ""))
+            yield Mount(target=target, source=source, read_only=not one.get("RW", True))
 
 
 def _nano_cpus_of(host: Mapping[str, Any]) -> int:

@@ -90,7 +90,7 @@ class Engine(Protocol):
         """Give a container another name."""
 
     def remove(self, container: str) -> None:
-        """Take a container away, by force; the volumes that it had stay."""
+        """Take a container away, by force; volumes with a name stay."""
 
     def run(self, container: str, command: Sequence[str], seconds: float) -> Ended:
         """Run a command in a running container."""
@@ -236,9 +236,10 @@ class DockerEngine:
             self._api.rename(container, name)
 
     def remove(self, container: str) -> None:
-        """Take a container away, by force; the volumes that it had stay."""
+        """Take a container away, by force; volumes with a name stay."""
         with self._told("remove the container"), contextlib.suppress(NotFound):
-            self._api.remove_container(container, force=True, v=False)
+            # With it go the volumes without a name that the image asks for; the service's own all have one.
+            self._api.remove_container(container, force=True, v=True)
 
     # ---- commands ---------------------------------------------------------------------------------------------------
 

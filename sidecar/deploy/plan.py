@@ -45,12 +45,13 @@ EXIT_LICENSE = 78
 EXIT_CPU = 132
 
 LICENSE, OUTPUT, STATE, SHARE = "/license", "/output", "/var/lib/sidecar", "/share"
+TARGETS = frozenset({LICENSE, OUTPUT, STATE, SHARE})
 _FIXED = {
     "mounts:license": "give the folder with --license",
     "mounts:output": "give the folder with --output",
     "mounts:shared": "give a folder or volume with --share",
     "sidecar:statedirectory": "give a folder or volume with --state",
-    "sidecar:coresocket": "leave it out; it lies beside the state",
+    "sidecar:coresocket": "leave it out; it has its place",
     "sidecar:listen": "give the host's side with --publish",
     "downloadlicense": "fetch the licence first: 'sidecar eula=accept billing=… apikey=… DownloadLicense=True'",
 }

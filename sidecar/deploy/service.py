@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from sidecar.deploy.archive import open_archive
 from sidecar.deploy.body import chown_body, container_body, task_body
@@ -560,10 +561,7 @@ def service_url(plan: Plan, engine_address: str) -> str:
     """Where the service is reached from here."""
     host, _, port = plan.publish.rpartition(":")
     if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - compared, not bound
-        remote = engine_address.partition("://")[2].rpartition("@")[2].partition("/")[0].rpartition(":")[0]
-        host = (
-            remote if engine_address.startswith(("tcp://", "ssh://", "https://", "http://")) and remote else "127.0.0.1"
-        )
+        host = urlsplit(engine_address).hostname or "127.0.0.1"
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 

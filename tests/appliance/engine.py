@@ -156,9 +156,17 @@ class Terminal:
             assert time.monotonic() < until, f"no {text!r} in:\n{self.seen()}"
             time.sleep(0.1)
 
+    def type(self, text: str) -> None:
+        """Type on its keyboard."""
+        os.write(self._screen, text.encode())
+
     def press_ctrl_c(self, seconds: float) -> int:
         """Press it; the exit code, which must come in time."""
-        os.write(self._screen, b"\x03")
+        self.type("\x03")
+        return self.wait(seconds)
+
+    def wait(self, seconds: float) -> int:
+        """Its exit code, which must come in time."""
         until = time.monotonic() + seconds
         while True:
             self.seen()

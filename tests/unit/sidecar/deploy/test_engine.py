@@ -1,0 +1,101 @@
+"""Which engine is meant, and what its refusals say to a person."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.deploy.engine import DockerEngine, _refused, choose_address
+from sidecar.errors import DeployError
+
+DOCKER, PODMAN = "/var/run/docker.sock", "/run/podman/podman.sock"
+
+
+@pytest.mark.parametrize(
+    ("given", "environ", "uid", "there", "address"),
+    [
+        ("tcp://h:1", {"DOCKER_HOST": "unix:///x"}, 0, {DOCKER}, "tcp://h:1"),
+        (None, {"DOCKER_HOST": "unix:///x"}, 0, {DOCKER}, "unix:///x"),
+        (None, {}, 0, {DOCKER, PODMAN}, f"unix://{DOCKER}"),
+        (None, {}, 0, {PODMAN}, f"unix://{PODMAN}"),
+        (None, {}, 7, {"/run/user/7/podman/podman.sock"}, "unix:///run/user/7/podman/podman.sock"),
+        (None, {"XDG_RUNTIME_DIR": "/r"}, 7, {"/r/docker.sock"}, "unix:///r/docker.sock"),
+    ],
+)
+def test_the_engine_that_is_meant(
+    given: str | None, environ: dict[str, str], uid: int, there: set[str], address: str
+) -> None:
+    assert choose_address(given, environ, uid, there.__contains__) == address
+
+
+def test_no_engine_is_told_with_where_it_was_looked_for() -> None:
+    with pytest.raises(DeployError, match=DOCKER) as told:
+        choose_address(None, {}, 0, lambda _: False)
+    assert (told.value.reason, told.value.exit_code) == ("engine_unreachable", 69)
+    assert "DOCKER_HOST" in told.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "code"),
+    [
+        ("write /x: no space left on device", "disk_full", 69),
+        ("Bind for 0.0.0.0:5000 failed: port is already allocated", "port_taken", 69),
+        ("rootlessport listen tcp 0.0.0.0:80: bind: address already in use", "port_taken", 69),
+        ('Conflict. The container name "/tollgate" is already in use by container f00', "name_taken", 73),
+        ("invalid mount config for type bind: bind source path does not exist: /srv", "folder_missing", 65),
+        ("statfs /srv/output: no such file or directory", "folder_missing", 65),
+        ("something else\n  in two lines", "engine_refused", 69),
+    ],
+)
+def test_what_an_engine_refuses_is_told_with_what_to_do(said: str, reason: str, code: int) -> None:
+    told = _refused("start the container", said)
+    assert (told.reason, told.exit_code) == (reason, code)
+    assert told.next_step
+    assert "\n" not in str(told)
+
+
+def test_an_engine_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DeployError, match="does not answer") as told:
+        DockerEngine(f"unix://{tmp_path}/none.sock", {})
+    assert told.value.exit_code == 69
+    assert "No such file" in str(told.value)
+
+
+@pytest.fixture
+def rude_socket(tmp_path: Path) -> Iterator[Path]:
+    """Something that listens and is no engine."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.fspath(path))
+        server.listen()
+
+        def answer() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nnot JSON!")
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield path
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_what_listens_and_is_no_engine_is_told(rude_socket: Path) -> None:
+    with pytest.raises(DeployError) as told:
+        DockerEngine(f"unix://{rude_socket}", {})
+    assert told.value.exit_code == 69
+
+
+@pytest.mark.parametrize("address", ["nonsense", "ftp://host", "unix://", "tcp://127.0.0.1:1"])
+def test_an_address_of_no_engine_is_told(address: str) -> None:
+    with pytest.raises(DeployError):
+        DockerEngine(address, {})
