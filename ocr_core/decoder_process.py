@@ -359,7 +359,8 @@ def _serve_and_exit(line: socket.socket, worker: int, places: Places, on_start: 
         forked_process.close_all_but([line.fileno(), places.fileno()])
         forked_process.leave_no_core_file()
         forked_process.be_known_as(NAME)
-        os.nice(_NICENESS)  # where processors are short, pages that are being read go before documents that swell
+        with contextlib.suppress(OSError):  # a service manager may not permit it; pages are read all the same
+            os.nice(_NICENESS)  # where processors are short, pages that are being read go before documents that swell
         forked_process.fall_silent()  # libraries tell of every damaged document, at length
         memory = limits.OwnMemory()
         bounds.limit_data(memory.data_bytes() + MEMORY_BYTES)

@@ -1,5 +1,6 @@
 """The process beside the worker: it answers as the document room does, and its death or sloth costs one document."""
 
+import errno
 import os
 import signal
 import tempfile
@@ -47,6 +48,17 @@ def test_it_answers_as_the_document_room_does(decoder: DecoderProcess, blob: byt
         there = decoder.load_page(file, found.pages, max_pixels=10**6)
     assert (here.width, here.height, here.unit, here.dpi) == (there.width, there.height, there.unit, there.dpi)
     assert ImageChops.difference(here.image, there.image).getbbox() is None
+
+
+def test_it_decodes_where_it_may_not_stand_back(decoder: DecoderProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under a unit of systemd whose filter of system calls refuses a change of priority."""
+
+    def refused(_by: int) -> int:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "nice", refused)
+    with opened(pages.as_png(PAGE)) as file:
+        assert decoder.inspect(file).pages == 1
 
 
 def test_its_refusals_are_the_document_rooms(decoder: DecoderProcess) -> None:
