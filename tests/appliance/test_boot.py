@@ -85,6 +85,17 @@ def test_handwriting_is_read_behind_all_walls(machine: Machine) -> None:
     assert [line["text"] for line in page["lines"]] == ["You must be the change", "you want to see in the world!"]
 
 
+def test_what_is_needed_passes_the_filters(machine: Machine) -> None:
+    """The meter asks whether the clock is kept; decoders stand back."""
+    words = machine.property("ocr-sidecar-meter.service", "SystemCallFilter").split()
+    assert "adjtimex" in words
+    assert "clock_settime" not in words
+    script = "for one in /proc/[0-9]*; do echo $(<$one/comm) $(cut -d' ' -f19 $one/stat); done"
+    told = [line.split()[-1] for line in machine.run("bash", "-c", script).splitlines() if line.startswith("decoder")]
+    assert told
+    assert "0" not in told
+
+
 def test_nothing_has_a_network(machine: Machine) -> None:
     for unit in KEPT:
         own = machine.run("readlink", f"/proc/{machine.pid(unit)}/ns/net")

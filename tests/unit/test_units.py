@@ -98,6 +98,14 @@ def test_nothing_has_a_network(name: str) -> None:
     assert lines_of(name, "IPAddressDeny") == ["any"]
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_calls_that_are_needed_are_not_taken_back(name: str) -> None:
+    """Each line of a filter changes what the lines before it left: what stands before a group is lost with it."""
+    lines = lines_of(name, "SystemCallFilter")
+    assert lines[:2] == [lines[0], "~@privileged @resources"]
+    assert {"ocr-core.service": ["setpriority"], "ocr-sidecar-meter.service": ["adjtimex"]}.get(name, []) == lines[2:]
+
+
 def test_the_core_can_alter_nothing_of_the_meters() -> None:
     assert lines_of("ocr-core.service", "User") == ["ocr-core"]
     assert "ReadWritePaths" not in (FOLDER / "ocr-core.service").read_text()
