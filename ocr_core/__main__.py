@@ -28,7 +28,7 @@ from ocr_core.errors import CoreError, NotSupportedLanguageError
 from ocr_core.gatekeeper import Gatekeeper
 from ocr_core.halves import HalvesEngine
 from ocr_core.languages import first_model, known_models
-from ocr_core.memory_share import WORKERS_FOR_A_PLACE, Places
+from ocr_core.memory_share import Places, most_at_once
 from ocr_core.second_engine import SecondEngine
 from ocr_core.server import CoreServer, cpu_seconds, make_slots, prepare_socket
 from ocr_core.service_manager import has_handed_over_a_socket
@@ -62,7 +62,8 @@ Settings are Key=Value words or environment variables (':' may be written '__');
   Core:Tessdata                folder of Tesseract models          $TESSDATA_PREFIX or Debian's
   Core:Languages               models without a language asked     detected among all
   Core:PageTimeoutSeconds      deadline for one page               60
-  Core:MaxMegapixels           pages are shrunk to this            3
+  Core:MaxMegapixels           pages are shrunk to this, large
+                               print further; above 3 only to it   3
   Core:WorkerMemoryMegabytes   address space of one worker         2048
   Core:WorkerRecycleMegabytes  a worker that holds more after
                                a page is replaced                  256
@@ -205,7 +206,7 @@ def build(settings: Settings, second: SecondEngine | None = None) -> tuple[Servi
         page_timeout_seconds=settings.page_timeout_seconds,
         max_pixels=settings.max_pixels,
         slots=slots,
-        decoder=DecoderProcess(Places(max(1, settings.workers // WORKERS_FOR_A_PLACE))),
+        decoder=DecoderProcess(Places(most_at_once(settings.workers))),
         confinement=confined_readers(settings),
     )
     return services, gatekeeper

@@ -22,6 +22,7 @@ import msgspec
 from ocr_core import decoder_process, documents, languages
 from ocr_core.confinement import Confinement
 from ocr_core.decoder_process import DecoderProcess
+from ocr_core.documents.page_image import MAX_PIXELS
 from ocr_core.engine import OcrEngine
 from ocr_core.errors import (
     BadArgumentError,
@@ -191,7 +192,11 @@ class _Core:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._reader = PageReader(services.engine, second=services.second)
+        self._reader = PageReader(
+            services.engine,
+            second=services.second,
+            shrinks=services.max_pixels <= MAX_PIXELS,  # who asks for more wants pages read as they come
+        )
         self._installed = frozenset(services.engine.languages())
         self._supported = languages.supported(self._installed)
 

@@ -156,6 +156,7 @@ NAMES: Mapping[str, str] = MappingProxyType(
 """English name of every language that may be asked for, by its code."""
 
 _RECOGNISED = {**MODELS, **_table(_UNASKED)}
+_LATIN_MODELS = frozenset(model for models in MODELS.values() if _LATIN in models for model in models)
 _CANONICAL = {code.casefold(): code for code in MODELS}
 
 
@@ -263,6 +264,11 @@ def model_of_script(script: str, installed: Collection[str]) -> str | None:
         installed: Installed Tesseract models.
     """
     return next((model for model in SCRIPTS.get(script, ()) if model in installed), None)
+
+
+def are_latin(models: Collection[str]) -> bool:
+    """Whether models are all for languages in Latin letters."""
+    return _LATIN_MODELS.issuperset(models)
 
 
 def models_of_scripts(installed: Collection[str]) -> Iterator[str]:

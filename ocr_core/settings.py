@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast, get_args
 
+from ocr_core.documents.page_image import MAX_PIXELS
 from ocr_core.limits import affordable_workers, usable_cpus, usable_memory_bytes
 from ocr_core.second_engine import Wish, standing
 from ocr_core.tesseract import DEFAULT_TESSDATA
@@ -93,7 +94,7 @@ class Settings:
     tessdata: Path = DEFAULT_TESSDATA
     languages: tuple[str, ...] = ()
     page_timeout_seconds: int = 60
-    max_pixels: int = 3_000_000
+    max_pixels: int = MAX_PIXELS
     memory_bytes: int = 2 * 1024**3
     recycle_bytes: int = 256 * 1024**2
     second_engine: Wish = "auto"

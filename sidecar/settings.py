@@ -250,7 +250,12 @@ class Settings:
         "Core:Languages", _text, "", "models when no language is asked for, as deu+eng; empty detects"
     )
     core_tessdata: str = _setting("Core:Tessdata", _text, "", "folder of language data")
-    core_max_megapixels: str = _setting("Core:MaxMegapixels", _text, "", "pages are read at this size at most (3)")
+    core_max_megapixels: str = _setting(
+        "Core:MaxMegapixels",
+        _text,
+        "",
+        "pages are read at this size at most (3), large print smaller; above 3 as they come",
+    )
     core_worker_memory: str = _setting("Core:WorkerMemoryMegabytes", _text, "", "memory limit of a core worker (2048)")
     core_worker_recycle: str = _setting(
         "Core:WorkerRecycleMegabytes", _text, "", "a core worker that holds more after a page is replaced (256)"

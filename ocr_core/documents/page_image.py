@@ -8,6 +8,8 @@ from PIL import Image
 from ocr_core.page_text import Number, Unit
 
 PLAUSIBLE_DPI = range(70, 1201)
+MAX_PIXELS = 3_000_000
+"""The cap unless another is asked for: A4 at 176 DPI, on which type of 5 points is read as well as on any larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

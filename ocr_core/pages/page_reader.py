@@ -1,4 +1,4 @@
-"""One page image → PageText: straighten, read, read again as far as it needs to be, place.
+"""One page image → PageText: shrink to what is enough, straighten, read, read again as far as it needs to be, place.
 
 Read again means, in this order: as if it had been lit evenly, another way up, with other models, by a second engine.
 
@@ -6,6 +6,7 @@ Invariants:
 
 * A page that reads well, in a language of the models that it was read with, is read once; what it pays for the others
   is a look at its light, its ink profile and its words.
+* Only a page in Latin letters that reads well everywhere was read smaller than it came.
 * Of two readings the one with more text that the engine believes in stays; a second that fails leaves the first.
 * A page that has cost much is not tried another way, so that what is no text at all ends in seconds.
 * The engines are behind a port; this module knows none by name.
@@ -19,7 +20,7 @@ from itertools import islice
 from ocr_core.documents import PageImage
 from ocr_core.engine import OcrEngine
 from ocr_core.errors import EngineTimeoutError
-from ocr_core.languages import SCRIPTS, model_of_script, models_of_scripts
+from ocr_core.languages import SCRIPTS, are_latin, model_of_script, models_of_scripts
 from ocr_core.page_text import PageText
 from ocr_core.pages import light, page_language, resolution
 from ocr_core.pages.other_models import model_beside, script_beside
@@ -46,6 +47,7 @@ class PageReader:
     Args:
         engine: The engine.
         second: A heavier engine for what the first reads badly; None where there is none.
+        shrinks: Whether a page may be read with fewer pixels than it came with, where its print is large enough.
         monotonic: Seconds from a clock that never steps.
         processor: Seconds of processor time that this process has used.
     """
@@ -55,11 +57,13 @@ class PageReader:
         engine: OcrEngine,
         *,
         second: OcrEngine | None = None,
+        shrinks: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
         processor: Callable[[], float] = time.process_time,
     ) -> None:
         self._engine = engine
         self._second = second
+        self._shrinks = shrinks
         self._monotonic = monotonic
         self._processor = processor
 
@@ -91,10 +95,11 @@ class PageReader:
         until = self._monotonic() + timeout_seconds
         image = replace(image, dpi=resolution.suited(image.image, image.dpi))
         showing = Showing(image, self._engine, until=until, monotonic=self._monotonic, processor=self._processor)
+        showing, first = _first_reading(showing, models, shrinks=self._shrinks)
         if language is not None:
-            reading = self._asked_twice(_best_reading(showing, models, ()), showing, models)
+            reading = self._asked_twice(_best_reading(showing, first, ()), showing, models)
             return page_text(image, reading, order, language=language, of_lines=(None,) * len(reading.lines))
-        reading = _best_reading(showing, models, choices)
+        reading = _best_reading(showing, first, choices)
         reading = self._in_its_languages(reading, showing, choices, timeout_seconds)
         reading = self._asked_twice(reading, showing, models)
         told = page_language.tell(reading.lines, choices or models)
@@ -129,8 +134,18 @@ class PageReader:
         return with_second_opinion(reading, showing.before(self._second))
 
 
-def _best_reading(showing: Showing, models: tuple[str, ...], choices: Collection[str]) -> Reading:
-    best = showing.read(0, models)
+def _first_reading(showing: Showing, models: tuple[str, ...], *, shrinks: bool) -> tuple[Showing, Reading]:
+    """The page read as it came, or smaller where its letters are larger than they need to be and all read well."""
+    smaller = showing.smaller() if shrinks and are_latin(models) else None
+    if smaller is not None:
+        reading = smaller.read(0, models)
+        if reading.is_strong and not is_wanted(reading):
+            return smaller, reading
+    return showing, showing.read(0, models)
+
+
+def _best_reading(showing: Showing, first: Reading, choices: Collection[str]) -> Reading:
+    best, models = first, first.models
     if light.is_uneven(showing.image.image):
         showing, best = _better_lit(showing, best)
     is_blank = not best.lines and light.structure(showing.image.image) < _BLANK

@@ -14,7 +14,8 @@ from PIL import Image
 from ocr_core.documents import PageImage
 from ocr_core.engine import FoundLine, FoundOrientation, OcrEngine, Picture
 from ocr_core.errors import EngineTimeoutError
-from ocr_core.pages import light, skew
+from ocr_core.languages import are_latin
+from ocr_core.pages import light, resolution, skew
 from ocr_core.pages.geometry import Affine
 from ocr_core.pages.reading import Reading
 from ocr_core.pages.turning import (
@@ -50,6 +51,7 @@ class Showing:
         processor: Callable[[], float] = time.process_time,
     ) -> None:
         self.image = image
+        self._as_it_came: Showing | None = None
         self._engine = engine
         self._until = until
         self._monotonic = monotonic
@@ -71,6 +73,23 @@ class Showing:
         other = copy(self)
         other.image = image
         other._slopes, other._guess = {}, None  # noqa: SLF001 - of this class
+        return other
+
+    def smaller(self) -> "Showing | None":
+        """The same page with as many pixels as its letters need; None where it has no more than that.
+
+        Nor is there one of a page that must be straightened: it takes from the letters what it can spare.
+        """
+        raster = self.image.image
+        shrink = resolution.enough(raster)
+        if shrink >= 1 or level_degrees(self.slope(0)):
+            return None
+        size = max(1, round(raster.width * shrink)), max(1, round(raster.height * shrink))
+        dpi = self.image.dpi and round(self.image.dpi * shrink)
+        other = copy(self)
+        other._as_it_came = self  # noqa: SLF001 - of this class
+        other.image = replace(self.image, image=raster.resize(size, Image.Resampling.HAMMING), dpi=dpi)
+        other._slopes = {}  # noqa: SLF001 - of this class
         return other
 
     @property
@@ -127,8 +146,14 @@ class Showing:
         return replace(turned, lines=self.lines(turned.raster, models))
 
     def read_again(self, reading: Reading, models: tuple[str, ...]) -> Reading:
-        """The same raster read with other models; the reading itself when that fails for want of time."""
+        """The same raster read with other models; the reading itself when that fails for want of time.
+
+        Letters of other alphabets may need the pixels that a smaller showing went without.
+        """
+        whole = None if are_latin(models) else self._as_it_came
         try:
+            if whole is not None:
+                return whole.read(round(reading.turned / 90) % 4, models)
             again = replace(reading, lines=self.lines(reading.raster, models), models=models)
         except EngineTimeoutError:
             return reading

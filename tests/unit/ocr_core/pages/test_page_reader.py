@@ -9,7 +9,7 @@ from ocr_core.errors import EngineTimeoutError
 from ocr_core.page_text import PageText
 from ocr_core.pages.page_reader import PageReader
 from tests.fakes.engines import FakeEngine, HungEngine, a_line
-from tests.pages import PrintedPage, printed_page, turned
+from tests.pages import LINES, PrintedPage, printed_page, turned
 
 LEVEL = (a_line("one two three"),)
 NONSENSE = (a_line("i1| ;~", confidence=0.2),)
@@ -28,7 +28,7 @@ def an_image(image: Image.Image, *, width: float | None = None, height: float | 
 
 def read(engine: FakeEngine, page: PrintedPage | PageImage) -> PageText:
     image = page if isinstance(page, PageImage) else an_image(page.image)
-    return PageReader(engine).read(image, ("eng",))
+    return PageReader(engine, shrinks=False).read(image, ("eng",))
 
 
 def test_a_page_that_reads_well_is_read_once() -> None:
@@ -163,7 +163,7 @@ class ByModel(FakeEngine):
 
 
 def detect(engine: FakeEngine, page: PrintedPage, **fields: object) -> PageText:
-    reader = PageReader(engine)
+    reader = PageReader(engine, shrinks=False)
     return reader.read(an_image(page.image), ("eng",), choices=INSTALLED, **fields)  # type: ignore[arg-type]
 
 
@@ -194,7 +194,7 @@ def test_the_first_reading_stays_when_the_second_is_worse_or_late() -> None:
 def test_a_page_that_took_half_its_time_is_not_read_again() -> None:
     seconds = iter([0.0, 0.0, 31.0, 31.0, 31.0])
     engine = ByModel({("eng",): (a_line(GERMAN, confidence=0.9),)})
-    reader = PageReader(engine, monotonic=lambda: next(seconds))
+    reader = PageReader(engine, shrinks=False, monotonic=lambda: next(seconds))
     found = reader.read(an_image(printed_page().image), ("eng",), choices=INSTALLED, timeout_seconds=60)
     assert (engine.languages_asked, found.language) == ([("eng",)], "de")
 
@@ -311,8 +311,64 @@ def test_a_page_that_has_cost_much_is_not_tried_another_way() -> None:
     engine = FakeEngine(lambda *_: NONSENSE)
     spent = iter(range(0, 100, 10))
     page = an_image(printed_page().image)
-    PageReader(engine, processor=lambda: float(next(spent))).read(page, ("eng",))
+    PageReader(engine, shrinks=False, processor=lambda: float(next(spent))).read(page, ("eng",))
     assert len(engine.pictures) == 1
     tireless = FakeEngine(lambda *_: NONSENSE)
-    PageReader(tireless, processor=lambda: 0.0).read(page, ("eng",))
+    PageReader(tireless, shrinks=False, processor=lambda: 0.0).read(page, ("eng",))
     assert len(tireless.pictures) > 1
+
+
+def large_print(*, size: float = 14) -> PageImage:
+    sheet = printed_page(LINES * 4, size=(1456, 2060), dpi=176, points=size)
+    return an_image(sheet.image)
+
+
+def test_large_print_is_read_smaller_and_told_in_its_own_place() -> None:
+    page = large_print()
+    engine = FakeEngine(lambda *_: (a_line("one two three"),))
+    found = PageReader(engine).read(page, ("eng",))
+    (picture,) = engine.pictures
+    shrunk = picture.width / page.image.width
+    assert 0.7 <= shrunk < 0.8
+    assert picture.dpi == round(150 * shrunk)
+    assert found.lines[0].words[0].polygon[0] == pytest.approx(100 / shrunk, abs=4)  # fitted to the ink
+
+
+@pytest.mark.parametrize(
+    ("page", "models", "confidence", "read"),
+    [
+        (large_print(size=7), ("eng",), 0.95, [1.0]),
+        (large_print(), ("jpn",), 0.95, [1.0]),
+        (large_print(), ("rus",), 0.95, [1.0]),
+        (large_print(), ("deu", "eng"), 0.95, [0.7]),
+        (large_print(), ("eng",), 0.75, [0.7, 1.0]),
+    ],
+    ids=["small print", "signs of many strokes", "another alphabet", "Latin letters", "what reads badly"],
+)
+def test_what_needs_its_pixels_gets_them(
+    page: PageImage, models: tuple[str, ...], confidence: float, read: list[float]
+) -> None:
+    engine = FakeEngine(lambda *_: (a_line("one two three", confidence=confidence),))
+    PageReader(engine).read(page, models, language="xx")
+    assert [round(picture.width / page.image.width, 1) for picture in engine.pictures[: len(read)]] == read
+
+
+def test_another_alphabet_on_a_page_of_large_print_is_read_with_all_pixels() -> None:
+    english = [a_line(ENGLISH, top=100 * number) for number in range(1, 9)]
+    doubted = a_line("Kaxkgan ctpahuua cuutaetca cuetuukom", top=900, confidence=0.5)
+    engine = ByModel(
+        {("eng",): (*english, doubted), ("eng", "rus"): (*english, a_line(RUSSIAN, top=900))}, guess=CYRILLIC
+    )
+    page = large_print()
+    found = PageReader(engine).read(page, ("eng",), choices=INSTALLED)
+    assert engine.languages_asked == [("eng",), ("eng", "rus")]
+    first, second = engine.pictures
+    assert first.width < second.width == page.image.width
+    assert found.lines[-1].language == "ru"
+
+
+def test_a_page_that_must_be_straightened_keeps_its_pixels() -> None:
+    page = turned(printed_page(LINES * 4, size=(1456, 2060), dpi=176, points=14), 4)
+    engine = FakeEngine(lambda *_: (a_line("one two three", left=600, top=800),))
+    PageReader(engine).read(an_image(page.image), ("eng",))
+    assert engine.pictures[0].width > page.image.width

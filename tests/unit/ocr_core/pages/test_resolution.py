@@ -1,5 +1,5 @@
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageFilter
 
 from ocr_core.pages import resolution
 from tests import pages
@@ -45,3 +45,47 @@ def test_a_resolution_that_makes_all_text_huge_is_not_believed(pixels: float, dp
 def test_a_picture_without_rows_keeps_what_its_file_says(size: tuple[int, int], dpi: int | None) -> None:
     assert resolution.suited(Image.new("L", size, 255), dpi) == dpi
     assert resolution.suited(Image.new("L", size, 0), dpi) == dpi
+
+
+def a_sheet(points: float, *, also: float | None = None) -> Image.Image:
+    """A sheet of 3 megapixels, 176 DPI, full of text of a size; its lower half in another one."""
+    size = (1456, 2060)
+    sheet = pages.printed_page(pages.LINES * 4, size=size, dpi=176, points=points).image
+    if also is not None:
+        below = pages.printed_page(pages.LINES * 4, size=size, dpi=176, points=also).image
+        sheet.paste(below.crop((0, 0, 1456, 1030)), (0, 1030))
+    return sheet
+
+
+@pytest.mark.parametrize(("points", "least", "most"), [(16, 0.7, 0.72), (14, 0.7, 0.72), (12, 0.7, 0.8)])
+def test_large_print_needs_fewer_pixels(points: float, least: float, most: float) -> None:
+    assert least <= resolution.enough(a_sheet(points)) <= most
+
+
+@pytest.mark.parametrize("points", [5, 6, 7, 8, 9])
+def test_small_print_needs_all_pixels(points: float) -> None:
+    assert resolution.enough(a_sheet(points)) == 1
+
+
+@pytest.mark.parametrize("small", [6, 7, 8])
+def test_the_smallest_print_decides(small: float) -> None:
+    assert resolution.enough(a_sheet(14, also=small)) == 1
+
+
+@pytest.mark.parametrize("degrees", [-2, -1, 1, 2])
+def test_a_slope_does_not_make_small_print_look_larger(degrees: float) -> None:
+    assert resolution.enough(a_sheet(8).rotate(degrees, fillcolor=255)) == 1
+
+
+def test_a_page_that_is_not_clean_keeps_its_pixels() -> None:
+    sheet = a_sheet(14)
+    specks = (
+        Image.effect_noise(sheet.size, 90).point(lambda value: 0 if value < 8 else 255).filter(ImageFilter.MinFilter(5))
+    )
+    assert resolution.enough(ImageChops.darker(sheet, specks)) == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1_600_000, 1), (1, 1_600_000), (1240, 1754), (2000, 2000)])
+@pytest.mark.parametrize("shade", [0, 255])
+def test_a_page_without_print_keeps_its_pixels(size: tuple[int, int], shade: int) -> None:
+    assert resolution.enough(Image.new("L", size, shade)) == 1
