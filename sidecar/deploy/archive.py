@@ -12,18 +12,18 @@ import io
 import json
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from appliance.bundle import Bundle, open_bundle
+from appliance.bundle import IMAGE, Bundle, open_bundle
 from appliance.errors import InstallError
 from appliance.release import MANIFEST_NAME, Manifest, ReleaseKey
 from sidecar.deploy.plan import EXIT_DATA
 from sidecar.errors import DeployError
 
-IMAGE_MEMBER = "image.tar"
 _MAX_INDEX_BYTES = 4 * 2**20
 _DIGEST = re.compile(r"(?:blobs/sha256/)?([0-9a-f]{64})(?:\.json)?")
 
@@ -80,7 +80,7 @@ def open_archive(path: Path, trusted: Collection[str] | None, progress: Progress
         raise DeployError(exc.code, str(exc), next_step=exc.next_step, exit_code=exc.exit_code) from exc
     except FileNotFoundError as exc:
         raise _unreadable(
-            f"{exc.filename or path} is not there", "give the path of the bundle, or of its image.tar"
+            f"{exc.filename or path} is not there", "give the path of the bundle, or of its image"
         ) from exc
     except OSError as exc:
         raise _unreadable(f"{path} cannot be read: {exc.strerror or exc}", "check the path and the medium") from exc
@@ -102,10 +102,10 @@ def read_release_key(path: Path) -> str:
 
 def _is_bundle(path: Path) -> bool:
     try:
-        with tarfile.open(path, "r:") as tar:
+        with tarfile.open(path) as tar:
             first = tar.next()
-    except tarfile.TarError as exc:
-        step = "give Tollgate's bundle, the folder it was unpacked to, or an archive of 'docker save' (not compressed)"
+    except (tarfile.TarError, EOFError, zlib.error) as exc:
+        step = "give Tollgate's bundle, the folder it was unpacked to, or an archive of 'docker save'"
         raise _unreadable(f"{path} is neither a bundle nor an archive of images", step) from exc
     return first is not None and first.name.endswith(f"/{MANIFEST_NAME}")
 
@@ -113,9 +113,9 @@ def _is_bundle(path: Path) -> bool:
 @contextlib.contextmanager
 def _member(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[BinaryIO, Callable[[], None]]]:
     """The image's bytes, and what holds them against their hash once they were read."""
-    told = manifest.members.get(IMAGE_MEMBER)
+    told = manifest.members.get(IMAGE)
     if told is None:
-        raise _unreadable(f"{bundle.path} holds no {IMAGE_MEMBER}", "ask the vendor for a bundle with the image")
+        raise _unreadable(f"{bundle.path} holds no {IMAGE}", "ask the vendor for a bundle with the image")
     with bundle.open(told) as source:
         window = _Window(source, told.size)
 
@@ -153,6 +153,8 @@ class _Window(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         self._at = max(0, base + offset)
+        if not self._at:
+            self._hashed, self._hash = 0, hashlib.sha256()
         return self._at
 
     def tell(self) -> int:
@@ -172,11 +174,11 @@ class _Window(io.RawIOBase):
 def _image_id(stream: BinaryIO, path: Path) -> str:
     """The digest of the image's configuration, which the archive's index names."""
     try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
+        with tarfile.open(fileobj=stream) as tar:
             index = tar.extractfile("manifest.json")
             entries = json.loads(index.read(_MAX_INDEX_BYTES)) if index is not None else []
         found = _DIGEST.fullmatch(str(entries[0]["Config"])) if len(entries) == 1 else None
-    except (KeyError, IndexError, TypeError, ValueError, tarfile.TarError) as exc:
+    except (KeyError, IndexError, TypeError, ValueError, EOFError, tarfile.TarError, zlib.error) as exc:
         raise _unreadable(
             f"{path} is no archive of images", "give one as 'docker save' or 'podman save' write it"
         ) from exc

@@ -256,7 +256,7 @@ class Deployment:
                 self._console.wait("loading the image into the engine")
                 images = self._engine.load(one.stream)
                 if len(images) != 1:
-                    step = "give an archive of one image, as the bundle's image.tar"
+                    step = "give an archive of one image, as the bundle's"
                     cause = f"{path} holds {len(images)} images"
                     raise DeployError("image_ambiguous", cause, next_step=step, exit_code=EXIT_DATA)
                 (image,) = images
