@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +21,12 @@ from appliance.errors import (
     EXIT_UNAVAILABLE,
     EXIT_USAGE,
     BundleError,
-    BundleFormatError,
     HostError,
     InstallError,
     NotRootError,
     StepError,
     UntrustedReleaseKeyError,
+    UsageError,
 )
 from appliance.host import Check, look_at
 from appliance.installer import Installer, Wishes
@@ -74,6 +75,8 @@ def main(words: Sequence[str], own_folder: Path) -> int:
             Installer(places, system, _say).uninstall()
             return 0
         bundle = _verified(told, own_folder, places)
+        if _is_own(own_folder, places):
+            return _hand_over(bundle, words, places, system)
         _require_fit(places, system, bundle.manifest)
         Installer(places, system, _say).install(
             bundle,
@@ -152,12 +155,29 @@ def _verified(told: argparse.Namespace, own_folder: Path, places: Places) -> Bun
 def _bundle_path(told: argparse.Namespace, own_folder: Path, places: Places) -> Path:
     if told.bundle is not None:
         return Path(told.bundle)
-    if own_folder.is_relative_to(places.programs):
-        raise BundleFormatError(
+    if _is_own(own_folder, places):
+        raise UsageError(
             "this is the installer of what is installed already, and holds no bundle",
             next_step="Name the bundle: tollgate-install --bundle /path/to/tollgate-VERSION-x86_64.tar",
         )
     return own_folder
+
+
+def _is_own(folder: Path, places: Places) -> bool:
+    """Whether this is the installer of the release that is installed, and not that of a bundle."""
+    return folder.is_relative_to(places.programs)
+
+
+def _hand_over(bundle: Bundle, words: Sequence[str], places: Places, system: System) -> int:
+    """Judged by the installed version, a bundle is installed by its own installer, which knows what it needs."""
+    shutil.rmtree(places.guest, ignore_errors=True)
+    places.guest.mkdir(mode=0o700)
+    try:
+        for member in bundle.members("install.sh", "installer/", "checksums.txt"):
+            bundle.copy(member, places.guest / member.path)
+        return system.hand_over(places.guest / "install.sh", *words)
+    finally:
+        shutil.rmtree(places.guest, ignore_errors=True)
 
 
 def _trusted(told: argparse.Namespace, places: Places) -> frozenset[str] | None:
@@ -205,7 +225,7 @@ def _check(told: argparse.Namespace, own_folder: Path, places: Places, system: S
     try:
         path = own_folder if told.bundle is None else Path(told.bundle)
         trusted = _trusted(told, places)
-        if told.bundle is None and own_folder.is_relative_to(places.programs):
+        if told.bundle is None and _is_own(own_folder, places):
             manifest, _ = read_manifest(own_folder, trusted)
             checks.append(Check("bundle", "ok", f"none is looked at; {manifest.version} is installed"))
         else:

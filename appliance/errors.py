@@ -35,6 +35,14 @@ class InstallError(Exception):
         self.next_step = self.usual_step if next_step is None else next_step
 
 
+class UsageError(InstallError):
+    """The words do not fit together."""
+
+    code = "usage"
+    exit_code = EXIT_USAGE
+    usual_step = "'--help' lists what there is."
+
+
 class BundleError(InstallError):
     """The bundle is refused; nothing was changed."""
 

@@ -45,6 +45,7 @@ from appliance.places import (
     mark_of,
     parts_of,
     unit_files,
+    unit_names,
     version_of,
 )
 from appliance.release import MANIFEST_NAME, version_numbers
@@ -60,6 +61,12 @@ _PARTS = (
 _SERVICES = ("ocr-core.service", "ocr-sidecar-meter.service", "ocr-sidecar-web.service")
 _MAX_LICENSE_BYTES = 64 * 1024
 _POLL_SECONDS = 0.5
+_DECIDED = (
+    "HOST_MISMATCH", "HOST_UNSUPPORTED", "MISMATCH", "NOT_YET_VALID", "OUT_OF_QUOTA", "REVOKED", "TERMINATED",
+    "UNLICENSED",
+)  # fmt: skip
+"""States that do not pass by waiting, once the service has looked at everything."""
+_SECONDS_TO_DECIDE = 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,12 +138,12 @@ class Installer:
             try:
                 state = self._switch(new, wishes, before)
             except InstallError as exc:
-                if old is None or old == new:
-                    raise
-                self._go_back(old, new, before, exc, wishes)
-            _replace(places.release_key, manifest.key.to_pem(), 0o644)
-            places.journal.unlink(missing_ok=True)
-            self._forget_others(new)
+                if old is not None and old != new:
+                    self._go_back(old, new, before, exc, wishes)
+                if isinstance(exc, NotReadyError):
+                    self._settle(bundle, new)  # it is installed; that it is not ready is the site's to mend
+                raise
+            self._settle(bundle, new)
             self._conclude(new, state)
 
     def uninstall(self) -> None:
@@ -147,8 +154,7 @@ class Installer:
         """
         places = self._places
         with self._alone():
-            units = sorted({path.name for release in places.releases() for path in unit_files(release)})
-            units = [name for name in units if (places.units / name).exists()]
+            units = unit_names(places)
             if units:
                 self._say("Stopping the service; the meter closes its window …")
                 self._system.stop(units)
@@ -190,7 +196,7 @@ class Installer:
         told = self._system.version_of_product(release)
         if told != bundle.manifest.version:
             raise StepError(f"the programs say that they are version {told}, not {bundle.manifest.version}")
-        os.sync()
+        self._system.flush()
         _replace(mark_of(release), b"", 0o644)
         self._remove(places.staging)
 
@@ -207,8 +213,7 @@ class Installer:
         self._put_models(release)
         units = unit_files(release)
         named = {path.name for path in units}
-        stale = {path.name for other in places.releases() for path in unit_files(other)} - named
-        gone = [name for name in sorted(stale) if (places.units / name).exists()]
+        gone = [name for name in unit_names(places) if name not in named]
         if gone:
             self._system.disable(gone)
         for name in gone:
@@ -295,7 +300,8 @@ class Installer:
         Returns:
             What the running service says of itself; None when it was not started.
         """
-        self._stop(before)
+        if before.release != new.name:
+            self._stop()
         self._say(f"Putting {version_of(new)} in force …")
         self._put_in_force(new)
         if wishes.accept_terms and not is_accepted(self._places.settings):
@@ -307,14 +313,11 @@ class Installer:
         self._start(new)
         return self._wait(new, wishes.wait_seconds, ready=before.ready or before.release is None)
 
-    def _stop(self, before: Before) -> None:
+    def _stop(self) -> None:
         """Stop whatever runs; the meter closes its window on the way."""
-        if before.release is None:
-            return
-        release = self._places.programs / before.release
-        units = [path.name for path in unit_files(release) if (self._places.units / path.name).exists()]
-        if units:
-            self._say(f"Stopping {version_of(release)}; the meter closes its window …")
+        units = unit_names(self._places)
+        if any(self._system.is_active(unit) for unit in units):
+            self._say("Stopping the service; the meter closes its window …")
             self._system.stop(units)
 
     def _may_start(self) -> bool:
@@ -334,8 +337,7 @@ class Installer:
         Raises:
             NotReadyError: It is not in time, or a process is down for good.
         """
-        began = time.monotonic()
-        told = began
+        began = told = time.monotonic()
         while True:
             if self._system.is_ready(release):
                 self._say(f"Ready after {time.monotonic() - began:.0f} s.")
@@ -362,8 +364,7 @@ class Installer:
         """
         self._say(f"{cause}")
         self._say(f"Going back to {version_of(old)} …")
-        units = {path.name for release in (old, new) for path in unit_files(release)}
-        self._system.stop([name for name in sorted(units) if (self._places.units / name).exists()])
+        self._stop()
         self._put_in_force(old)
         if before.active:
             self._start(old)
@@ -423,7 +424,10 @@ class Installer:
         if version_numbers(version) < version_numbers(installed) and not wishes.allow_downgrade:
             raise DowngradeError(f"version {installed} is installed, and the bundle is {version}")
 
-    def _forget_others(self, new: Path) -> None:
+    def _settle(self, bundle: Bundle, new: Path) -> None:
+        """From now on this release is what upgrades are held against, and there is no way back."""
+        _replace(self._places.release_key, bundle.manifest.key.to_pem(), 0o644)
+        self._places.journal.unlink(missing_ok=True)
         self._remove(self._places.staging, *(release for release in self._places.releases() if release != new))
 
     def _remove(self, *folders: Path) -> None:

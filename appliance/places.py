@@ -19,6 +19,7 @@ USER = "nonroot"
 UID = 65532
 
 _RELEASE_ID = re.compile(r"[0-9]+(?:\.[0-9]+)*-[0-9a-f]{8}")
+_OWN_UNIT = re.compile(r"ocr-(?:core|sidecar)[.-]")
 _COMPLETE = ".complete"
 
 
@@ -46,6 +47,11 @@ class Places:
     def staging(self) -> Path:
         """Verified copies of wheels, while a release is made of them."""
         return self.programs / ".staging"
+
+    @property
+    def guest(self) -> Path:
+        """Where the installer of a bundle runs from, which this one has verified; gone with the boot."""
+        return self.root / "run/tollgate-installer"
 
     @property
     def journal(self) -> Path:
@@ -139,6 +145,13 @@ class Places:
             return None
         release = self.programs / self.current.readlink().name
         return release if is_complete(release) else None
+
+
+def unit_names(places: Places) -> list[str]:
+    """The units that any release here brings, and those that lie in their place, whoever removed their release."""
+    brought = {path.name for release in places.releases() for path in unit_files(release)}
+    lying = {path.name for path in places.units.glob("ocr-*") if _OWN_UNIT.match(path.name)}
+    return sorted(name for name in brought | lying if (places.units / name).exists())
 
 
 def is_complete(release: Path) -> bool:

@@ -200,7 +200,7 @@ def open_manifest(blob: bytes, trusted: Collection[str] | None) -> Manifest:
         UntrustedReleaseKeyError: Another key than the trusted ones is named.
         ReleaseSignatureError: The signature does not hold.
     """
-    payload, signature = _take_apart(blob)
+    payload, key_id, signature = _take_apart(blob)
     try:
         key = _key_named(json.loads(payload))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
@@ -213,7 +213,10 @@ def open_manifest(blob: bytes, trusted: Collection[str] | None) -> Manifest:
     message = b"DSSEv1 %d %b %d %b" % (len(RELEASE_TYPE), RELEASE_TYPE.encode(), len(payload), payload)
     if not is_signature(key.raw, signature, message):
         raise ReleaseSignatureError(f"{MANIFEST_NAME} was changed: its signature does not hold")
-    return Manifest.from_payload(payload)
+    manifest = Manifest.from_payload(payload)
+    if key_id != f"{EVALUATION_PREFIX if manifest.evaluation else ''}release-{key.fingerprint[:16]}":
+        raise BundleFormatError(f"{MANIFEST_NAME} gives its key another name than the key has")
+    return manifest
 
 
 def fingerprint_of(text: str) -> str:
@@ -240,8 +243,8 @@ def version_numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"[0-9]+", version))
 
 
-def _take_apart(blob: bytes) -> tuple[bytes, bytes]:
-    """Payload and signature of an envelope that is spelled as `licenses.envelope.seal` spells it."""
+def _take_apart(blob: bytes) -> tuple[bytes, str, bytes]:
+    """Payload, name of the key and signature of an envelope, which must be spelled as `licenses.envelope.seal` does."""
     if len(blob) > MAX_MANIFEST_BYTES:
         raise BundleFormatError(f"{MANIFEST_NAME} has {len(blob)} bytes, more than {MAX_MANIFEST_BYTES}")
     try:
@@ -260,7 +263,7 @@ def _take_apart(blob: bytes) -> tuple[bytes, bytes]:
         raise BundleFormatError(f"{MANIFEST_NAME} is no signed manifest") from exc
     if spelled != blob:
         raise BundleFormatError(f"{MANIFEST_NAME} is not spelled as it was when it was signed")
-    return payload, signature
+    return payload, str(record["keyid"]), signature
 
 
 def _canonical(value: object) -> bytes:

@@ -5,6 +5,7 @@ Invariant: a command that fails is a `StepError` that names it and says what it 
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -55,6 +56,10 @@ class System:
         except StepError:
             return False
         return True
+
+    def hand_over(self, *words: str | Path) -> int:
+        """Have another command go on, at the same terminal; what it ended with."""
+        return subprocess.run(list(map(str, words)), env=_ENVIRONMENT, check=False).returncode
 
     def manager_version(self) -> int | None:
         """The version of the systemd that runs this machine; None when none does."""
@@ -130,6 +135,10 @@ class System:
         self.run(*install, "--no-deps", "tollgate")
         for site in release.glob("lib/python3.*/site-packages"):
             self.run(python, "-I", "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash", site)
+
+    def flush(self) -> None:
+        """Have all that was written reach the disks."""
+        os.sync()
 
     def version_of_product(self, release: Path) -> str:
         """What the product of a release says its version is; proves that it can be run at all."""

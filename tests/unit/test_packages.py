@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
-ROOMS = ("licenses", "ocr_core", "sidecar")
+ROOMS = ("appliance", "licenses", "ocr_core", "sidecar")
 ASK = """
 import os
 from setuptools import Distribution

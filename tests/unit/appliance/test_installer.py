@@ -1,0 +1,319 @@
+"""Installing, upgrading, going back, removing; and all of it killed at every step and run again."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from appliance.bundle import Bundle, open_bundle
+from appliance.errors import (
+    AlreadyRunningError,
+    DowngradeError,
+    LicenseFileError,
+    NotReadyError,
+    RolledBackError,
+)
+from appliance.installer import Installer, Wishes
+from appliance.places import Places, is_complete
+from tests.fakes.releases import FILES, KEY, MANIFEST, OTHER_KEY, lay_out, public, signed
+from tests.fakes.systems import FakeSystem, Killed
+
+STARTED = Wishes(accept_terms=True, wait_seconds=0)
+
+
+class Box:
+    """A machine in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.places = Places(folder / "root")
+        self.system = FakeSystem(self.places)
+        self.said: list[str] = []
+        self.license = folder / "stick" / "license.dat"
+        self.license.parent.mkdir(parents=True)
+        self.license.write_bytes(b"a good licence")
+
+    def bundle(self, version: str, changes: Mapping[str, bytes | None] = {}, key: object = KEY) -> Bundle:
+        root = self._folder / f"bundle-{version}-{len(list(self._folder.iterdir()))}"
+        files = {path: content for path, content in {**FILES, **changes}.items() if content is not None}
+        lay_out(root, files)
+        signed(root, replace(MANIFEST, version=version), key)  # type: ignore[arg-type]
+        return open_bundle(root, None)
+
+    def say(self, line: str) -> None:
+        self.system.step()
+        self.said.append(line)
+
+    def install(self, bundle: Bundle, wishes: Wishes = STARTED) -> None:
+        Installer(self.places, self.system, self.say).install(bundle, wishes)
+
+    def served(self) -> None:
+        """As after a first installation of 1.2.3, with pages counted."""
+        self.install(self.bundle("1.2.3"), replace(STARTED, license_file=self.license))
+        (self.places.state / "ledger.db").write_text("12 pages")
+
+    def files(self) -> dict[str, bytes]:
+        """Everything that lies there, but for what passes with the boot; links as the place that they lead to."""
+        root = self.places.root
+        return {
+            str(path.relative_to(root)): (
+                os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
+            ).replace(bytes(root), b"")
+            for path in sorted(root.rglob("*"))
+            if (path.is_symlink() or path.is_file()) and path != self.places.lock
+        }
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    return Box(tmp_path)
+
+
+def test_without_terms_and_licence_it_is_installed_and_the_next_steps_are_told(box: Box) -> None:
+    box.install(box.bundle("1.2.3"), Wishes())
+    assert box.system.running is None
+    assert box.system.enabled == {"ocr-sidecar.target"}
+    steps = [line for line in box.said if line.startswith("  ")]
+    assert steps == [
+        f"  1. read the licence terms and write 'Eula = accept' into {box.places.settings}",
+        f"  2. copy the licence file that the vendor issued to {box.places.licenses}",
+        "  3. systemctl start ocr-sidecar.target",
+    ]
+    assert "#Eula = accept" in box.places.settings.read_text()
+
+
+def test_with_both_it_serves(box: Box) -> None:
+    box.served()
+    assert box.system.running == box.bundle("1.2.3").manifest.release_id
+    assert (box.places.licenses / "license.dat").read_bytes() == b"a good licence"
+    assert (box.places.licenses / "license.dat").stat().st_mode & 0o777 == 0o640
+    assert "\nEula = accept\n" in box.places.settings.read_text()
+    assert "ACTIVE: Active" in box.said[-1]
+    assert (box.places.commands / "sidecar").readlink() == box.places.current / "bin/sidecar"
+    assert box.places.release_key.read_bytes() == public(KEY).to_pem()
+    assert not box.places.journal.exists()
+    assert not box.places.staging.exists()
+
+
+def test_the_same_again_stops_nothing_and_changes_nothing(box: Box) -> None:
+    box.served()
+    before = box.files()
+    box.install(box.bundle("1.2.3"))
+    assert box.files() == before
+    assert box.system.stops == 0
+
+
+def test_a_licence_that_is_refused_changes_nothing_that_is_in_force(box: Box) -> None:
+    bad = box.license.with_name("bad.dat")
+    bad.write_bytes(b"a bad one")
+    for file in (bad, bad.with_name("nothing.dat")):
+        with pytest.raises(LicenseFileError):
+            box.install(box.bundle("1.2.3"), replace(STARTED, license_file=file))
+    assert not box.places.current.exists()
+    box.served()
+    with pytest.raises(LicenseFileError):
+        box.install(box.bundle("1.3.0"), replace(STARTED, license_file=bad))
+    assert box.places.installed() is not None
+    assert box.system.running is not None
+    assert box.system.stops == 0
+
+
+def test_an_upgrade_keeps_what_is_the_sites_and_takes_the_place_of_the_rest(box: Box) -> None:
+    box.served()
+    box.places.settings.write_text("Eula = accept\nCore:Workers = 3\n")
+    changes = {"systemd/ocr-sidecar-web.service": None, "systemd/ocr-sidecar-more.path": b"[Install]\n"}
+    new = box.bundle("1.3.0", {**changes, "tessdata/eng.traineddata": b"new"})
+    box.install(new)
+    assert box.system.running == new.manifest.release_id
+    assert [path.name for path in box.places.releases()] == [new.manifest.release_id]
+    assert box.places.settings.read_text() == "Eula = accept\nCore:Workers = 3\n"
+    assert (box.places.state / "ledger.db").read_text() == "12 pages"
+    assert sorted(path.name for path in box.places.units.iterdir()) == ["ocr-sidecar-more.path", "ocr-sidecar.target"]
+    assert (box.places.tessdata / "eng.traineddata").read_bytes() == b"new"
+
+
+def test_what_does_not_come_up_is_rolled_back(box: Box) -> None:
+    box.served()
+    before = box.files()
+    box.system.broken = {"1.3.0"}
+    changes = {"systemd/ocr-sidecar-web.service": b"[Service]\nnew\n", "systemd/ocr-sidecar-more.path": b"[Install]\n"}
+    with pytest.raises(RolledBackError, match=r"1\.3\.0 did not come up, so 1\.2\.3 serves again"):
+        box.install(box.bundle("1.3.0", {**changes, "tessdata/eng.traineddata": b"new"}))
+    assert box.files() == before
+    assert box.system.running == box.bundle("1.2.3").manifest.release_id
+    assert box.system.enabled == {"ocr-sidecar.target"}
+
+
+def test_the_way_back_brings_back_no_older_ledger(box: Box) -> None:
+    box.served()
+    box.system.broken = {"1.3.0"}
+    ledger = box.places.state / "ledger.db"
+    box.system.has_failed = lambda unit: ledger.write_text("13 pages") > 0  # type: ignore[method-assign]
+    with pytest.raises(RolledBackError):
+        box.install(box.bundle("1.3.0"))
+    assert ledger.read_text() == "13 pages"
+
+
+def test_a_service_that_was_not_ready_before_need_not_be_after(box: Box) -> None:
+    box.served()
+    box.system.unlicensed = True
+    new = box.bundle("1.3.0")
+    box.install(new)
+    assert box.system.running == new.manifest.release_id
+    assert box.said[-1].startswith("UNLICENSED")
+
+
+def test_a_first_installation_that_is_not_ready_stays_and_is_told(box: Box) -> None:
+    box.system.unlicensed = True
+    with pytest.raises(NotReadyError, match="UNLICENSED"):
+        box.served()
+    assert box.places.installed() is not None
+    assert box.places.release_key.exists()
+    assert not box.places.journal.exists()
+
+
+def test_an_older_version_needs_to_be_asked_for(box: Box) -> None:
+    box.served()
+    with pytest.raises(DowngradeError, match=r"1\.2\.3 is installed, and the bundle is 1\.2\.2"):
+        box.install(box.bundle("1.2.2"))
+    box.install(box.bundle("1.2.2"), replace(STARTED, allow_downgrade=True))
+    assert box.system.running is not None
+    assert box.system.running.startswith("1.2.2-")
+
+
+def test_no_start_is_wanted(box: Box) -> None:
+    box.install(box.bundle("1.2.3"), replace(STARTED, license_file=box.license, start=False))
+    assert box.system.running is None
+    assert [line for line in box.said if line.startswith("  ")] == ["  1. systemctl start ocr-sidecar.target"]
+
+
+def test_models_of_packages_and_people_are_kept(box: Box) -> None:
+    box.places.tessdata.mkdir(parents=True)
+    (box.places.tessdata / "eng.traineddata").write_bytes(b"a person's")
+    (box.places.tessdata / "deu.traineddata").write_bytes(b"a package's")
+    lists = box.places.root / "var/lib/dpkg/info"
+    lists.mkdir(parents=True)
+    (lists / "tesseract-ocr-deu.list").write_text("/.\n/usr/share/tesseract-ocr/5/tessdata/deu.traineddata\n")
+    box.install(box.bundle("1.2.3", {"tessdata/deu.traineddata": b"a package's", "tessdata/fra.traineddata": b"ours"}))
+    assert (box.places.tessdata / "eng.traineddata").read_bytes() == b"a person's"
+    assert any("is kept" in line for line in box.said)
+    Installer(box.places, box.system, box.say).uninstall()
+    assert sorted(path.name for path in box.places.tessdata.iterdir()) == ["deu.traineddata", "eng.traineddata"]
+
+
+def test_the_trust_root_is_replaced_by_its_successor_alone(box: Box) -> None:
+    box.served()
+    box.install(box.bundle("1.3.0", {"trust-root.json": b"another vendor's"}))
+    assert box.places.trust_root.read_bytes() == b"{}"
+    box.install(box.bundle("1.4.0", {"trust-root.json": b"{} and its successor"}))
+    assert box.places.trust_root.read_bytes() == b"{} and its successor"
+
+
+def test_one_runs_at_a_time(box: Box) -> None:
+    first = Installer(box.places, box.system, lambda line: attempt())
+
+    def attempt() -> None:
+        with pytest.raises(AlreadyRunningError):
+            box.install(box.bundle("1.3.0"))
+
+    first.install(box.bundle("1.2.3"), Wishes())
+
+
+def test_uninstall_keeps_and_names_what_is_the_sites(box: Box) -> None:
+    box.served()
+    Installer(box.places, box.system, box.say).uninstall()
+    assert box.system.running is None
+    assert box.system.enabled == set()
+    assert set(box.files()) == {
+        "etc/tollgate/license/license.dat",
+        "etc/tollgate/release-key.pem",
+        "etc/tollgate/sidecar.conf",
+        "etc/tollgate/trust-root.json",
+        "var/lib/sidecar/ledger.db",
+    }
+    told = "\n".join(box.said)
+    assert f"{box.places.state} " in told
+    assert f"rm -r {box.places.state} {box.places.output} {box.places.spool} {box.places.configuration}" in told
+    Installer(box.places, box.system, box.say).uninstall()  # twice is harmless
+    box.install(box.bundle("1.2.3"))
+    assert box.system.running is not None
+    assert (box.places.state / "ledger.db").read_text() == "12 pages"
+
+
+def test_another_release_key_takes_over_once_its_release_is_up(box: Box) -> None:
+    box.served()
+    box.system.broken = {"1.3.0"}
+    with pytest.raises(RolledBackError):
+        box.install(box.bundle("1.3.0", key=OTHER_KEY))
+    assert box.places.release_key.read_bytes() == public(KEY).to_pem()
+    box.install(box.bundle("1.4.0", key=OTHER_KEY))
+    assert box.places.release_key.read_bytes() == public(OTHER_KEY).to_pem()
+
+
+def steps_of(box: Box, bundle: Bundle) -> int:
+    box.system.steps = 0
+    box.install(bundle)
+    return box.system.steps
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder whose files need no disk: what follows writes many of them, each synced."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("upgrade", [False, True])
+def test_killed_at_any_step_and_run_again_it_ends_well(memory: Path, upgrade: bool) -> None:
+    def prepared(name: str) -> Box:
+        box = Box(memory / name)
+        if upgrade:
+            box.served()
+        else:
+            box.places.licenses.mkdir(parents=True)
+            (box.places.licenses / "license.dat").write_bytes(b"a good licence")
+        return box
+
+    whole = prepared("whole")
+    steps = steps_of(whole, whole.bundle("1.3.0"))
+    assert steps > 10
+    for step in range(1, steps + 1):
+        box = prepared(str(step))
+        bundle = box.bundle("1.3.0")
+        box.system.steps, box.system.kill_at = 0, step
+        with pytest.raises(Killed):
+            box.install(bundle)
+        current = box.places.installed()
+        assert current is None or is_complete(current), "half a release is in force"
+        assert not upgrade or current is not None
+        box.system.kill_at = 0
+        box.install(bundle)
+        assert box.system.running == bundle.manifest.release_id
+        assert box.files() == whole.files()
+
+
+def test_killed_on_the_way_back_and_run_again_the_old_one_serves(memory: Path) -> None:
+    for step in range(1, 200):
+        box = Box(memory / str(step))
+        box.served()
+        old = box.system.running
+        bundle = box.bundle("1.3.0")
+        box.system.broken = {"1.3.0"}
+        box.system.steps, box.system.kill_at = 0, step
+        try:
+            box.install(bundle)
+        except RolledBackError:
+            assert step > 20
+            return
+        except Killed:
+            pass
+        box.system.kill_at = 0
+        with pytest.raises(RolledBackError):
+            box.install(bundle)
+        assert box.system.running == old
+    raise AssertionError("it never ended")
