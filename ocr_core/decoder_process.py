@@ -39,18 +39,18 @@ from ocr_core.page_text import Number
 _log = logging.getLogger("ocr_core")
 
 
-LOOK = Budget(cpu_seconds=2.0, wall_seconds=7.0)
-LOAD = Budget(cpu_seconds=4.0, wall_seconds=16.0)
+LOOK = Budget(cpu_seconds=2.0, wall_seconds=12.0)
+LOAD = Budget(cpu_seconds=4.0, wall_seconds=24.0)
 PATIENT_LOOK = dataclasses.replace(LOOK, place_seconds=3.0)
 PATIENT_LOAD = dataclasses.replace(LOAD, place_seconds=12.0)
 QUICK_LOOK = Budget(cpu_seconds=0.15, wall_seconds=2.0, is_last=False)
 QUICK_LOAD = Budget(cpu_seconds=0.3, wall_seconds=2.5, is_last=False)
 """What a document may cost while others wait: several times what large ones do that are not made to be slow."""
 NAME = "decoder"
-MEMORY_BYTES = 880 * 2**20
-"""What decoding may take above what the worker itself holds; with the shares of two more decoders less than 1 GiB."""
+MEMORY_BYTES = 860 * 2**20
+"""What decoding may take above what the worker itself holds; with the shares of three more decoders less than 1 GiB."""
 
-_NICENESS = 5
+_NICENESS = 10
 _KEPT_BYTES = SHARE_BYTES // 2  # that a process may have grown by and still be used again
 _LENGTHS = struct.Struct("<IQ?")  # of the head, of the pixels; whether the process ends now
 _MAX_HEAD_BYTES = 64 * 1024

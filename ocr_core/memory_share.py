@@ -19,13 +19,18 @@ from collections.abc import Callable, Iterator
 from ocr_core.errors import MachineBusyError, SlowDocumentError
 from ocr_core.limits import OwnMemory
 
-SHARE_BYTES = 40 * 2**20
-"""What a decoder may grow by without a place: several times what a page of 8 megapixels takes."""
+SHARE_BYTES = 32 * 2**20
+"""What a decoder may grow by without a place: what a gray page of 32 megapixels takes, or one of 8 in colour."""
 
-WORKERS_FOR_A_PLACE = 4
+_PAGES_FOR_A_PLACE = 4
 _STACK_BYTES = 256 * 1024
 _PAUSE_SECONDS = 0.02
 _GLANCE_SECONDS = 0.005  # in which a process that does nothing else fills some 20 MiB
+
+
+def most_at_once(pages: int) -> int:
+    """How many documents that take much are decoded at once, beside so many pages that are read."""
+    return max(1, pages // _PAGES_FOR_A_PLACE)
 
 
 class Places:

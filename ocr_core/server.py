@@ -2,7 +2,8 @@
 
 Invariants:
 
-* One process more than pages at a time: while all of them read, one is left to answer `/health` and `/inspect`.
+* More processes than pages at a time: while all of those are read, some are left for documents that take long to
+  decode, and one to answer `/health` and `/inspect`.
 * A worker dies with its master, at its deadline, and at its memory limit; the master starts another in its place.
 * A worker that has grown ends of itself after an answer. What waits to be accepted waits in the socket, which all hold.
 """
@@ -26,6 +27,7 @@ from ocr_core.confinement import Role
 from ocr_core.decoder_process import DecoderProcess
 from ocr_core.gatekeeper import Gatekeeper
 from ocr_core.log import ServerLogger
+from ocr_core.memory_share import most_at_once
 from ocr_core.second_engine import SecondEngineHost
 from ocr_core.service_manager import tell_workers
 from ocr_core.settings import Settings
@@ -47,10 +49,15 @@ _WORKER_CPU_SECONDS = 3600
 _log = logging.getLogger("ocr_core")
 
 
+def processes(settings: Settings) -> int:
+    """How many workers there are: one for each page that is read at once, for each slow document, and one to spare."""
+    return settings.workers + most_at_once(settings.workers) + 1
+
+
 def make_slots(settings: Settings) -> Slots:
     """Slots for all processes, and for those that replace them while they end."""
     return Slots(
-        2 * (settings.workers + 1),
+        2 * processes(settings),
         cores=settings.workers,
         arm=limits.arm_deadline,
         disarm=limits.disarm_deadline,
@@ -136,7 +143,7 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
             "worker_tmp_dir": _HEARTBEATS if os.access(_HEARTBEATS, os.W_OK) else None,
             "umask": 0o777 & ~SOCKET_MODE,
             "worker_class": CoreWorker,
-            "workers": settings.workers + 1,
+            "workers": processes(settings),
             "preload_app": True,
             "timeout": settings.page_timeout_seconds + _MASTER_DEADLINE_AFTER_SECONDS,
             "graceful_timeout": _GRACEFUL_SECONDS,

@@ -73,15 +73,16 @@ class FairQueue(Generic[T]):
         """
         self._lanes[lane].add(items)
 
-    def take(self, *, slow: bool = True) -> tuple[Lane, T] | None:
+    def take(self, *, quick: bool = True, slow: bool = True) -> tuple[Lane, T] | None:
         """The next item in fair order, and where it waited; None when there is none.
 
         Args:
+            quick: Whether it may be one that is not slow.
             slow: Whether it may be a slow one.
         """
         for step in range(1, len(Lane) + 1):
             lane = Lane((self._last + step) % len(Lane))
-            if self._lanes[lane] and (slow or lane is not Lane.SLOW):
+            if self._lanes[lane] and (slow if lane is Lane.SLOW else quick):
                 self._last = lane
                 return lane, self._lanes[lane].take()
         return None

@@ -41,7 +41,7 @@ from sidecar.gate import State, Verdict
 from sidecar.ledger import Ledger, UseEvent
 from sidecar.page_selection import require_pages_expression, select_pages
 from sidecar.results import Ending, Operation, OperationStore, Place, ReadRequest
-from sidecar.work_queue import WorkQueue
+from sidecar.work_queue import WorkQueue, most_slow
 
 READ_RULES = DocumentRules(formats=("jpeg", "png", "bmp", "tiff", "pdf"), max_bytes=536_870_912)
 """What Read 3.2 takes; the setting `Sidecar:MaxDocumentBytes` bounds every version."""
@@ -50,7 +50,7 @@ _SCAN_SECONDS = 5.0
 _PATIENCE_SECONDS = 1.0
 _HOLD_SECONDS = 10.0
 _SURVEY_SECONDS = 10.0
-_LOOKS_AT_ONCE = 2  # the core has one process more than it reads pages at once
+_LOOKS_AT_ONCE = 2  # the core has a process for them that reads no pages
 _LOOK_WAITS_SECONDS = 10.0
 _END = 0
 _SAID_TO_CALLERS = (
@@ -374,12 +374,14 @@ class Reader:
         threading.Thread(target=self._scan_forever, name="reading-scan", daemon=True).start()
 
     def widen(self, workers: int) -> None:
-        """Send as many pages side by side as the core has workers."""
+        """Send as many pages side by side as the core has workers; and beside them, what takes long."""
+        if not workers:
+            return
+        self._queue.widen(workers)
         with self._lock:
-            while len(self._threads) < workers and not self._stopping.is_set():
+            while len(self._threads) < workers + most_slow(workers) and not self._stopping.is_set():
                 thread = threading.Thread(target=self._work_forever, name=f"reading-{len(self._threads)}", daemon=True)
                 self._threads.append(thread)
-                self._queue.join()
                 thread.start()
 
     def stop(self) -> None:

@@ -1,9 +1,10 @@
-"""What those who read take next: in fair order, what takes long in half of the hands at most, some of it later.
+"""What those who read take next: in fair order, what takes long beside the rest and never in place of it, some later.
 
 Invariants:
 
-* What takes long is at work in half of the hands at most, and in one at least; however much of it waits, the other
-  half is free for the rest.
+* What does not take long finds a place as soon as fewer of its kind are at work than pages are read at once, whatever
+  else waits or is at work.
+* What takes long has a quarter as many places, and one at least.
 * Nobody is waited for at the end: who takes hears at once that it is over.
 """
 
@@ -21,9 +22,9 @@ from sidecar.fair_queue import FairQueue, Lane
 T = TypeVar("T")
 
 
-def most_slow(hands: int) -> int:
-    """In how many of so many hands something may be that takes long."""
-    return max(1, hands // 2)
+def most_slow(pages: int) -> int:
+    """How many may be at work that take long, beside so many pages; the core has as many processes more."""
+    return max(1, pages // 4)
 
 
 class WorkQueue(Generic[T]):
@@ -39,8 +40,8 @@ class WorkQueue(Generic[T]):
         self._queue: FairQueue[T] = FairQueue()
         self._later: list[tuple[float, int, Lane, T]] = []
         self._order = 0
-        self._hands = 0
-        self._slow_now = 0
+        self._pages = 0
+        self._at_work = {True: 0, False: 0}  # slow ones, others
         self._is_over = False
 
     @property
@@ -48,10 +49,11 @@ class WorkQueue(Generic[T]):
         """Whether nothing is taken any more."""
         return self._is_over
 
-    def join(self) -> None:
-        """Have one hand more."""
+    def widen(self, pages: int) -> None:
+        """Have so many pages at work at once, unless it was more before."""
         with self._changed:
-            self._hands += 1
+            self._pages = max(self._pages, pages)
+            self._changed.notify_all()
 
     def add(self, items: Iterable[T], lane: Lane) -> None:
         """Put items of one operation in, in their order."""
@@ -73,9 +75,9 @@ class WorkQueue(Generic[T]):
         try:
             yield following
         finally:
-            if following is not None and following[0] is Lane.SLOW:
+            if following is not None:
                 with self._changed:
-                    self._slow_now -= 1
+                    self._at_work[following[0] is Lane.SLOW] -= 1
                     self._changed.notify_all()
 
     def stop(self) -> None:
@@ -91,9 +93,11 @@ class WorkQueue(Generic[T]):
                 while self._later and self._later[0][0] <= now:
                     _, _, lane, item = heapq.heappop(self._later)
                     self._queue.add([item], lane)
-                following = self._queue.take(slow=self._slow_now < most_slow(self._hands))
+                following = self._queue.take(
+                    quick=self._at_work[False] < self._pages, slow=self._at_work[True] < most_slow(self._pages)
+                )
                 if following is not None:
-                    self._slow_now += following[0] is Lane.SLOW
+                    self._at_work[following[0] is Lane.SLOW] += 1
                     return following
                 self._changed.wait(max(0.0, self._later[0][0] - now) if self._later else None)
         return None
