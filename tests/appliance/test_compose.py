@@ -18,7 +18,7 @@ import requests
 
 from tests.appliance.conftest import Mounts, Vendor
 from tests.appliance.engine import IMAGE, PROJECT, USER, Engine
-from tests.appliance.test_image import read_by_the_official_client
+from tests.appliance.test_image import PAGES, read_by_the_official_client
 from tests.e2e.site import free_port, wait_until
 
 FILE = PROJECT / "containers" / "compose.yaml"
@@ -125,7 +125,7 @@ def test_nothing_starts_before_the_terms_are_accepted(compose: Compose) -> None:
 def test_a_page_is_read_by_the_official_client(compose: Compose, picture: Path) -> None:
     before = compose.pages()
     assert read_by_the_official_client(compose.port, picture)["status"] == "succeeded"
-    assert compose.pages() == before + 1
+    assert compose.pages() == before + PAGES
 
 
 def test_the_containers_are_as_closed_as_the_file_says(compose: Compose) -> None:
@@ -171,7 +171,7 @@ def test_what_is_killed_comes_back_and_the_count_is_right(compose: Compose, pict
     print(f"{service}: serving again after {time.monotonic() - started:.1f} s")  # noqa: T201
     assert compose.pages() == before
     assert read_by_the_official_client(compose.port, picture)["status"] == "succeeded"
-    assert compose.pages() == before + 1
+    assert compose.pages() == before + PAGES
 
 
 def test_damage_in_the_ledger_is_mended_without_anybodys_hand(compose: Compose, picture: Path) -> None:

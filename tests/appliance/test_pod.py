@@ -19,7 +19,7 @@ import yaml
 
 from tests.appliance.conftest import Mounts, Vendor
 from tests.appliance.engine import IMAGE, PROJECT, USER, Engine
-from tests.appliance.test_image import read_by_the_official_client
+from tests.appliance.test_image import PAGES, read_by_the_official_client
 from tests.e2e.site import free_port, wait_until
 
 FOLDER = PROJECT / "containers" / "kubernetes"
@@ -118,7 +118,7 @@ def pod(engine: Engine, vendor: Vendor, tmp_path_factory: pytest.TempPathFactory
 
 def test_a_page_is_read_by_the_official_client(pod: Pod, picture: Path) -> None:
     assert read_by_the_official_client(pod.port, picture)["status"] == "succeeded"
-    assert pod.status()["metering"]["pages"] == 1
+    assert pod.status()["metering"]["pages"] == PAGES
 
 
 def test_the_containers_are_as_closed_as_the_manifest_says(pod: Pod) -> None:
