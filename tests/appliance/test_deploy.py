@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ import requests
 from licenses.model import READ_PAGES_METER
 from tests.appliance.conftest import Mounts, Vendor
 from tests.appliance.engine import IMAGE, USER, Engine, Terminal
+from tests.appliance.image_bundle import an_image_bundle
 from tests.e2e.site import BINARIES, command, free_port, wait_until
+from tests.fakes.releases import KEY, OTHER_KEY, public
 from tests.pages import LINES
 
 SECONDS = 400.0
@@ -374,25 +376,36 @@ def test_an_image_of_another_architecture_is_refused(deployed: Deployed, tmp_pat
     assert "is for arm64" in told.stderr
 
 
-def test_an_image_is_loaded_from_its_archive(deployed: Deployed, tmp_path: Path) -> None:
+def test_an_image_is_loaded_from_a_signed_bundle(deployed: Deployed, tmp_path: Path) -> None:
     image = f"localhost/{deployed.name}:loaded"
     (tmp_path / "Containerfile").write_text(f"FROM {IMAGE}\nLABEL test={deployed.name}\n")
     deployed.engine("build", "--quiet", "--network=none", "--format", "docker", "--tag", image, tmp_path)
-    archive = tmp_path / "image.tar"
-    deployed.engine("save", "--output", archive, image)
+    bundle = an_image_bundle(deployed.engine, image, KEY, tmp_path / "bundle.tar")
     deployed.engine("rmi", image)
     try:
-        told = deployed.run("up", "--bundle", archive, "--yes", *deployed.asked)
+        told = deployed.run("up", "--bundle", bundle, "--yes", *deployed.asked)
+        assert f"signed by the key {public(KEY).fingerprint[:16]}" in told.stderr
         assert "loading the image" in told.stderr
         assert f"image      {image}" in told.stdout
-        again = deployed.run("up", "--bundle", archive, *deployed.asked)
+        again = deployed.run("up", "--bundle", bundle, *deployed.asked)
         assert "loading the image" not in again.stderr
         assert "nothing was changed" in again.stdout
+        before = deployed.facts("status")
+        assert before["image"]["releaseKey"] == public(KEY).fingerprint
+
+        other = an_image_bundle(deployed.engine, image, OTHER_KEY, tmp_path / "other.tar")
+        refused = deployed.run("upgrade", "--bundle", other, code=65)
+        assert "Nothing was changed" in refused.stderr
+        with bundle.open("r+b") as stream:
+            stream.seek(-3_000_000, 2)
+            stream.write(b"?")
+        deployed.run("upgrade", "--bundle", bundle, "Core:Workers=1", code=65)
+        assert deployed.facts("status") == before
     finally:
         deployed.remove()
-        with suppress(AssertionError):
-            deployed.engine("rmi", "--force", image)
-        archive.unlink()
+        deployed.engine("rmi", "--force", image, check=False)
+        for path in tmp_path.glob("*.tar"):
+            path.unlink()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
