@@ -25,6 +25,14 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+def as_written(pattern: str, run_dir: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command that the README shows, on another folder than `.run`."""
+    found = re.search(pattern, README)
+    assert found
+    words = found[1].replace(".run/", f"{run_dir}/").replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    return subprocess.run(["bash", "-c", words], cwd=PROJECT, capture_output=True, text=True, check=False)
+
+
 def test_readme_fits_one_screen() -> None:
     assert len(README.splitlines()) <= 70
 
@@ -68,14 +76,13 @@ def test_two_commands_and_the_first_request(tmp_path: Path) -> None:
         )
         assert character_error_rate(PAGE.text, read.stdout) < 0.02
 
+        diagnosed = as_written(r"`(\.venv/bin/sidecar diagnose [^`]*)`", tmp_path / "run")
+        assert diagnosed.returncode == 0, diagnosed.stdout
+        assert "is in use by this service, which is ACTIVE" in diagnosed.stdout
+
         os.killpg(run.pid, signal.SIGINT)
         assert run.wait(15) is not None
-        verify = re.search(r"`(\.venv/bin/usage-verify [^`]*)`", README)
-        assert verify
-        words = (
-            verify[1].replace(".run/", f"{tmp_path / 'run'}/").replace(".venv/bin/", f"{Path(sys.executable).parent}/")
-        )
-        verified = subprocess.run(["bash", "-c", words], cwd=PROJECT, capture_output=True, text=True, check=False)
+        verified = as_written(r"`(\.venv/bin/usage-verify [^`]*)`", tmp_path / "run")
         assert verified.returncode == 0, verified.stdout
         assert "GOOD" in verified.stdout
     finally:
