@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import threading
@@ -136,6 +137,17 @@ def choose_address(given: str | None, environ: Mapping[str, str], uid: int, exis
     )
 
 
+def _require_way(address: str) -> None:
+    """The SDK goes through SSH by a library that most do without."""
+    if address.startswith("ssh://") and importlib.util.find_spec("paramiko") is None:
+        raise DeployError(
+            "sdk_missing",
+            f"{address}: the way through SSH needs the Python package paramiko, which is not installed here",
+            next_step="run 'pip install paramiko'; or forward the socket: 'ssh -nNT -L /tmp/engine.sock:"
+            "/var/run/docker.sock HOST', and --engine unix:///tmp/engine.sock",
+        )
+
+
 class DockerEngine:
     """An engine that speaks the Docker API.
 
@@ -146,12 +158,12 @@ class DockerEngine:
 
     def __init__(self, address: str | None = None, environ: Mapping[str, str] = os.environ) -> None:
         self.address = choose_address(address, environ, os.geteuid(), os.path.exists)
+        _require_way(self.address)
         with self._told("connect"):
             self._client = docker.DockerClient.from_env(
                 environment={**environ, "DOCKER_HOST": self.address},
                 version="auto",
                 timeout=_CALL_SECONDS,
-                use_ssh_client=self.address.startswith("ssh://"),
             )
         self._api: Any = self._client.api
         if tuple(map(int, self._api.api_version.split("."))) < LEAST_API:

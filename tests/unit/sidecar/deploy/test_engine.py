@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,13 @@ def test_what_listens_and_is_no_engine_is_told(rude_socket: Path) -> None:
     with pytest.raises(DeployError) as told:
         DockerEngine(f"unix://{rude_socket}", {})
     assert told.value.exit_code == 69
+
+
+def test_a_way_through_ssh_is_told_with_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "paramiko", None)
+    with pytest.raises(DeployError, match="paramiko") as told:
+        DockerEngine("ssh://root@box.example", {})
+    assert "ssh -nNT -L" in told.value.next_step
 
 
 @pytest.mark.parametrize("address", ["nonsense", "ftp://host", "unix://", "tcp://127.0.0.1:1"])

@@ -237,6 +237,23 @@ def test_an_upgrade_that_does_not_serve_is_taken_back(state: str) -> None:
     assert the_image(engine) == OLD.id
 
 
+def test_ctrl_c_in_an_upgrade_brings_the_old_one_back_at_once() -> None:
+    engine = FakeEngine(states={OLD.id: "ACTIVE", NEW.id: ""})
+    up(engine)
+    pressed = iter([KeyboardInterrupt])
+
+    def sleep(_seconds: float) -> None:
+        for one in pressed:
+            raise one
+
+    seconds = itertools.count()
+    one = Deployment(engine, "tollgate", FakeConsole(), monotonic=lambda: next(seconds), sleep=sleep)
+    with pytest.raises(KeyboardInterrupt):
+        one.upgrade(Asked(), Source(reference=NEW.reference), wait_seconds=20, is_agreed=False)
+    assert names(engine) == {"tollgate": "running"}
+    assert the_image(engine) == OLD.id
+
+
 def test_an_upgrade_may_be_refused_for_the_same_as_the_one_before() -> None:
     engine = FakeEngine(states={OLD.id: "UNLICENSED", NEW.id: "UNLICENSED"})
     up(engine)
