@@ -84,7 +84,7 @@ def test_the_documented_line_goes_on_where_the_last_container_ended(
     wait_until(lambda: engine("container", "exists", f"first-{port}", check=False).returncode, 30, "it is still there")
     second = documented_line(engine, mounts, port)
     second.wait_for(STARTED, 60)
-    assert pages(port) == PAGES
+    wait_until(lambda: pages(port) == PAGES, 10, "the pages of the first container are not counted")
     assert read_by_the_official_client(port, picture)["status"] == "succeeded"
     assert second.press_ctrl_c(10) == 0
     assert len(list((mounts.output / "computervisionread").iterdir())) == 1
