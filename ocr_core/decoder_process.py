@@ -41,7 +41,7 @@ _log = logging.getLogger("ocr_core")
 
 LOOK = Budget(cpu_seconds=2.0, wall_seconds=12.0)
 LOAD = Budget(cpu_seconds=4.0, wall_seconds=24.0)
-PATIENT_LOOK = dataclasses.replace(LOOK, place_seconds=3.0)
+PATIENT_LOOK = dataclasses.replace(LOOK, place_seconds=6.0)
 PATIENT_LOAD = dataclasses.replace(LOAD, place_seconds=12.0)
 QUICK_LOOK = Budget(cpu_seconds=0.15, wall_seconds=2.0, is_last=False)
 QUICK_LOAD = Budget(cpu_seconds=0.3, wall_seconds=2.5, is_last=False)

@@ -38,7 +38,7 @@ _SLOW = "SlowDocument"
 _BUSY = "MachineBusy"
 _REFUSALS = {"LeaseRefused", "LicenseRefused", "CpuUnsupported"}
 _HEALTH_SECONDS = 2.0
-_INSPECT_SECONDS = 18.0  # a little longer than the core's own limit
+_INSPECT_SECONDS = 22.0  # a little longer than the core's own limit
 _RESTART_SECONDS = 5.0
 # How long licence and lease may disagree while the licence is exchanged: the core looks every half second.
 _EXCHANGE_SECONDS = {"LicenseRefused": 1.0, "LeaseRefused": 3.0}

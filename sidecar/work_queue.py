@@ -4,7 +4,8 @@ Invariants:
 
 * What does not take long finds a place as soon as fewer of its kind are at work than pages are read at once, whatever
   else waits or is at work.
-* What takes long has a quarter as many places, and one at least.
+* What takes long has a quarter as many places, and one at least. Known for it beforehand or not: what has been at work
+  for a while moves to such a place where one is free, and makes its own free.
 * Nobody is waited for at the end: who takes hears at once that it is over.
 """
 
@@ -15,11 +16,22 @@ import heapq
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from sidecar.fair_queue import FairQueue, Lane
 
 T = TypeVar("T")
+LONG_SECONDS = 0.5
+"""What has been at work for so long takes long: several times a short page, half of a full one."""
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """One item at work."""
+
+    since: float
+    is_slow: bool
 
 
 def most_slow(pages: int) -> int:
@@ -41,7 +53,7 @@ class WorkQueue(Generic[T]):
         self._later: list[tuple[float, int, Lane, T]] = []
         self._order = 0
         self._pages = 0
-        self._at_work = {True: 0, False: 0}  # slow ones, others
+        self._at_work: set[_Work] = set()
         self._is_over = False
 
     @property
@@ -71,14 +83,13 @@ class WorkQueue(Generic[T]):
     @contextlib.contextmanager
     def next(self) -> Iterator[tuple[Lane, T] | None]:
         """Wait for the next item, and for as long as the context lasts have it at work; None when it is over."""
-        following = self._taken()
+        following, work = self._taken()
         try:
             yield following
         finally:
-            if following is not None:
-                with self._changed:
-                    self._at_work[following[0] is Lane.SLOW] -= 1
-                    self._changed.notify_all()
+            with self._changed:
+                self._at_work.discard(work)
+                self._changed.notify_all()
 
     def stop(self) -> None:
         """Give nothing out any more."""
@@ -86,18 +97,30 @@ class WorkQueue(Generic[T]):
             self._is_over = True
             self._changed.notify_all()
 
-    def _taken(self) -> tuple[Lane, T] | None:
+    def _taken(self) -> tuple[tuple[Lane, T] | None, _Work]:
         with self._changed:
             while not self._is_over:
                 now = self._monotonic()
                 while self._later and self._later[0][0] <= now:
                     _, _, lane, item = heapq.heappop(self._later)
                     self._queue.add([item], lane)
-                following = self._queue.take(
-                    quick=self._at_work[False] < self._pages, slow=self._at_work[True] < most_slow(self._pages)
-                )
+                quick, slow = self._free_places(now)
+                following = self._queue.take(quick=quick > 0, slow=slow > 0)
                 if following is not None:
-                    self._at_work[following[0] is Lane.SLOW] += 1
-                    return following
-                self._changed.wait(max(0.0, self._later[0][0] - now) if self._later else None)
-        return None
+                    work = _Work(now, is_slow=following[0] is Lane.SLOW)
+                    self._at_work.add(work)
+                    return following, work
+                moments = [self._later[0][0]] if self._later else []
+                if len(self._queue) and slow > 0:  # a place comes free when the oldest has been at work for long
+                    moments += [work.since + LONG_SECONDS for work in self._at_work if not work.is_slow]
+                self._changed.wait(max(0.0, min(moments) - now) if moments else None)
+        return None, _Work(0.0, is_slow=False)
+
+    def _free_places(self, now: float) -> tuple[int, int]:
+        """How many more may be at work, and how many more that take long."""
+        slow = most_slow(self._pages) - sum(work.is_slow for work in self._at_work)
+        for work in sorted(self._at_work, key=lambda work: work.since):
+            if slow > 0 and not work.is_slow and now - work.since >= LONG_SECONDS:
+                work.is_slow = True
+                slow -= 1
+        return self._pages - sum(not work.is_slow for work in self._at_work), slow

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from sidecar.fair_queue import Lane
-from sidecar.work_queue import WorkQueue, most_slow
+from sidecar.work_queue import LONG_SECONDS, WorkQueue, most_slow
 
 
 class Hand:
@@ -56,6 +56,38 @@ def test_slow_work_is_left_until_there_is_a_place_for_it() -> None:
     first.is_done()
     waiting.join(5)
     assert taken == ["slow 2"]
+
+
+def test_what_has_been_at_work_for_a_while_makes_its_place_free_for_another() -> None:
+    now = [100.0]
+    queue: WorkQueue[str] = WorkQueue(lambda: now[0])
+    queue.widen(1)
+    first, second, third = Hand(queue), Hand(queue), Hand(queue)
+    queue.add(["long"], Lane.LEFT)
+    queue.add(["next"], Lane.LEFT)
+    queue.add(["after"], Lane.LEFT)
+    assert first.takes() == "long"
+    now[0] += LONG_SECONDS
+    assert second.takes() == "next"
+    now[0] += LONG_SECONDS
+    taken: list[str | None] = []
+    waiting = threading.Thread(target=lambda: taken.append(third.takes()))
+    waiting.start()
+    waiting.join(0.05)
+    assert taken == [], "there is one place for what takes long, and it is taken"
+    first.is_done()
+    waiting.join(5)
+    assert taken == ["after"]
+
+
+def test_who_waits_finds_the_place_that_time_makes_free() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.widen(1)
+    first, second = Hand(queue), Hand(queue)
+    queue.add(["long"], Lane.LEFT)
+    queue.add(["next"], Lane.LEFT)
+    assert first.takes() == "long"
+    assert second.takes() == "next"
 
 
 def test_what_is_to_wait_comes_after_a_while_and_not_before() -> None:
