@@ -55,6 +55,13 @@ _FIXED = {
     "sidecar:listen": "give the host's side with --publish",
     "downloadlicense": "fetch the licence first: 'sidecar eula=accept billing=… apikey=… DownloadLicense=True'",
 }
+_SYSTEM_BELOW = frozenset({"bin", "boot", "lib", "lib32", "lib64", "libx32", "proc", "sbin", "sys", "usr"})
+"""Folders of a root file system that hold the host's own, down to the last one."""
+_SYSTEM = frozenset({
+    "dev", "etc", "home", "media", "mnt", "opt", "root", "run", "srv", "tmp", "var", "dev/shm", "run/user", "var/cache",
+    "var/lib", "var/lib/containers", "var/lib/docker", "var/log", "var/run", "var/spool", "var/tmp",
+})  # fmt: skip
+"""Folders that the whole host shares; those below them may be a service's."""
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -331,11 +338,30 @@ def _mount(
         what = "licence files" if target == LICENSE else "usage records"
         raise _usage(f"the folder for {what} is not given", f"add {option} FOLDER")
     if source.startswith("/"):
-        return Mount(target=target, source=str(PurePosixPath(source)), read_only=read_only)
+        folder = PurePosixPath("/", *PurePosixPath(source).parts[1:])
+        if _is_the_hosts(folder):
+            raise _usage(
+                f"{option} {source}: that is the host's own, and no folder to give to a service",
+                "make a folder for it alone, as /srv/tollgate/output, and give that",
+            )
+        return Mount(target=target, source=str(folder), read_only=read_only)
     if default is None or not _NAME.fullmatch(source):
         wants = "an absolute path" if default is None else "an absolute path, or the name of a volume"
         raise _usage(f"{option} {source}: wants {wants}", f"give {wants}")
     return Mount(target=target, source=source, read_only=read_only)
+
+
+def _is_the_hosts(folder: PurePosixPath) -> bool:
+    """Whether a `chown` of all below could harm others: the root, what the system has there, somebody's home."""
+    parts = folder.parts[1:]
+    below = "/".join(parts)
+    return (
+        not parts
+        or ".." in parts
+        or parts[0] in _SYSTEM_BELOW
+        or below in _SYSTEM
+        or (parts[0] == "home" and len(parts) == 2)
+    )
 
 
 def _settings(words: Sequence[str], before: Plan | None) -> tuple[tuple[str, str], ...]:

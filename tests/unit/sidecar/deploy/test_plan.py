@@ -87,6 +87,35 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], cause: str, code: in
 
 
 @pytest.mark.parametrize(
+    "folder",
+    [
+        "/",
+        "//",
+        "//etc",
+        "/.",
+        "/srv/..",
+        "/srv/../etc",
+        "/srv",
+        "/etc/",
+        "/usr/share/x",
+        "/home",
+        "/home/anna",
+        "/var/lib",
+    ],
+)
+@pytest.mark.parametrize("which", ["license", "output", "state", "share"])
+def test_the_hosts_own_folders_are_not_given_away(which: str, folder: str) -> None:
+    with pytest.raises(DeployError, match="the host's own") as told:
+        a_plan(replace(GIVEN, **{which: folder}))
+    assert told.value.exit_code == 64
+
+
+@pytest.mark.parametrize("folder", ["/srv/x", "/data", "/home/anna/output", "/var/lib/tollgate/output", "/mnt/nas/ocr"])
+def test_a_folder_for_it_alone_is_taken(folder: str) -> None:
+    assert a_plan(replace(GIVEN, output=f"{folder}/")).source("/output") == folder
+
+
+@pytest.mark.parametrize(
     ("word", "cause", "code"),
     [
         ("eula=no", "not 'accept'", 64),
