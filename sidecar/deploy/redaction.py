@@ -8,11 +8,13 @@ Invariants:
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus, unquote
 
 from sidecar.settings import canonical_name, is_setting, named_fields
 
@@ -76,15 +78,25 @@ class Redactor:
 
 
 def _forms(values: Iterable[str]) -> list[str]:
-    """Each value as it is, quoted for an address, and the parts of `USER:PASSWORD`; the longest first."""
-    found = set()
+    """Each value, and the parts of `USER:PASSWORD`, as texts are likely to write them; the longest first."""
+    found: set[str] = set()
     for value in values:
-        parts = [value]
         inside = re.search(r"://([^/@]+)@", value)
-        for pair in (value, inside[1] if inside else ""):
+        found |= _spellings(value)
+        for pair in {value, *((inside[1], unquote(inside[1])) if inside else ())}:
             user, colon, password = pair.partition(":")
             if colon and not password.startswith("//"):
-                parts += [password, user]
-        for part in parts:
-            found |= {part, quote(part, safe="")}
+                found |= _spellings(user) | _spellings(password)
+                found.add(base64.b64encode(pair.encode()).decode("ascii"))  # as a header of HTTP carries it
     return sorted((one for one in found if len(one) >= _LEAST_SECRET), key=lambda one: (-len(one), one))
+
+
+def _spellings(value: str) -> set[str]:
+    """A text as it is, in an address, and in JSON."""
+    return {
+        value,
+        quote(value, safe=""),
+        quote_plus(value),
+        json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+    }

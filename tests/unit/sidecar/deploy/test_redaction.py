@@ -64,6 +64,13 @@ def test_the_parts_of_credentials_are_secret_by_themselves() -> None:
     )
 
 
+def test_a_secret_is_found_however_it_is_written() -> None:
+    redactor = Redactor.of({"ApiKey": 'a"b\\ü k', "HTTP_PROXY": "http://meter:Pa%40ss@proxy:3128"})
+    for written in ('a"b\\ü k', json.dumps('a"b\\ü k')[1:-1], "a%22b%5C%C3%BC+k", "Pa@ss", "Pa%40ss"):
+        assert redactor.clean(f"<{written}>") == f"<{HIDDEN}>", written
+    assert redactor.clean("Basic bWV0ZXI6UGFAc3M=") == f"Basic {HIDDEN}"
+
+
 def test_private_keys_are_taken_out_whole_or_cut() -> None:
     key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2Vw\n-----END PRIVATE KEY-----"
     redactor = Redactor(())
