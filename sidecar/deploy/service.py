@@ -47,6 +47,7 @@ _CHECK_SECONDS = 240
 _ASK_SECONDS = 20
 _CHOWN_SECONDS = 600
 _POLL_SECONDS = 0.5
+_BACK_SECONDS = 120
 _BEFORE_SETTLED = 2
 """An answer that refuses must come twice in a row: a licence is looked for only once the service has begun."""
 _BEFORE_RUNNING = {"created", "initialized", "configured"}
@@ -249,6 +250,14 @@ class Deployment:
                     f"{path.name}: release {one.version}, all as it was signed by the key {one.release_key[:16]}…"
                     + (" (believed from now on; compare it with what the vendor published)" if first else "")
                 )
+            elif trusted is not None:
+                raise DeployError(
+                    "release_unsigned",
+                    f"{path} is signed by nobody, and {' or '.join(sorted(trusted))} is trusted here",
+                    next_step="give the vendor's signed bundle; to take an image on your own word, load it into the "
+                    "engine and name it with --image",
+                    exit_code=EXIT_DATA,
+                )
             else:
                 self._console.tell(f"{path.name}: an image without a signature; it is taken as it is.")
             image = self._engine.image(one.image_id) if one.image_id else None
@@ -432,7 +441,7 @@ class Deployment:
         except (DeployError, KeyboardInterrupt) as exc:
             self._console.tell(f"Going back to the old one: {exc or 'interrupted'}")
             self._settle(serves=False)
-            back = self._wait_ready(self._name, wait_seconds)
+            back = self._wait_ready(self._name, max(wait_seconds, _BACK_SECONDS))
             if isinstance(exc, KeyboardInterrupt):
                 raise
             state = "it is not ready yet" if back is None else f"it is {back.state}"
