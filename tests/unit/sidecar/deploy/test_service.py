@@ -369,3 +369,19 @@ def test_the_address_that_is_told_leads_to_the_service(publish: str, address: st
     engine = FakeEngine()
     plan = up(engine, asked=Asked(license="/l", output="/o", publish=publish, words=("eula=accept",))).plan
     assert service_url(plan, address) == url
+
+
+def test_where_a_key_is_trusted_no_unsigned_image_is_taken(tmp_path: Path) -> None:
+    from tests.unit.sidecar.deploy.test_archive import an_archive
+
+    path = an_archive(tmp_path / "image.tar", NEW.id.removeprefix("sha256:"))
+    fresh, pinned = FakeEngine(), FakeEngine()
+    up(pinned)
+    next(iter(pinned.containers.values())).body["Labels"]["tollgate.release-key"] = "ab" * 32
+    for engine, trusted, words in ((fresh, {"ab" * 32}, ASKED), (pinned, None, Asked())):
+        before = engine.changes
+        act = deployment(engine).up if engine is fresh else deployment(engine).upgrade
+        with pytest.raises(DeployError, match="is signed by nobody") as told:
+            act(words, Source(archive=path, trusted=trusted), wait_seconds=20, is_agreed=False)
+        assert (told.value.reason, told.value.exit_code) == ("release_unsigned", 65)
+        assert (engine.changes, engine.loaded) == (before, [])
