@@ -410,7 +410,10 @@ class Installer:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         self._places.lock.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._places.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._places.lock, os.O_RDWR | os.O_CREAT, 0o600)
+        os.set_inheritable(
+            descriptor, True
+        )  # what this starts and leaves behind when it is killed still holds the lock
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -40,7 +40,7 @@ class System:
         try:
             done = subprocess.run(
                 list(map(str, words)), capture_output=True, text=True, errors="replace", env=_ENVIRONMENT,
-                stdin=subprocess.DEVNULL, timeout=seconds, check=False,
+                stdin=subprocess.DEVNULL, close_fds=False, timeout=seconds, check=False,
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as exc:
             raise StepError(f"'{words[0]}' could not be run to its end: {exc}") from exc
