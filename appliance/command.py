@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -170,14 +170,11 @@ def _is_own(folder: Path, places: Places) -> bool:
 
 def _hand_over(bundle: Bundle, words: Sequence[str], places: Places, system: System) -> int:
     """Judged by the installed version, a bundle is installed by its own installer, which knows what it needs."""
-    shutil.rmtree(places.guest, ignore_errors=True)
-    places.guest.mkdir(mode=0o700)
-    try:
+    with tempfile.TemporaryDirectory(prefix="tollgate-installer-", dir=places.guests) as folder:
         for member in bundle.members("install.sh", "installer/", "checksums.txt"):
-            bundle.copy(member, places.guest / member.path)
-        return system.hand_over(places.guest / "install.sh", *words)
-    finally:
-        shutil.rmtree(places.guest, ignore_errors=True)
+            bundle.copy(member, Path(folder) / member.path)
+        # By its interpreter: Debian mounts /run without the right to execute.
+        return system.hand_over("sh", Path(folder) / "install.sh", *words)
 
 
 def _trusted(told: argparse.Namespace, places: Places) -> frozenset[str] | None:

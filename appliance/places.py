@@ -49,9 +49,9 @@ class Places:
         return self.programs / ".staging"
 
     @property
-    def guest(self) -> Path:
-        """Where the installer of a bundle runs from, which this one has verified; gone with the boot."""
-        return self.root / "run/tollgate-installer"
+    def guests(self) -> Path:
+        """Where installers of bundles run from, each in a folder of its own; gone with the boot."""
+        return self.root / "run"
 
     @property
     def journal(self) -> Path:
