@@ -40,16 +40,19 @@ def is_accepted(path: Path) -> bool:
 
 
 def accept_terms(path: Path) -> None:
-    """Have the file accept the licence terms; owner and permissions stay."""
-    text = path.read_text("utf-8")
+    """Have the file accept the licence terms; owner and permissions stay, and so does what is no UTF-8."""
+    text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     changed, count = _EULA.subn("Eula = accept", text, count=1)
     if not count:
         changed = f"Eula = accept\n{text}"
     facts = path.stat()
     half = path.with_name(f".{path.name}.incoming")
-    half.write_text(changed, "utf-8")
-    os.chown(half, facts.st_uid, facts.st_gid)
-    half.chmod(stat.S_IMODE(facts.st_mode))
-    with half.open("rb") as stream:
+    half.unlink(missing_ok=True)
+    # Passwords may be in it: at no time may more people read it than before.
+    with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(changed.encode("utf-8", "surrogateescape"))
+        stream.flush()
+        os.fchown(stream.fileno(), facts.st_uid, facts.st_gid)
+        os.fchmod(stream.fileno(), stat.S_IMODE(facts.st_mode))
         os.fsync(stream.fileno())
     half.replace(path)
