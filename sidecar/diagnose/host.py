@@ -11,6 +11,7 @@ import http.client
 import json
 import socket
 import ssl
+import subprocess
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ _SECONDS = 5.0
 _STATUS_BYTES = 1024 * 1024
 _NS = 1_000_000_000
 _NEAR_SECONDS = 1
+_WEB_SOCKET = "ocr-sidecar-web.socket"
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
@@ -58,9 +60,21 @@ def port(settings: Settings) -> Iterator[Check]:
     state = _state_told(host, settings.port)
     if state:
         yield ok("port", f"{settings.listen} is in use by this service, which is {state}")
+    elif _is_kept_open():
+        cause = f"{settings.listen} is kept open by systemd for this service; web does not answer behind it"
+        yield warn("port", cause, "look at 'systemctl status ocr-sidecar-web.service'")
     else:
         step = f"find it with 'ss -ltnp sport = :{settings.port}' and stop it, or set Sidecar:Listen"
         yield fail("port", f"{settings.listen} is in use by another program", step)
+
+
+def _is_kept_open() -> bool:
+    """Whether the service manager listens for web, which it does while web is down, too."""
+    words = ["systemctl", "is-active", "--quiet", _WEB_SOCKET]
+    try:
+        return subprocess.run(words, capture_output=True, timeout=_SECONDS, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
 
 
 def _free(settings: Settings) -> Check:

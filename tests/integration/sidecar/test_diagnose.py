@@ -240,7 +240,7 @@ def a_page_at(port: int, answer: object) -> Iterator[None]:
         def log_message(self, *_: Any) -> None: ...
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Page)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield
     finally:
@@ -254,6 +254,19 @@ def test_a_port_that_somebody_else_has(appliance: Appliance, answer: object) -> 
         check = the(appliance.diagnosed(), "port", "fail")
     assert "another program" in check.cause
     assert "Sidecar:Listen" in check.next_step
+
+
+def test_a_port_that_systemd_keeps_open_for_a_web_that_is_down(
+    appliance: Appliance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text('#!/bin/sh\ntest "$*" = "is-active --quiet ocr-sidecar-web.socket"\n')
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with a_page_at(appliance.port, {}):
+        check = the(appliance.diagnosed(), "port", "warn")
+    assert "kept open by systemd" in check.cause
+    assert "systemctl status ocr-sidecar-web.service" in check.next_step
 
 
 def test_a_port_that_cannot_be_had(appliance: Appliance) -> None:
