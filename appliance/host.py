@@ -78,6 +78,7 @@ def look_at(places: Places, system: System, manifest: Manifest) -> Iterator[Chec
     yield _users(places)
     yield from _owners(places)
     yield _installed(places, manifest)
+    yield from _hidden_units(places)
     yield _port(places, system)
     yield _terms(places)
     yield _licence(places)
@@ -226,6 +227,17 @@ def _installed(places: Places, manifest: Manifest) -> Check:
     if release.name == manifest.release_id:
         return Check("installed", "ok", f"this very release, {manifest.version}")
     return Check("installed", "ok", f"version {version_of(release)}; {manifest.version} will take its place")
+
+
+def _hidden_units(places: Places) -> Iterator[Check]:
+    """Whole units of the administrator's go before those of a bundle; what only adds to them does not."""
+    folder = places.root / "etc/systemd/system"
+    hiding = sorted(path.name for path in folder.glob("ocr-*") if path.is_file() and not path.is_symlink())
+    if hiding:
+        yield Check(
+            "units", "warn", f"{', '.join(hiding)} in {folder} hide those of the bundle",
+            f"Unless that is wanted: systemctl revert {' '.join(hiding)}",
+        )  # fmt: skip
 
 
 def _port(places: Places, system: System) -> Check:

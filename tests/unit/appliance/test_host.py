@@ -98,6 +98,14 @@ def test_a_folder_of_another_owner_is_told_with_the_command(places: Places) -> N
     assert check.next_step == f"chown -R 65532:65532 {places.state}"
 
 
+def test_units_of_the_administrators_are_told(places: Places) -> None:
+    folder = places.root / "etc/systemd/system"
+    (folder / "ocr-core.service.d").mkdir(parents=True)
+    assert "units" not in looked_at(places)
+    (folder / "ocr-core.service").touch()
+    assert looked_at(places)["units"].next_step.endswith("systemctl revert ocr-core.service")
+
+
 def test_little_memory_warns(places: Places) -> None:
     (places.root / "proc/meminfo").write_text("MemTotal: 1000000 kB\n")
     assert looked_at(places)["memory"].result == "warn"
