@@ -47,8 +47,8 @@ QUICK_LOOK = Budget(cpu_seconds=0.15, wall_seconds=2.0, is_last=False)
 QUICK_LOAD = Budget(cpu_seconds=0.3, wall_seconds=2.5, is_last=False)
 """What a document may cost while others wait: several times what large ones do that are not made to be slow."""
 NAME = "decoder"
-MEMORY_BYTES = 860 * 2**20
-"""What decoding may take above what the worker itself holds; with the shares of three more decoders less than 1 GiB."""
+MEMORY_BYTES = 820 * 2**20
+"""What decoding may take above what the worker itself holds; with the shares of four more decoders less than 1 GiB."""
 
 _NICENESS = 10
 _KEPT_BYTES = SHARE_BYTES // 2  # that a process may have grown by and still be used again

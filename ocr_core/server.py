@@ -50,8 +50,8 @@ _log = logging.getLogger("ocr_core")
 
 
 def processes(settings: Settings) -> int:
-    """How many workers there are: one for each page that is read at once, for each slow document, and one to spare."""
-    return settings.workers + most_at_once(settings.workers) + 1
+    """How many workers there are: one for each page that is read at once, some for what takes long, one to spare."""
+    return settings.workers + most_at_once(settings.workers) + 2
 
 
 def make_slots(settings: Settings) -> Slots:

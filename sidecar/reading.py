@@ -41,7 +41,7 @@ from sidecar.gate import State, Verdict
 from sidecar.ledger import Ledger, UseEvent
 from sidecar.page_selection import require_pages_expression, select_pages
 from sidecar.results import Ending, Operation, OperationStore, Place, ReadRequest
-from sidecar.work_queue import WorkQueue, most_slow
+from sidecar.work_queue import WorkQueue, most_beside
 
 READ_RULES = DocumentRules(formats=("jpeg", "png", "bmp", "tiff", "pdf"), max_bytes=536_870_912)
 """What Read 3.2 takes; the setting `Sidecar:MaxDocumentBytes` bounds every version."""
@@ -379,7 +379,7 @@ class Reader:
             return
         self._queue.widen(workers)
         with self._lock:
-            while len(self._threads) < workers + most_slow(workers) and not self._stopping.is_set():
+            while len(self._threads) < workers + most_beside(workers) and not self._stopping.is_set():
                 thread = threading.Thread(target=self._work_forever, name=f"reading-{len(self._threads)}", daemon=True)
                 self._threads.append(thread)
                 thread.start()

@@ -4,8 +4,8 @@ Invariants:
 
 * What does not take long finds a place as soon as fewer of its kind are at work than pages are read at once, whatever
   else waits or is at work.
-* What takes long has a quarter as many places, and one at least. Known for it beforehand or not: what has been at work
-  for a while moves to such a place where one is free, and makes its own free.
+* What is known to take long has a quarter as many places, and one at least, and one more is beside the pages. What has
+  been at work for a while moves to such a place where one is free, and makes its own free.
 * Nobody is waited for at the end: who takes hears at once that it is over.
 """
 
@@ -22,21 +22,33 @@ from typing import Generic, TypeVar
 from sidecar.fair_queue import FairQueue, Lane
 
 T = TypeVar("T")
-LONG_SECONDS = 0.5
+LONG_SECONDS = 0.25
 """What has been at work for so long takes long: several times a short page, half of a full one."""
 
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """One item at work."""
+    """One item at work.
+
+    Attributes:
+        since: When it was taken.
+        was_slow: Whether it was known that it takes long.
+        is_beside: Whether it takes none of the places of pages.
+    """
 
     since: float
-    is_slow: bool
+    was_slow: bool
+    is_beside: bool
 
 
 def most_slow(pages: int) -> int:
-    """How many may be at work that take long, beside so many pages; the core has as many processes more."""
+    """How many may be at work that are known to take long."""
     return max(1, pages // 4)
+
+
+def most_beside(pages: int) -> int:
+    """How many may be at work beside so many pages, because they take long; the core has as many processes more."""
+    return most_slow(pages) + 1
 
 
 class WorkQueue(Generic[T]):
@@ -104,23 +116,25 @@ class WorkQueue(Generic[T]):
                 while self._later and self._later[0][0] <= now:
                     _, _, lane, item = heapq.heappop(self._later)
                     self._queue.add([item], lane)
-                quick, slow = self._free_places(now)
-                following = self._queue.take(quick=quick > 0, slow=slow > 0)
+                pages, beside, slow = self._free_places(now)
+                following = self._queue.take(quick=pages > 0, slow=beside > 0 and slow > 0)
                 if following is not None:
-                    work = _Work(now, is_slow=following[0] is Lane.SLOW)
+                    is_slow = following[0] is Lane.SLOW
+                    work = _Work(now, was_slow=is_slow, is_beside=is_slow)
                     self._at_work.add(work)
                     return following, work
                 moments = [self._later[0][0]] if self._later else []
-                if len(self._queue) and slow > 0:  # a place comes free when the oldest has been at work for long
-                    moments += [work.since + LONG_SECONDS for work in self._at_work if not work.is_slow]
+                if len(self._queue) and beside > 0:  # a place comes free when a page has been at work for long
+                    moments += [work.since + LONG_SECONDS for work in self._at_work if not work.is_beside]
                 self._changed.wait(max(0.0, min(moments) - now) if moments else None)
-        return None, _Work(0.0, is_slow=False)
+        return None, _Work(0.0, was_slow=False, is_beside=False)
 
-    def _free_places(self, now: float) -> tuple[int, int]:
-        """How many more may be at work, and how many more that take long."""
-        slow = most_slow(self._pages) - sum(work.is_slow for work in self._at_work)
+    def _free_places(self, now: float) -> tuple[int, int, int]:
+        """How many more pages may be at work, how many more beside them, and how many more known to take long."""
+        beside = most_beside(self._pages) - sum(work.is_beside for work in self._at_work)
         for work in sorted(self._at_work, key=lambda work: work.since):
-            if slow > 0 and not work.is_slow and now - work.since >= LONG_SECONDS:
-                work.is_slow = True
-                slow -= 1
-        return self._pages - sum(not work.is_slow for work in self._at_work), slow
+            if beside > 0 and not work.is_beside and now - work.since >= LONG_SECONDS:
+                work.is_beside = True
+                beside -= 1
+        pages = self._pages - sum(not work.is_beside for work in self._at_work)
+        return pages, beside, most_slow(self._pages) - sum(work.was_slow for work in self._at_work)

@@ -36,6 +36,7 @@ NOT_LOADED = 3
 MEMORY_BYTES = 1_100_000_000
 _ADDRESS_SPACE_BYTES = 3 * 1024**3  # threads reserve more than they use
 _OOM_SCORE = 700
+_NICENESS = 5
 _M_ARENA_MAX = -8
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _STANDARD = (0, 1, 2)
@@ -92,6 +93,7 @@ def live(keeper: socket.socket, make_engine: EngineFactory, *, parent_pid: int, 
     limits.die_with_parent(signal.SIGKILL, parent_pid=parent_pid)
     be_known_as("second-engine")
     leave_family([keeper.fileno()])
+    os.nice(_NICENESS)  # pages that read well go before those that have to be read again
     _limit()
     # Before there are threads; what the libraries load comes after it, so that the filter of system calls is the last.
     begun = confine(Role.READER, readable=_READ_BY_LOADER, with_filter=False) if is_confined else None

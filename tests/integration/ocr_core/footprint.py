@@ -52,6 +52,16 @@ class Footprint:
         self.grown_bytes = max(self.grown_bytes, grown)
 
 
+def proportional_bytes(pid: int) -> int:
+    """What a family of processes holds now; of a page that several share each is counted its part."""
+    found = 0
+    for one in _family(pid):
+        with contextlib.suppress(OSError, StopIteration):
+            told = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+            found += int(next(line for line in told if line.startswith("Pss:")).split()[1]) * 1024
+    return found
+
+
 def _family(pid: int) -> list[int]:
     found, queue = [pid], [pid]
     while queue:

@@ -79,7 +79,7 @@ class RunningCore:
             try:
                 status, told = self.get("/health")
                 pages = int(str(told["workers"]))
-                if status == 200 and len(self.workers()) > pages + most_at_once(pages):
+                if status == 200 and len(self.workers()) > pages + most_at_once(pages) + 1:
                     return
             except OSError:
                 if self.process is not None and self.process.poll() is not None:

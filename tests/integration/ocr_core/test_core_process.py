@@ -148,7 +148,7 @@ def test_a_picture_beyond_the_memory_of_a_worker_is_a_bad_image_and_the_worker_l
 
 def test_there_are_more_workers_than_pages_at_once_so_that_health_answers_while_all_read() -> None:
     with running_core(words=("Core:Workers=1",)) as core:
-        assert len(core.workers()) == 3
+        assert len(core.workers()) == 4
         assert core.get("/health")[1]["workers"] == 1
         name = core.put_document(a_slow_page())
         answers: list[int] = []
@@ -199,7 +199,7 @@ def test_a_worker_killed_in_the_middle_of_a_page_is_replaced() -> None:
         reading.join(10)
         assert len(lost) == 1
         assert core.page(name)[0] == 200
-        until(5, lambda: len(core.workers()) == 3, "the worker was not replaced")
+        until(5, lambda: len(core.workers()) == 4, "the worker was not replaced")
         assert killed.pid not in {worker.pid for worker in core.workers()}
 
 
@@ -231,7 +231,7 @@ def test_a_worker_that_is_stopped_in_the_middle_of_a_page_is_replaced_long_befor
         stopped.suspend()
         reading.join(10)
         assert len(lost) == 1
-        until(5, lambda: len(core.workers()) == 3, "the worker was not replaced")
+        until(5, lambda: len(core.workers()) == 4, "the worker was not replaced")
         assert not is_alive(stopped.pid)
         assert core.page(name)[0] == 200
 

@@ -4,11 +4,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests import pages
 from tests.fakes import hostile
-from tests.integration.ocr_core.footprint import Footprint
+from tests.integration.ocr_core.footprint import Footprint, proportional_bytes
 from tests.integration.ocr_core.running_core import RunningCore
 
 # From the acceptance of the core: no answer later, and no more memory above idle. The long form measures time by the
@@ -37,6 +38,15 @@ QUICK = (
     "pdf, a sheet of [0 0 1e38 1e38]",
     "pdf, a form that draws itself",
     "pdf, a pattern that paints with itself",
+)
+
+
+# What takes most memory: by its header, or only found out while it is drawn.
+BOMBS = (
+    "pdf, a stream of objects that is a bomb",
+    "pdf, JBIG2 of 65000 x 65000 of white",
+    "pdf, a content of 900 MB of spaces",
+    "png bomb, 10000 x 10000 colour",
 )
 
 
@@ -96,6 +106,30 @@ def test_a_hostile_document_is_refused_or_read_in_time_and_in_bounds(core: Runni
     core.wait_until_ready()
     if IS_LONG:
         sys.stdout.write(report + "\n")
+
+
+def test_several_bombs_at_once_take_no_more_memory_than_one_may(core: RunningCore) -> None:
+    """As many at once as there are processes, patient ones and such as are in a hurry: the sum is bounded, not each."""
+    made = {sample.name: sample for sample in hostile.made()}
+    several = [made[name] for name in (*BOMBS, *BOMBS)] if IS_LONG else [made[name] for name in BOMBS[:2]]
+    assert core.process is not None
+    for patient in (None, True, False) if IS_LONG else (None,):
+        core.wait_until_ready()
+        idle = peak = proportional_bytes(core.process.pid)
+        with ThreadPoolExecutor(len(several)) as callers:
+            answers = [callers.submit(status_of, core, sample.make(), patient) for sample in several]
+            while not all(answer.done() for answer in answers):
+                peak = max(peak, proportional_bytes(core.process.pid))
+        assert peak - idle < MEMORY_BYTES, f"{(peak - idle) >> 20} MiB with {patient=}"
+        assert {answer.result() for answer in answers} <= {200, 400, 503}
+        if IS_LONG:
+            sys.stdout.write(f"{len(several)} bombs at once, {patient=}: {(peak - idle) >> 20} MiB above idle\n")
+
+
+def status_of(core: RunningCore, blob: bytes, patient: bool | None) -> int:
+    document = core.put_document(blob)
+    status, _ = core.inspect(document, patient=patient)
+    return core.page(document, patient=patient)[0] if status == 200 else status
 
 
 def test_who_is_in_a_hurry_hears_that_a_document_is_slow_as_often_as_he_asks(core: RunningCore) -> None:

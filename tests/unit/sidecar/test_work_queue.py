@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from sidecar.fair_queue import Lane
-from sidecar.work_queue import LONG_SECONDS, WorkQueue, most_slow
+from sidecar.work_queue import LONG_SECONDS, WorkQueue, most_beside, most_slow
 
 
 class Hand:
@@ -62,20 +62,18 @@ def test_what_has_been_at_work_for_a_while_makes_its_place_free_for_another() ->
     now = [100.0]
     queue: WorkQueue[str] = WorkQueue(lambda: now[0])
     queue.widen(1)
-    first, second, third = Hand(queue), Hand(queue), Hand(queue)
-    queue.add(["long"], Lane.LEFT)
-    queue.add(["next"], Lane.LEFT)
-    queue.add(["after"], Lane.LEFT)
-    assert first.takes() == "long"
-    now[0] += LONG_SECONDS
-    assert second.takes() == "next"
-    now[0] += LONG_SECONDS
+    hands = [Hand(queue) for _ in range(4)]
+    for name in ("long", "longer", "longest", "after"):
+        queue.add([name], Lane.LEFT)
+    for hand, name in zip(hands, ("long", "longer", "longest"), strict=False):
+        assert hand.takes() == name
+        now[0] += LONG_SECONDS
     taken: list[str | None] = []
-    waiting = threading.Thread(target=lambda: taken.append(third.takes()))
+    waiting = threading.Thread(target=lambda: taken.append(hands[3].takes()))
     waiting.start()
     waiting.join(0.05)
-    assert taken == [], "there is one place for what takes long, and it is taken"
-    first.is_done()
+    assert taken == [], f"{most_beside(1)} may be beside the page, and are"
+    hands[0].is_done()
     waiting.join(5)
     assert taken == ["after"]
 
