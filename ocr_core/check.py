@@ -47,8 +47,12 @@ def rows(checks: Iterable[Check], *, for_terminal: bool) -> Iterator[str]:
         result = check.result.rjust(4)
         if for_terminal:
             result = f"{_COLOURS[check.result]}{result}{_PLAIN}"
-        first, *others = textwrap.wrap(check.cause, width - _INDENT, break_long_words=False) or [""]
+        first, *others = _wrapped(check.cause, width - _INDENT) or [""]
         yield f"{result}  {check.name:<{_NAME_WIDTH}}{first}"
         yield from (f"{'':{_INDENT}}{line}" for line in others)
-        steps = textwrap.wrap(check.next_step, width - _INDENT - 2, break_long_words=False)
+        steps = _wrapped(check.next_step, width - _INDENT - 2)
         yield from (f"{'':{_INDENT}}{'  ' if number else '→ '}{line}" for number, line in enumerate(steps))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)  # commands have hyphens
