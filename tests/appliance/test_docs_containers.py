@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from appliance.bundle import IMAGE as BUNDLED_IMAGE
 from tests.appliance.conftest import Vendor
 from tests.appliance.engine import IMAGE, Engine
 from tests.docs import PROJECT, run_document
@@ -68,3 +69,4 @@ def test_everything_named_is_there() -> None:
         assert (PROJECT / "docs" / target).exists(), target
     for path in re.findall(r"`((?:containers|tests)/[a-z_./-]+)`", text):
         assert (PROJECT / path).exists(), path
+    assert f"docker load --input {BUNDLED_IMAGE}" in text
