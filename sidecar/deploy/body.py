@@ -73,6 +73,11 @@ def task_body(plan: Plan, command: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def is_task(inspected: Mapping[str, Any]) -> bool:
+    """Whether a container is one that `task_body` made, from what the engine tells of it."""
+    return ((inspected.get("Config") or {}).get("Labels") or {}).get(_ROLE) == "task"
+
+
 def chown_body(plan: Plan, folder: str) -> dict[str, Any]:
     """A short-lived container that gives one folder of the host's to the service's user: root, with that right."""
     body = task_body(plan, ["chown", "-R", USER, "/folder"])

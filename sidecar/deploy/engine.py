@@ -23,7 +23,7 @@ import docker
 from docker.errors import APIError, DockerException, ImageLoadError, NotFound
 from urllib3.exceptions import HTTPError
 
-from sidecar.deploy.body import found_of
+from sidecar.deploy.body import found_of, is_task
 from sidecar.deploy.plan import (
     ARCHITECTURE,
     EXIT_DATA,
@@ -266,7 +266,7 @@ class DockerEngine:
 
     def run_task(self, name: str, body: Mapping[str, Any], seconds: float) -> Ended:
         """Make a container, run it to its end, and take it away."""
-        self.remove(name)  # of a run that was cut off
+        self._remove_old_task(name)
         container = self.create(name, body)
         try:
             self.start(container)
@@ -282,6 +282,23 @@ class DockerEngine:
         finally:
             self.remove(container)
         return Ended(code, _text(output), _text(errors))
+
+    def _remove_old_task(self, name: str) -> None:
+        """Take away what a run that was cut off has left.
+
+        Raises:
+            DeployError: The name is another's.
+        """
+        with self._told("look for the container"):
+            try:
+                told = self._api.inspect_container(name)
+            except NotFound:
+                return
+        if not is_task(told):
+            step = f"give the container '{name}' another name, or choose another service name with --name"
+            cause = f"the name '{name}', which a short-lived container of this command needs, is taken"
+            raise DeployError("name_taken", cause, next_step=step, exit_code=EXIT_TAKEN)
+        self.remove(str(told["Id"]))
 
     def logs(
         self, container: str, *, tail: int | None = None, since: float | None = None, follow: bool = False

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import socketserver
 import sys
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,3 +111,59 @@ def test_a_way_through_ssh_is_told_with_what_it_needs(monkeypatch: pytest.Monkey
 def test_an_address_of_no_engine_is_told(address: str) -> None:
     with pytest.raises(DeployError):
         DockerEngine(address, {})
+
+
+class EngineOfOneContainer(BaseHTTPRequestHandler):
+    """Answers as an engine with one container, whose labels the server holds; notes what it is asked to change."""
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path, labels, asked = self.path.partition("?")[0], self.server.labels, self.server.asked  # type: ignore[attr-defined]
+        if self.command != "GET":
+            asked.append((self.command, path.partition("/containers")[2]))
+        if path.endswith("/version"):
+            self.reply(200, {"ApiVersion": "1.41", "Version": "24"})
+        elif path.endswith("/containers/tollgate-check/json"):
+            self.reply(200, {"Id": "f00", "Name": "/tollgate-check", "Config": {"Labels": labels}})
+        else:
+            self.reply(204 if self.command == "DELETE" else 500, {"message": "no more is told"})
+
+    do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the names that the base class calls
+
+    def reply(self, code: int, told: dict[str, Any]) -> None:
+        blob = b"" if code == 204 else json.dumps(told).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(blob)))
+        self.end_headers()
+        if blob:
+            self.wfile.write(blob)
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is printed."""
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason", "changes"),
+    [
+        ({}, "name_taken", []),
+        ({"tollgate.role": "service"}, "name_taken", []),
+        ({"tollgate.role": "task"}, "engine_refused", [("DELETE", "/f00"), ("POST", "/create")]),
+    ],
+    ids=["a stranger's", "a service", "left by a run that was cut off"],
+)
+def test_of_the_name_of_a_task_nothing_but_a_task_is_removed(
+    tmp_path: Path, labels: dict[str, str], reason: str, changes: list[tuple[str, str]]
+) -> None:
+    path = tmp_path / "s"
+    with socketserver.ThreadingUnixStreamServer(os.fspath(path), EngineOfOneContainer) as server:
+        server.daemon_threads, server.labels, server.asked = True, labels, []  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        engine = DockerEngine(f"unix://{path}", {})
+        with pytest.raises(DeployError) as told:
+            engine.run_task("tollgate-check", {}, 1)
+        server.shutdown()
+    assert (told.value.reason, server.asked) == (reason, changes)  # type: ignore[attr-defined]
