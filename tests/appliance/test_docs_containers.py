@@ -21,7 +21,7 @@ PUBLISHED = "localhost/tollgate:latest"
 
 def stand_in_for_docker(engine: Engine, folder: Path) -> Path:
     """A command `docker` of which `docker compose` is podman-compose."""
-    podman = folder / "podman"
+    podman = folder / "engine"
     podman.write_text(f'#!/bin/sh\nexec {" ".join(engine.words())} "$@"\n')
     tool = Path(sys.executable).with_name("podman-compose")
     docker = folder / "docker"

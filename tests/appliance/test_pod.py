@@ -48,6 +48,10 @@ def the_pod(port: int) -> dict[str, Any]:
     (web,) = [one for one in spec["containers"] if one["name"] == "web"]
     web["ports"][0]["hostPort"] = port
     web["ports"][0]["hostIP"] = "127.0.0.1"
+    for volume in spec["volumes"]:
+        if "secret" in volume:
+            volume["secret"]["optional"] = False  # podman would leave out what may be missing
+    spec["restartPolicy"] = "OnFailure"  # with "Always" it would start what has ended well again, also at the beginning
     metadata = {
         **template["metadata"],
         "name": POD,
@@ -122,7 +126,8 @@ def pod(engine: Engine, vendor: Vendor, tmp_path_factory: pytest.TempPathFactory
     finally:
         one.down()
         volumes = engine("volume", "ls", "--quiet", check=False).stdout.split()
-        engine("volume", "rm", "--force", *(name for name in volumes if name.startswith(POD)), check=False)
+        ours = [name for name in volumes if name.startswith(POD)]
+        engine("volume", "rm", "--force", *ours, "socket", "tmp", "tollgate-license", check=False)
         engine("secret", "rm", "tollgate-license", check=False)
 
 
