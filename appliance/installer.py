@@ -58,7 +58,9 @@ _PARTS = (
     "CHANGELOG.md", "README.md", "checksums.txt", "docs/", "install.sh", "installer/", "release-key.pem",
     "sbom.cdx.json", "systemd/", "tessdata/", "trust-root.json", "usage-verify.pyz",
 )  # fmt: skip
-_SERVICES = ("ocr-core.service", "ocr-sidecar-meter.service", "ocr-sidecar-web.service")
+_SERVICES = (
+    "ocr-core.service", "ocr-sidecar-meter.service", "ocr-sidecar-migrate.service", "ocr-sidecar-web.service",
+)  # fmt: skip
 _MAX_LICENSE_BYTES = 64 * 1024
 _POLL_SECONDS = 0.5
 _DECIDED = (
@@ -342,15 +344,16 @@ class Installer:
             if self._system.is_ready(release):
                 self._say(f"Ready after {time.monotonic() - began:.0f} s.")
                 return self._system.status(release) or ""
-            if not ready and (status := self._system.status(release)) is not None:
+            status = self._system.status(release)
+            if not ready and status is not None:
                 return status
-            failed = [unit for unit in (*_SERVICES, "ocr-sidecar-migrate.service") if self._system.has_failed(unit)]
-            if failed or time.monotonic() - began > seconds:
-                status = self._system.status(release)
-                cause = f"{', '.join(failed)} failed" if failed else f"not ready after {seconds:.0f} s"
-                raise NotReadyError(
-                    f"{version_of(release)} does not come up: {cause}" + (f"\n{status}" if status else "")
-                )
+            failed = [unit for unit in _SERVICES if self._system.has_failed(unit)]
+            waited = time.monotonic() - began
+            decided = status is not None and status.startswith(_DECIDED) and waited > _SECONDS_TO_DECIDE
+            if failed or decided or waited > seconds:
+                cause = f"{', '.join(failed)} failed" if failed else f"not ready after {waited:.0f} s"
+                words = status or self._system.last_words(_SERVICES)
+                raise NotReadyError(f"{version_of(release)} does not come up: {cause}\n{words}".rstrip())
             if time.monotonic() - told > 10:
                 told = time.monotonic()
                 self._say(f"… waiting for it to be ready, {told - began:.0f} s")

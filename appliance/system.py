@@ -19,6 +19,7 @@ _ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 _LINES_SHOWN = 12
+_MOST_RESTARTS = 20
 
 
 class System:
@@ -76,12 +77,28 @@ class System:
         return self._state(unit) in {"active", "activating", "reloading"}
 
     def has_failed(self, unit: str) -> bool:
-        """Whether a unit is down for good."""
-        return self._state(unit) == "failed"
+        """Whether a unit is down for good, or ends again and again."""
+        if self._state(unit) == "failed":
+            return True
+        restarts = self._property(unit, "NRestarts")
+        return restarts.isdigit() and int(restarts) >= _MOST_RESTARTS
+
+    def last_words(self, units: Sequence[str]) -> str:
+        """The last errors that units have told to the journal."""
+        try:
+            return self.run(
+                "journalctl", "--quiet", "--no-pager", "--boot", "--priority=err", "--lines=3", "--output=cat",
+                *(f"--unit={unit}" for unit in units), seconds=30,
+            )  # fmt: skip
+        except StepError:
+            return ""
 
     def _state(self, unit: str) -> str:
+        return self._property(unit, "ActiveState")
+
+    def _property(self, unit: str, name: str) -> str:
         try:
-            return self.run("systemctl", "show", "--property=ActiveState", "--value", unit, seconds=30).strip()
+            return self.run("systemctl", "show", f"--property={name}", "--value", unit, seconds=30).strip()
         except StepError:
             return ""
 

@@ -53,6 +53,9 @@ class FakeSystem(System):
     def has_failed(self, unit: str) -> bool:
         return self.running is not None and version_of(Path(self.running)) in self.broken
 
+    def last_words(self, units: Sequence[str]) -> str:
+        return "it said why\n"
+
     def reload(self) -> None:
         self.step()
 

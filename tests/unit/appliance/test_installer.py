@@ -144,6 +144,7 @@ def test_what_does_not_come_up_is_rolled_back(box: Box) -> None:
     changes = {"systemd/ocr-sidecar-web.service": b"[Service]\nnew\n", "systemd/ocr-sidecar-more.path": b"[Install]\n"}
     with pytest.raises(RolledBackError, match=r"1\.3\.0 did not come up, so 1\.2\.3 serves again"):
         box.install(box.bundle("1.3.0", {**changes, "tessdata/eng.traineddata": b"new"}))
+    assert "it said why" in "\n".join(box.said)
     assert box.files() == before
     assert box.system.running == box.bundle("1.2.3").manifest.release_id
     assert box.system.enabled == {"ocr-sidecar.target"}
