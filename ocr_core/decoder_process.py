@@ -47,8 +47,8 @@ QUICK_LOOK = Budget(cpu_seconds=0.15, wall_seconds=2.0, is_last=False)
 QUICK_LOAD = Budget(cpu_seconds=0.3, wall_seconds=2.5, is_last=False)
 """What a document may cost while others wait: several times what large ones do that are not made to be slow."""
 NAME = "decoder"
-MEMORY_BYTES = 820 * 2**20
-"""What decoding may take above what the worker itself holds; with the shares of four more decoders less than 1 GiB."""
+MEMORY_BYTES = 1000 * 2**20
+"""What decoding may take in any case above what the worker itself holds; `memory_share` stops most of it before."""
 
 _NICENESS = 10
 _KEPT_BYTES = SHARE_BYTES // 2  # that a process may have grown by and still be used again
@@ -63,6 +63,7 @@ TOO_LONG = "The document is damaged: it takes too long to decode."
 SLOW = "The document takes long to decode."
 BUSY = "The machine was too busy to decode the document in time."
 _OUTGROWN = signal.SIGUSR1
+_SWOLLEN = signal.SIGUSR2
 _SIGNALS_OF_THE_WORKER = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -282,6 +283,8 @@ class DecoderProcess:
             return _too_long(budget)
         if number == _OUTGROWN:
             return _too_late(budget)
+        if number == _SWOLLEN:
+            return errors.InvalidImageError(TOO_LARGE)
         if number == signal.SIGALRM:
             seconds = used.ru_utime + used.ru_stime if used is not None else 0.0
             _log.warning("a decoder had %.1f s of work in all its time: the machine is busy", seconds)
@@ -379,9 +382,9 @@ def _serve_and_exit(line: socket.socket, worker: int, places: Places, on_start: 
         os._exit(0)
 
 
-def _give_up() -> None:
-    """End at once: it grew beyond its share, and there was no place."""
-    os.kill(os.getpid(), _OUTGROWN)
+def _give_up(is_too_large: bool) -> None:
+    """End at once: it grew beyond its share and there was no place, or beyond what any document may."""
+    os.kill(os.getpid(), _SWOLLEN if is_too_large else _OUTGROWN)
 
 
 def _answered(line: socket.socket, memory: limits.OwnMemory, share: MemoryShare, kept_above: int) -> bool:

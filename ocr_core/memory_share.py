@@ -22,6 +22,10 @@ from ocr_core.limits import OwnMemory
 SHARE_BYTES = 32 * 2**20
 """What a decoder may grow by without a place: what a gray page of 32 megapixels takes, or one of 8 in colour."""
 
+LARGE_BYTES = 820 * 2**20
+"""What it may grow by with a place; with the shares of four others less than 1 GiB. Only a picture whose header says
+that it takes more may have more."""
+
 _PAGES_FOR_A_PLACE = 4
 _STACK_BYTES = 256 * 1024
 _PAUSE_SECONDS = 0.02
@@ -75,15 +79,17 @@ class MemoryShare:
     Args:
         places: Where to go for more.
         memory: The process's own.
-        give_up: Ends the process at once; called in another thread when it grew and there was no place.
+        give_up: Ends the process at once; called in another thread when it grew and there was no place, or when it
+            grew beyond what a place allows, which it is told.
     """
 
-    def __init__(self, places: Places, memory: OwnMemory, give_up: Callable[[], object]) -> None:
+    def __init__(self, places: Places, memory: OwnMemory, give_up: Callable[[bool], object]) -> None:
         self._places = places
         self._memory = memory
         self._give_up = give_up
         self._idle_bytes = memory.private_bytes()
         self._has_place = False
+        self._largest_bytes = LARGE_BYTES
         self._awaited = threading.Event()
         self._changed = threading.Lock()
 
@@ -101,6 +107,7 @@ class MemoryShare:
         self._has_place = wait_seconds is not None and self._places.take(wait_seconds)
         if wait_seconds is not None and not self._has_place:
             raise MachineBusyError("Other large documents are being decoded; this one has to wait.")
+        self._largest_bytes = LARGE_BYTES
         self._awaited.set()
         try:
             yield
@@ -119,6 +126,7 @@ class MemoryShare:
         """
         if bytes_needed > SHARE_BYTES and not self._is_allowed_more():
             raise SlowDocumentError("The document takes much memory to decode.")
+        self._largest_bytes = max(self._largest_bytes, bytes_needed + SHARE_BYTES)
 
     def watch(self) -> None:
         """Watch the growth from now on, in a thread."""
@@ -128,8 +136,11 @@ class MemoryShare:
     def _watch(self) -> None:
         while self._awaited.wait():
             grown = self._memory.private_bytes() - self._idle_bytes
-            if grown > SHARE_BYTES and self._awaited.is_set() and not self._is_allowed_more():
-                self._give_up()
+            if grown > SHARE_BYTES and self._awaited.is_set():
+                if not self._is_allowed_more():
+                    self._give_up(False)
+                elif grown > self._largest_bytes:
+                    self._give_up(True)
             time.sleep(_GLANCE_SECONDS)
 
     def _is_allowed_more(self) -> bool:

@@ -7,7 +7,7 @@ from PIL import Image, JpegImagePlugin, TiffImagePlugin
 
 from ocr_core.errors import InvalidImageDimensionError
 
-MAX_DECODED_BYTES = 800 * 2**20
+MAX_DECODED_BYTES = 980 * 2**20
 """What decoding one picture may take; a little less than the decoder's process may (`decoder_process.MEMORY_BYTES`)."""
 
 EXIF_ORIENTATION = 0x0112

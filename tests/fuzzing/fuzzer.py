@@ -125,7 +125,7 @@ class Fuzzer:
                 if str(exc) in (TOO_LONG, TOO_LARGE):
                     return f"ended: {_kind(blob)} {exc}"
                 return f"refused: {_kind(blob)} {exc}"
-            except errors.EngineTimeoutError:
+            except errors.MachineBusyError:
                 return "busy: the machine"
             except errors.FailedToProcessError as exc:
                 return f"find: {exc} {_kind(blob)}"

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from PIL import Image, ImageChops
 
-from ocr_core import decoder_process, documents, errors
+from ocr_core import decoder_process, documents, errors, memory_share
 from ocr_core.budget import Budget
 from ocr_core.decoder_process import DecoderProcess
 from ocr_core.limits import OwnMemory
@@ -195,6 +195,18 @@ def test_a_document_that_takes_much_memory_is_stopped_where_there_is_no_place_fo
             decoder.inspect(file, budget=budget)
         places.leave()
         assert decoder.inspect(file, budget=budget).pages == 1
+    decoder.close()
+
+
+@pytest.mark.parametrize("budget", [HURRIED, PATIENT])
+def test_a_document_that_takes_more_than_a_place_allows_is_too_large_whoever_asks(
+    budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "inspect", swell)
+    monkeypatch.setattr(memory_share, "LARGE_BYTES", SHARE_BYTES + 10 * 2**20)
+    decoder = DecoderProcess(Places())
+    with opened(pages.as_png(PAGE)) as file, pytest.raises(errors.InvalidImageError, match="memory"):
+        decoder.inspect(file, budget=budget)
     decoder.close()
 
 

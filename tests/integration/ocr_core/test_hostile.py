@@ -134,10 +134,15 @@ def status_of(core: RunningCore, blob: bytes, patient: bool | None) -> int:
 
 def test_who_is_in_a_hurry_hears_that_a_document_is_slow_as_often_as_he_asks(core: RunningCore) -> None:
     samples = {sample.name: sample for sample in hostile.made()}
+    swelling = core.put_document(samples["pdf, a stream of objects that is a bomb"].make())
     document = core.put_document(samples["bmp, RLE8 without end"].make())
     assert core.inspect(document, patient=False)[0] == 200
     for _ in range(3):
+        status, told = core.inspect(swelling, patient=False)
+        assert status == 503
+        assert "SlowDocument" in str(told)
         status, told = core.page(document, patient=False)
         assert status == 503
         assert "SlowDocument" in str(told)
-    assert core.page(document)[0] in {200, 400}
+    assert core.page(document, patient=True)[0] in {200, 400, 503}
+    assert core.inspect(swelling, patient=True)[0] in {400, 503}
