@@ -128,6 +128,7 @@ def up(
 @_YES
 @_ENGINE
 @_JSON
+@click.option("--allow-downgrade", is_flag=True, help="Let an older version replace a newer one.")
 @WORDS
 def upgrade(
     *,
@@ -137,6 +138,7 @@ def upgrade(
     wait_seconds: int,
     yes: bool,
     as_json: bool,
+    allow_downgrade: bool,
     **given: Any,
 ) -> None:
     """Replace the service by another image, settings or limits; what is not given stays.
@@ -145,7 +147,13 @@ def upgrade(
     old one comes back. An empty value, as Core:Languages=, takes a setting away.
     """
     with _command(engine, name) as one:
-        service = one.deployment.upgrade(_asked(words, given), _source(given), wait_seconds=wait_seconds, is_agreed=yes)
+        service = one.deployment.upgrade(
+            _asked(words, given),
+            _source(given),
+            wait_seconds=wait_seconds,
+            is_agreed=yes,
+            allow_downgrade=allow_downgrade,
+        )
         one.console.end()
         _tell(
             service,

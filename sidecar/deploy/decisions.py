@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
+from appliance.release import version_numbers
 from sidecar.deploy.plan import EXIT_DATA, EXIT_TAKEN, LICENSE, NANO, OUTPUT, SHARE, STATE, Found, Plan, size_text
 from sidecar.deploy.words import Finding
 from sidecar.errors import DeployError
@@ -97,6 +98,21 @@ def require_ours(name: str, there: Found | None, *, called: str = "") -> tuple[F
             exit_code=EXIT_TAKEN,
         )
     return there, there.plan
+
+
+def require_no_downgrade(there: str, wanted: str) -> None:
+    """Refuse a version that is older than the one there is; a version that is not told is no reason.
+
+    Raises:
+        DeployError: It is older.
+    """
+    if there and wanted and version_numbers(wanted) < version_numbers(there):
+        raise DeployError(
+            "downgrade",
+            f"version {there} is there, and the image is {wanted}",
+            next_step="if the older version is really wanted, add --allow-downgrade",
+            exit_code=EXIT_DATA,
+        )
 
 
 class Mend(StrEnum):

@@ -21,7 +21,17 @@ from urllib.parse import urlsplit
 
 from sidecar.deploy.archive import open_archive
 from sidecar.deploy.body import chown_body, container_body, task_body
-from sidecar.deploy.decisions import Mend, Up, decide_up, differences, foreign_folders, mend, obstacles, require_ours
+from sidecar.deploy.decisions import (
+    Mend,
+    Up,
+    decide_up,
+    differences,
+    foreign_folders,
+    mend,
+    obstacles,
+    require_no_downgrade,
+    require_ours,
+)
 from sidecar.deploy.engine import Ended, Engine
 from sidecar.deploy.plan import (
     EXIT_CPU,
@@ -399,7 +409,9 @@ class Deployment:
 
     # ---- upgrade ----------------------------------------------------------------------------------------------------
 
-    def upgrade(self, asked: Asked, source: Source, *, wait_seconds: float, is_agreed: bool) -> Service:
+    def upgrade(
+        self, asked: Asked, source: Source, *, wait_seconds: float, is_agreed: bool, allow_downgrade: bool = False
+    ) -> Service:
         """Replace the service by another image or other settings; back to the old one when the new one does not serve.
 
         Args:
@@ -407,6 +419,7 @@ class Deployment:
             source: Where the image comes from; nothing given keeps it.
             wait_seconds: How long the new one has to become ready.
             is_agreed: Whether folders may be given to the service's user without asking.
+            allow_downgrade: Whether an older version may take the place of a newer one.
 
         Raises:
             DeployError: It cannot be, or the new one did not serve; the old one serves then, as before.
@@ -417,6 +430,8 @@ class Deployment:
         there, before = self._there()
         require_settings(asked.words, before)
         image, release_key = self._image(source, before)
+        if not allow_downgrade:
+            require_no_downgrade(there.version, image.version)
         wanted = plan_for(self._name, asked, image=image, engine=engine, before=before, release_key=release_key)
         otherwise = differences(wanted, before)
         if not otherwise:

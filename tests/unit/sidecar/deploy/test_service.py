@@ -261,6 +261,19 @@ def test_an_upgrade_may_be_refused_for_the_same_as_the_one_before() -> None:
     assert the_image(engine) == NEW.id
 
 
+def test_an_older_version_must_be_asked_for() -> None:
+    engine = FakeEngine()
+    up(engine)
+    upgrade(engine)
+    before, back = engine.changes, Source(reference=OLD.reference)
+    with pytest.raises(DeployError, match=r"version 1\.1\.0 is there, and the image is 1\.0\.0") as told:
+        deployment(engine).upgrade(Asked(), back, wait_seconds=20, is_agreed=False)
+    assert (told.value.reason, told.value.exit_code, engine.changes) == ("downgrade", 65, before)
+    assert "--allow-downgrade" in told.value.next_step
+    deployment(engine).upgrade(Asked(), back, wait_seconds=20, is_agreed=False, allow_downgrade=True)
+    assert the_image(engine) == OLD.id
+
+
 def test_settings_alone_can_be_upgraded_and_taken_away() -> None:
     engine = FakeEngine()
     up(engine)
