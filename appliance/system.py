@@ -20,6 +20,7 @@ _ENVIRONMENT = {
 }
 _LINES_SHOWN = 12
 _MOST_RESTARTS = 20
+_STOP_TRIES = 4
 
 
 class System:
@@ -120,8 +121,20 @@ class System:
         self.run("systemctl", "start", "--no-block", unit)
 
     def stop(self, units: Sequence[str]) -> None:
-        """Stop units, and wait until they are down."""
-        self.run("systemctl", "stop", *units)
+        """Stop units, and wait until they are down.
+
+        A start that is still on its way, as of a run that was killed, may cancel a stop: then it is asked for again.
+
+        Raises:
+            StepError: One of them stays up.
+        """
+        for _ in range(_STOP_TRIES):
+            self.succeeds("systemctl", "stop", *units, seconds=300)
+            up = [unit for unit in units if self.is_active(unit)]
+            if not up:
+                break
+        else:
+            raise StepError(f"{', '.join(up)} cannot be stopped: systemctl status {up[0]}")
         self.succeeds("systemctl", "reset-failed", *units)
 
     def make_users(self, file: Path) -> None:
