@@ -88,7 +88,8 @@ class Deployed:
         return dict(json.loads(self.run(verb, "--json", *words, code=code).stdout))
 
     def up(self, *words: str | Path) -> dict[str, Any]:
-        return self.facts("up", "--image", IMAGE, "--yes", *self.asked, *words)
+        # Without the second engine each look at the host takes half as long.
+        return self.facts("up", "--image", IMAGE, "--yes", *self.asked, "Core:SecondEngine=off", *words)
 
     def read(self, picture: Path, seconds: float = 60) -> requests.Response:
         return requests.post(
@@ -220,7 +221,7 @@ def test_records_go_on_over_an_upgrade_under_load(running: Deployed, vendor: Ven
     try:
         wait_until(lambda: answered[0] >= 3, 60, "no page is read")
         before = running.facts("status")
-        after = running.facts("upgrade", "--cpus", "1", "Core:SecondEngine=off")
+        after = running.facts("upgrade", "--cpus", "1", "Core:Languages=eng")
         enough_after = answered[0] + 3
         wait_until(lambda: answered[0] >= enough_after, 60, "no page is read after the upgrade")
     finally:
@@ -312,8 +313,8 @@ def test_the_support_bundle_tells_much_and_no_secret(running: Deployed, picture:
         secrets = [*SECRETS, LINES[0], *LINES[0].split()[:1], key.decode().splitlines()[1], "PRIVATE KEY"]
         for secret in secrets:
             assert secret.encode() not in blob, f"{secret} is in the bundle"
-        for fact in ('"verdict": "good"', '"ApiKey": "(hidden)"', '"Core:', '"processor"', "Application started."):
-            assert fact.encode() in blob or fact == '"Core:', fact
+        for fact in ('"verdict": "good"', '"ApiKey": "(hidden)"', '"processor"', "Application started."):
+            assert fact.encode() in blob, fact
         again = running.run("support-bundle", "--out", out, code=77)
         assert "never overwritten" in again.stderr
 
