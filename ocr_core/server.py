@@ -169,6 +169,7 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until told to stop; ends in SystemExit."""
+        self.slots.leave_out()
         CoreArbiter(self).run()
 
     def _when_ready(self, _arbiter: Arbiter) -> None:
@@ -179,6 +180,7 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
 
     def _before_fork(self, _arbiter: Arbiter, worker: "CoreWorker") -> None:
         worker.slot = self.slots.give()
+        self.slots.hand_down()
 
     def _on_fork(self, _arbiter: Arbiter, worker: "CoreWorker") -> None:
         for number in _ENDING:
@@ -187,6 +189,7 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
         limits.die_with_parent(signal.SIGKILL, parent_pid=self._master)
         limits.limit_memory(self.settings.memory_bytes)
         self.slots.sit_down(worker.slot)
+        self.slots.leave_out()
         worker.memory = limits.OwnMemory()
         if self.second is not None:
             self.second.leave_in_worker()
@@ -274,6 +277,7 @@ class CoreArbiter(Arbiter):  # type: ignore[misc]
         try:
             super().spawn_worker()
         finally:
+            self.app.slots.leave_out()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
     def murder_workers(self) -> None:

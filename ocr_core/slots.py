@@ -2,6 +2,7 @@
 
 Invariants:
 
+* Workers and master alone have them: neither who decodes for a worker nor who keeps the second engine can write there.
 * A worker writes its own slot alone; the master gives slots out before the fork and clears them after a death. Nobody
   waits for anybody, and a value that is a moment old costs speed, never a result.
 * What a worker was at when it died is noted by the master, so that a page which outlived its time is not tried again
@@ -102,11 +103,21 @@ class Slots:
         self._arm = arm
         self._disarm = disarm
         slots, graves = ctypes.sizeof(_Slot) * workers, ctypes.sizeof(_Grave) * _REMEMBERED_DEATHS
-        memory = mmap.mmap(-1, slots + graves)
-        self._slots = (_Slot * workers).from_buffer(memory)
-        self._graves = (_Grave * _REMEMBERED_DEATHS).from_buffer(memory, slots)
+        self._memory = mmap.mmap(-1, slots + graves)
+        self._slots = (_Slot * workers).from_buffer(self._memory)
+        self._graves = (_Grave * _REMEMBERED_DEATHS).from_buffer(self._memory, slots)
         self._next_grave = 0
         self._mine = self._slots[0]
+
+    # ---- forks
+
+    def leave_out(self) -> None:
+        """Do not hand the slots down to processes that are forked from now on: they are none of theirs."""
+        self._memory.madvise(mmap.MADV_DONTFORK)
+
+    def hand_down(self) -> None:
+        """Hand them down again, to the worker that is forked next."""
+        self._memory.madvise(mmap.MADV_DOFORK)
 
     # ---- the master -------------------------------------------------------------------------------------------------
 

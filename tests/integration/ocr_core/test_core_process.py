@@ -12,6 +12,7 @@ import time
 import zlib
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import psutil
 import pytest
@@ -432,3 +433,20 @@ def test_workers_whose_decoders_were_killed_are_replaced_before_anybody_is_sent_
     until(10, lambda: not any(worker.is_running() for worker in workers), "a worker without a decoder goes on")
     for _ in range(4):
         assert core.page(document)[0] == 200
+
+
+def test_only_master_and_workers_can_write_what_they_know_of_each_other() -> None:
+    with running_core(words=("Core:Workers=1", "Core:SecondEngine=off")) as core:
+        assert core.process is not None
+        master = psutil.Process(core.process.pid)
+        (shared,) = (line.split()[0] for line in mapped_and_shared(master.pid))
+        for worker in core.workers():
+            assert shared in {line.split()[0] for line in mapped_and_shared(worker.pid)}
+            for decoder in worker.children():
+                assert mapped_and_shared(decoder.pid) == []
+
+
+def mapped_and_shared(pid: int) -> list[str]:
+    """The memory without a name that a process shares and may write."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return [line for line in lines if " rw-s " in line and "/dev/zero" in line]
