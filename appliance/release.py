@@ -177,12 +177,23 @@ class Manifest:
                 key=_key_named(said),
                 members={path: _member(path, said["files"][path]) for path in sorted(said["files"])},
             )
-            whole = manifest.to_payload() == payload
+            whole = manifest.to_payload() == payload and manifest._is_of_right_kinds()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
             raise BundleFormatError(f"the manifest is malformed: {exc!r}") from exc
-        if not whole or _VERSION.fullmatch(manifest.version) is None:
+        if not whole:
             raise BundleFormatError("the manifest is of a kind that this version does not know")
         return manifest
+
+    def _is_of_right_kinds(self) -> bool:
+        """Whether each value is of its kind; the one who signed a first bundle may be anybody."""
+        texts = (self.version, self.revision, self.machine, self.image)
+        return (
+            all(isinstance(text, str) for text in texts)
+            and _VERSION.fullmatch(self.version) is not None
+            and type(self.installed_bytes) is int
+            and self.installed_bytes >= 0
+            and type(self.evaluation) is bool
+        )
 
 
 def open_manifest(blob: bytes, trusted: Collection[str] | None) -> Manifest:
