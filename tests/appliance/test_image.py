@@ -13,6 +13,7 @@ import pytest
 import requests
 
 import sidecar
+from licenses.model import READ_PAGES_METER
 from tests.appliance.conftest import Mounts, Vendor
 from tests.appliance.engine import IMAGE, USER, Container, Engine, Terminal
 from tests.e2e.site import command, free_port, wait_until
@@ -92,7 +93,8 @@ def test_the_documented_line_goes_on_where_the_last_container_ended(
     pinned = mounts.output / "state" / "device.pub"
     done = command("usage-verify", mounts.output, "--trust-root", vendor.trust_root, "--device-key", pinned, "--json")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout)["meters"][0]["quantity"] == 2 * PAGES, done.stdout
+    (told,) = json.loads(done.stdout)["instances"]
+    assert (told["verdict"], told["meters"]) == ("good", {READ_PAGES_METER: 2 * PAGES})
 
 
 def test_a_volume_for_the_state_is_used_and_commands_beside_the_service_find_it(
