@@ -17,6 +17,7 @@ from tests.e2e.site import free_port, wait_until
 
 KEPT = ("ocr-core.service", "ocr-sidecar-web.service", "ocr-sidecar-meter.service")
 STICK = "/media/stick"
+SAFE = "/media/safe"
 
 
 class Machine:
@@ -122,22 +123,24 @@ class Machine:
 
 
 @contextmanager
-def a_machine(engine: Engine, stick: Path | None = None) -> Iterator[Machine]:
+def a_machine(engine: Engine, stick: Path | None = None, safe: Path | None = None) -> Iterator[Machine]:
     """Boot one, with nothing installed and no way out; it is gone at the end.
 
     Args:
         engine: Runs it.
         stick: What is plugged in; a new one by default.
+        safe: A second medium.
     """
     port = free_port()
     with ExitStack() as last:
         if stick is None:
             stick = Path(last.enter_context(tempfile.TemporaryDirectory(prefix="stick-")))
         stick.chmod(0o755)
+        media = ["--volume", f"{stick}:{STICK}", *(["--volume", f"{safe}:{SAFE}"] if safe is not None else [])]
         container = last.enter_context(
             engine.container(
                 "--systemd=always", "--privileged", "--publish", f"127.0.0.1:{port}:5000",
-                "--volume", f"{stick}:{STICK}", BOOT_IMAGE, "/sbin/init",
+                *media, BOOT_IMAGE, "/sbin/init",
             )
         )  # fmt: skip
         one = Machine(container, port, stick)
