@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -134,6 +135,7 @@ class Terminal:
     def __init__(self, words: list[str], environ: dict[str, str]) -> None:
         pid, self._screen = pty.fork()
         if pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests may have it ignored
             os.execvpe(words[0], words, environ)
         self._pid = pid
         self._seen = b""
