@@ -17,7 +17,8 @@ from ocr_core.errors import InvalidImageError
 
 PDF_DPI = 200
 """Whatever the resolution of a scan inside. Scans of 150 and 300 dots per inch, type of 6 to 11 points: drawn at 300
-they read as well as at 200, in up to 1.8 times the time; at 150 type of 6 points reads worse (error rate .009, not .004)."""
+they read as well as at 200, in up to 1.8 times the time; at 150 the smallest reads worse (error rate .009, not .004).
+"""
 
 _PLAUSIBLE_USER_UNITS = (0.01, 75_000.0)  # the upper one is the most that PDF 1.7 knows (Annex C)
 _SMALLEST_POINTS = 0.01
