@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 5000
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 RUN_DIR ?= .run
 HANDWRITING ?= yes
 PRINT_ALONE := $(filter no,$(HANDWRITING))
@@ -120,7 +120,7 @@ format: $(VENV)/.dev-installed ## Let ruff format and mend what it can
 
 .PHONY: test
 test: test-packages $(VENV)/.clients-installed ## All tests that need no container engine
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile tests
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder tests
 
 .PHONY: test-swaps
 test-swaps: test-packages $(VENV)/.dev-installed ## The long form: 1000 licence files exchanged under load

@@ -19,8 +19,9 @@ import psutil
 import requests
 
 from licenses.model import READ_PAGES_METER
+from tests.fakes.disks import mounted
 
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 BINARIES = Path(sys.executable).parent
 
 
@@ -31,12 +32,17 @@ def free_port() -> int:
 
 
 def wait_until(holds: Callable[[], object], seconds: float, what: str) -> None:
-    """Wait for a condition of another process; polling real processes is the only way to see it."""
+    """Wait for a condition of another process; polling real processes is the only way to see it.
+
+    What takes longer is asked less often: asking costs the processor that the others work with.
+    """
     until = time.monotonic() + seconds
+    pause = 0.02
     while not holds():
         if time.monotonic() > until:
             raise AssertionError(f"after {seconds} s: {what}")
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(pause * 1.2, 0.15)
 
 
 def command(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -274,5 +280,19 @@ def a_site(*settings: str, **options: Any) -> Iterator[Site]:
     site = Site(*settings, **options)
     try:
         yield site.start()
+    finally:
+        site.remove()
+
+
+@contextlib.contextmanager
+def a_site_on_a_small_disk(name: str, size: str) -> Iterator[Site]:
+    """A started site, one of whose folders (`output`, `share`, `state`) is a disk of its own; needs root."""
+    site = Site()
+    try:
+        with mounted(site.folder / name, f"size={size}"):
+            try:
+                yield site.start()
+            finally:
+                site.crash()
     finally:
         site.remove()

@@ -79,18 +79,18 @@ def effective_times(site: Site) -> list[int]:
     return [line["effective_ms"] for line in site.record_lines()]
 
 
-@pytest.mark.parametrize("days", [-3650, -1])
-def test_clock_set_back(site: ClockSite, days: int) -> None:
+def test_clock_set_back(site: ClockSite) -> None:
     site.start()
     site.wait_windows(1, 10)
-    site.set_clock(days * DAY)
-    site.wait_windows(3, 12)
-    assert site.sync(PAGE).status_code == 200
-    assert site.status()["license"]["daysLeft"] in {89, 90}, "no day of the licence is won"
+    for days in (-1, -3650):
+        site.set_clock(days * DAY)
+        site.wait_windows(3, 12)
+        assert site.sync(PAGE).status_code == 200
+        assert site.status()["license"]["daysLeft"] in {89, 90}, "no day of the licence is won"
     site.stop()
     times = effective_times(site)
     assert times == sorted(times)
-    assert times[-1] - times[0] < 120_000
+    assert times[-1] - times[0] < 240_000
     site.verified()
 
 

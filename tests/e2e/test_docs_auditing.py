@@ -6,6 +6,7 @@ Also: every verdict and range is explained, and what auditing.md and security.md
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ import pytest
 
 from licenses.usage_log.report import Coverage, Verdict
 from tests.docs import PROJECT, run_document
-from tests.e2e.site import Site, command
+from tests.e2e.site import Site, command, wait_until
 from tests.pages import LINES, as_pdf, as_png, printed_page
 
 DOCUMENT = PROJECT / "docs" / "auditing.md"
@@ -26,7 +27,7 @@ PAGE = as_png(printed_page(LINES[:2], size=(900, 300)))
 
 
 class Appliance(Site):
-    """A site with a production licence of vendor.example: windows close at each stop, and no mark of evaluation."""
+    """A site with a production licence of vendor.example: windows close as the meter stops; no mark of evaluation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,13 +35,23 @@ class Appliance(Site):
         self._run("licenses", "keygen", "--out", self.folder / "vendor", "--vendor", "vendor.example")
         self.issue("--days", "365")
 
-    def day(self, pages: int, *, exchange: bool = False) -> None:
-        """Start, read, stop; with an exchange with the vendor in the morning."""
-        self.start()
-        if exchange:
-            self.exchange()
+    def read(self, pages: int) -> None:
         self.result(self.submit(as_pdf([printed_page(LINES[:2], size=(900, 300))] * pages)))
-        assert self.stop() == 0
+
+    def close_window(self) -> None:
+        """Stop the meter, which takes its lease back; the launcher starts it again, and it opens the next window."""
+        lease = self.folder / "state" / "lease.dsse.json"
+        before = lease.stat().st_mtime_ns
+        (meter,) = self.processes("meter")
+        meter.terminate()
+
+        def opened() -> bool:
+            with contextlib.suppress(FileNotFoundError):
+                return lease.stat().st_mtime_ns != before
+            return False
+
+        wait_until(opened, 30, "no new window is open")
+        self.wait_ready()
 
     def usage(self, *words: str | Path) -> str:
         """One of the commands that exchange usage; what it printed."""
@@ -73,11 +84,17 @@ def audit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     site = Appliance()
     try:
         (folder / "pinned").mkdir()
-        site.day(2)
+        site.start()
+        site.read(2)
+        site.close_window()
         shutil.copy(site.records / "checkpoint", folder / "pinned" / "checkpoint")
-        site.day(3)
-        site.day(1)
-        site.day(4, exchange=True)
+        site.read(3)
+        site.close_window()
+        site.read(1)
+        site.close_window()
+        site.exchange()
+        site.read(4)
+        assert site.stop() == 0
         for path in (site.trust_root, site.folder / "state" / "device.pub"):
             shutil.copy(path, folder / "pinned")
         shutil.copy(site.license_file, folder)

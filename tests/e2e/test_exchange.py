@@ -73,22 +73,33 @@ def site() -> Iterator[TradingSite]:
         site.remove()
 
 
-def test_two_exchanges_with_a_running_service(site: TradingSite) -> None:
+@pytest.fixture(scope="module")
+def running() -> Iterator[TradingSite]:
+    """A site for tests that add pages to it and leave it running."""
+    site = TradingSite()
+    try:
+        yield site.start()
+    finally:
+        site.remove()
+
+
+def test_two_exchanges_with_a_running_service(running: TradingSite) -> None:
+    site, before = running, running.pages()
     site.read(3)
-    site.wait_sealed(3)
+    site.wait_sealed(before + 3)
     first = site.facts("export", "--out", site.folder / "out")
-    assert first["meters"] == {READ_PAGES_METER: 3}
+    assert first["meters"] == {READ_PAGES_METER: before + 3}
     acked = site.acknowledge(first["file"])
-    assert acked["billed"] == {READ_PAGES_METER: 3}
+    assert acked["billed"] == {READ_PAGES_METER: before + 3}
     applied = site.facts("import-ack", acked["file"])
     assert (applied["size"], applied["repeated"], applied["evaluation"]) == (first["size"], False, True)
     assert site.facts("import-ack", acked["file"])["repeated"]
     site.read(2)
-    site.wait_sealed(5)
+    site.wait_sealed(before + 5)
     second = site.facts("export", "--out", site.folder / "out")
     assert (second["since"], second["meters"]) == (first["size"], {READ_PAGES_METER: 2})
     newer = site.acknowledge(second["file"])
-    assert newer["totals"] == {READ_PAGES_METER: 5}
+    assert newer["totals"] == {READ_PAGES_METER: before + 5}
     assert site.facts("import-ack", newer["file"])["unackedPages"] == 0
     older = site.usage("import-ack", acked["file"])
     assert older.returncode == 65
@@ -171,9 +182,10 @@ def test_restored_disk_image_is_found_on_both_sides(site: TradingSite) -> None:
     assert json.loads(checked.stdout)["kind"] == "other_past"
 
 
-def test_statement_as_a_code_and_as_text(site: TradingSite, tmp_path: Path) -> None:
+def test_statement_as_a_code_and_as_text(running: TradingSite, tmp_path: Path) -> None:
+    site, before = running, running.pages()
     site.read(2)
-    site.wait_sealed(2)
+    site.wait_sealed(before + 2)
     done = site.usage("qr", "--out", tmp_path / "usage.svg")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "usage.svg").read_bytes().startswith(b"<?xml")
@@ -185,7 +197,7 @@ def test_statement_as_a_code_and_as_text(site: TradingSite, tmp_path: Path) -> N
         input=note, capture_output=True, text=True, check=True,
     )  # fmt: skip
     facts = json.loads(read.stdout)
-    assert (facts["total"], facts["evaluation"]) == (2, True)
+    assert (facts["total"], facts["evaluation"]) == (before + 2, True)
     assert site.usage("qr", "--out", tmp_path / "usage.txt").returncode == 64
 
 
@@ -220,9 +232,10 @@ def test_what_cannot_be_done_is_said_with_a_next_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
-def test_other_user_is_told_whose_key_it_is(site: TradingSite, tmp_path: Path) -> None:
+def test_other_user_is_told_whose_key_it_is(running: TradingSite, tmp_path: Path) -> None:
+    site, before = running, running.pages()
     site.read(1)
-    site.wait_sealed(1)
+    site.wait_sealed(before + 1)
     site.folder.chmod(0o755)
     (site.folder / "state").chmod(0o755)
     settings = [word for word in site.words if not word.startswith("eula")]

@@ -15,7 +15,8 @@ import psutil
 import pytest
 import requests
 
-from tests.e2e.site import BINARIES, Site, a_site, wait_until
+from tests.e2e.site import BINARIES, Site, a_site, a_site_on_a_small_disk, wait_until
+from tests.fakes.disks import fill
 from tests.pages import LINES, as_pdf, as_png, printed_page
 
 SMALL = as_png(printed_page(LINES[:2], size=(900, 300)))
@@ -72,13 +73,13 @@ def test_spool_that_nobody_understands_disturbs_nobody() -> None:
                 (folder / name).write_text(content)
                 folders.append(folder)
         site.start()
-        location = site.submit(as_pdf([DENSE] * 4))
+        location = site.submit(as_pdf([DENSE] * 2))
         site.processes("web")[1].kill()
         site.wait_ready()
         assert site.result(location)["status"] == "succeeded"
         for folder in folders:
             assert site.get(f"/vision/v3.2/read/analyzeResults/{folder.name}").status_code == 404
-        assert site.pages() == 4
+        assert site.pages() == 2
     finally:
         site.remove()
 
@@ -167,15 +168,8 @@ def test_words_win_over_the_environment_down_to_the_children() -> None:
 
 
 def test_full_spool_refuses_and_heals() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a file system needs root")
-    site = Site()
-    share = site.folder / "share"
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", share], check=False).returncode != 0:
-        site.remove()
-        pytest.skip("cannot mount")
-    try:
-        site.start()
+    with a_site_on_a_small_disk("share", "3m") as site:
+        share = site.folder / "share"
         assert site.sync(SMALL).status_code == 200
         (share / "filler").write_bytes(bytes(3 * 2**20 - 200_000))
         answer = site.post(bytes(1_000_000))
@@ -190,28 +184,11 @@ def test_full_spool_refuses_and_heals() -> None:
         site.wait_ready(5)
         assert site.sync(SMALL).status_code == 200
         assert site.settled_pages() == 2
-    finally:
-        site.crash()
-        subprocess.run(["umount", "-l", share], check=False)
-        site.remove()
 
 
 def test_synchronous_callers_at_a_full_ledger_get_an_answer() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("mounting a file system needs root")
-    site = Site()
-    state = site.folder / "state"
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", state], check=False).returncode != 0:
-        site.remove()
-        pytest.skip("cannot mount")
-    try:
-        site.start()
-        try:
-            with (state / "filler").open("wb", buffering=0) as out:
-                while True:
-                    out.write(bytes(4096))
-        except OSError:
-            pass
+    with a_site_on_a_small_disk("state", "20m") as site:
+        filler = fill(site.folder / "state")
         answers: list[int] = []
         threads = [threading.Thread(target=lambda: answers.append(site.sync(SMALL).status_code)) for _ in range(20)]
         for thread in threads:
@@ -219,48 +196,51 @@ def test_synchronous_callers_at_a_full_ledger_get_an_answer() -> None:
         for thread in threads:
             thread.join(30)
         assert len(answers) == 20
-        (state / "filler").unlink()
+        filler.unlink()
         site.wait_ready(10)
         assert site.settled_pages() == answers.count(200)
-    finally:
-        site.crash()
-        subprocess.run(["umount", "-l", state], check=False)
-        site.remove()
+
+
+@pytest.fixture(scope="module")
+def narrow() -> Iterator[Site]:
+    """A site for documents of up to a million bytes."""
+    with a_site("Sidecar:MaxDocumentBytes=1000000") as site:
+        yield site
 
 
 @pytest.mark.parametrize("kind", ["multipart", "raw", "chunked"])
-def test_rest_of_a_refused_body_is_never_taken_for_a_request(kind: str) -> None:
+def test_rest_of_a_refused_body_is_never_taken_for_a_request(narrow: Site, kind: str) -> None:
     """What follows the limit in a refused body looks like requests: none of them is served, whatever it says."""
-    with a_site("Sidecar:MaxDocumentBytes=1000000") as site:
-        hidden = (
-            b"POST /vision/v3.2/read/analyze HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (len(SMALL), SMALL)
-        )
-        for length in (1_100_000, 2_500_000, 5_000_000):
-            body = bytes(length) + hidden * 20
-            head = b"POST /vision/v3.2/read/analyze HTTP/1.1\r\nHost: x\r\n"
-            if kind == "multipart":
-                part = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
-                body = part + body + b"\r\n--b--\r\n"
-                head += b"Content-Type: multipart/form-data; boundary=b\r\n"
-            else:
-                head += b"Content-Type: application/octet-stream\r\n"
-            if kind == "chunked":
-                body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-                head += b"Transfer-Encoding: chunked\r\n\r\n"
-            else:
-                head += b"Content-Length: %d\r\n\r\n" % len(body)
-            answers = b""
-            with socket.create_connection(("127.0.0.1", site.port), timeout=10) as connection:
-                try:
-                    connection.sendall(head + body)
-                    connection.sendall(b"GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                    while piece := connection.recv(65536):
-                        answers += piece
-                except OSError:
-                    pass  # refused without a word once the bound is passed
-            statuses = [line.split()[1] for line in answers.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
-            assert statuses in ([], [b"400"], [b"400", b"200"]), statuses
-        time.sleep(0.5)
-        assert site.pages() == 0
-        assert site.sync(SMALL).status_code == 200
+    before = narrow.settled_pages()
+    hidden = (
+        b"POST /vision/v3.2/read/analyze HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(SMALL), SMALL)
+    )
+    for length in (1_100_000, 2_500_000, 5_000_000):
+        body = bytes(length) + hidden * 20
+        head = b"POST /vision/v3.2/read/analyze HTTP/1.1\r\nHost: x\r\n"
+        if kind == "multipart":
+            part = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
+            body = part + body + b"\r\n--b--\r\n"
+            head += b"Content-Type: multipart/form-data; boundary=b\r\n"
+        else:
+            head += b"Content-Type: application/octet-stream\r\n"
+        if kind == "chunked":
+            body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+            head += b"Transfer-Encoding: chunked\r\n\r\n"
+        else:
+            head += b"Content-Length: %d\r\n\r\n" % len(body)
+        answers = b""
+        with socket.create_connection(("127.0.0.1", narrow.port), timeout=10) as connection:
+            try:
+                connection.sendall(head + body)
+                connection.sendall(b"GET /ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                while piece := connection.recv(65536):
+                    answers += piece
+            except OSError:
+                pass  # refused without a word once the bound is passed
+        statuses = [line.split()[1] for line in answers.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+        assert statuses in ([], [b"400"], [b"400", b"200"]), statuses
+    time.sleep(0.5)
+    assert narrow.settled_pages() == before
+    assert narrow.sync(SMALL).status_code == 200

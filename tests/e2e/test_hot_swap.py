@@ -86,14 +86,15 @@ def test_swaps_under_load_fail_no_request() -> None:
         for thread in threads:
             thread.start()
         ways: Counter[str] = Counter()
-        for _ in range(SWAPS):
+        patience = time.monotonic() + 120
+        while ways.total() < SWAPS or (answers[200] <= SWAPS // 10 and time.monotonic() < patience):
             ways[swapper.swap()] += 1
             time.sleep(random.uniform(0, 0.06))
         stop.set()
         for thread in threads:
             thread.join()
         failed = sum(answers.values()) - answers[200]
-        sys.stdout.write(f"\n{SWAPS} swaps {dict(ways)}, {answers[200]} requests served, {failed} failed\n")
+        sys.stdout.write(f"\n{ways.total()} swaps {dict(ways)}, {answers[200]} requests served, {failed} failed\n")
         assert set(answers) == {200}, texts[:3]
         assert answers[200] > SWAPS // 10
         assert site.settled_pages() == answers[200]

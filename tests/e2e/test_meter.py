@@ -131,14 +131,13 @@ def test_ten_failed_cycles_cut_off_and_the_first_success_resumes() -> None:
         verify(site)
 
 
-def test_second_meter_on_the_same_state_refuses_and_says_who_holds_it() -> None:
-    with a_site() as site:
-        done = command("sidecar", "meter", *site.words)
-        assert done.returncode == 73
-        (first,) = site.processes("meter")
-        assert f"process {first.pid} on {os.uname().nodename}" in done.stderr
-        assert "Next step:" in done.stderr
-        assert site.ready() == 200
+def test_second_meter_on_the_same_state_refuses_and_says_who_holds_it(service: Site) -> None:
+    done = command("sidecar", "meter", *service.words)
+    assert done.returncode == 73
+    (first,) = service.processes("meter")
+    assert f"process {first.pid} on {os.uname().nodename}" in done.stderr
+    assert "Next step:" in done.stderr
+    assert service.ready() == 200
 
 
 def test_cadence_is_for_evaluation_licences_only(tmp_path: Path) -> None:

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import math
 import subprocess
-import threading
 import time
 import uuid
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +21,7 @@ from PIL import Image, ImageDraw
 
 from tests.e2e.browser import Browser
 from tests.e2e.site import Site, a_site
+from tests.fakes.web_server import a_folder_served
 from tests.pages import LINES, PrintedPage, as_png, character_error_rate, overlap, printed_page, turned
 
 PAGE = printed_page(LINES[:4], size=(1240, 560))
@@ -70,22 +68,14 @@ document.getElementById("go").onclick = () => {
 """
 
 
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *_words: object) -> None:
-        pass
-
-
 @pytest.fixture
 def web_page(tmp_path: Path) -> Iterator[str]:
     """The sample's page, on an origin of its own; its address."""
     folder = tmp_path / "page"
     folder.mkdir()
     (folder / "index.html").write_text(SAMPLE_PAGE)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=folder))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with a_folder_served(folder) as address:
+        yield address
 
 
 @pytest.fixture

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import re
-import threading
 import time
 import uuid
 from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +19,7 @@ from azure.core.credentials import AzureKeyCredential
 from msrest.authentication import CognitiveServicesCredentials
 
 from tests.e2e.site import Site, a_site, text_of, wait_until
+from tests.fakes.web_server import a_folder_served
 from tests.pages import as_bmp, as_pdf, as_png, as_tiff, character_error_rate, empty_page, printed_page
 
 PAGE = printed_page(["Gate 7 opens at noon", "Invoices were paid on Monday"], size=(900, 300))
@@ -219,21 +217,13 @@ def test_check_12_official_clients(own: Site, gallery: str) -> None:
 # ---- what some of them need -----------------------------------------------------------------------------------------
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in the library
-        pass
-
-
 @pytest.fixture(scope="module")
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A picture on a web server of the test's own."""
     folder = tmp_path_factory.mktemp("gallery")
     (folder / "page.png").write_bytes(PICTURE)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/page.png"
-    server.shutdown()
-    server.server_close()
+    with a_folder_served(folder) as address:
+        yield f"{address}/page.png"
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ import pytest
 
 from licenses.device_key import DeviceKey
 from tests.e2e.site import Site, a_site, wait_until
-from tests.pages import as_png, as_tiff, printed_page
+from tests.pages import LINES, as_png, as_tiff, printed_page
 
-PAGE = as_png(printed_page())
+PAGE = as_png(printed_page(LINES[:2], size=(900, 300)))
 
 
 @pytest.fixture(scope="module")
@@ -251,10 +251,8 @@ def test_core_called_by_hand_reads_nothing(own: Site, path: str, lease: str | No
     assert set(answer) == {"error"}
 
 
-def test_core_refuses_a_lease_of_another_device(own: Site) -> None:
-    with a_site() as other:
-        blob = (other.folder / "state" / "lease.dsse.json").read_bytes()
-
+def test_core_refuses_a_lease_of_another_device(own: Site, service: Site) -> None:
+    blob = (service.folder / "state" / "lease.dsse.json").read_bytes()
     body = {"document": "5b1e5f0e-2c77-4c0e-8f7d-6a3f0f7f9b10", "page": 1, "language": None, "reading_order": "basic"}
     status, answer = call_core(own, "/page", body, base64.b64encode(blob).decode())
     assert (status, answer["error"]["code"]) == (403, "LeaseRefused")  # type: ignore[index]

@@ -7,10 +7,9 @@ import http.client
 import json
 import re
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 
 import pytest
@@ -19,11 +18,12 @@ from selenium.webdriver.common.by import By
 
 from tests.e2e.browser import Browser
 from tests.e2e.site import Site, text_of, wait_until
+from tests.fakes.web_server import served
 from tests.pages import LINES, as_pdf, as_png, printed_page
 
 ANALYZE = "/vision/v3.2/read/analyze"
 SMALL = as_png(printed_page(LINES[:2], size=(900, 300)))
-DENSE = printed_page(LINES * 5, size=(1654, 2339), dpi=200, points=9)
+DENSE = printed_page(LINES * 3, size=(1654, 2339), dpi=200, points=9)
 APP = {"Origin": "https://app.example"}
 
 
@@ -181,11 +181,8 @@ class Files(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def files() -> Iterator[str]:
     Files.asked = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Files)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"localhost:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with served(Files) as port:
+        yield f"localhost:{port}"
 
 
 @pytest.fixture(scope="module")
@@ -308,14 +305,9 @@ class Prefixing(BaseHTTPRequestHandler):
 @contextmanager
 def below_a_prefix(site: Site, *, tells: bool) -> Iterator[str]:
     handler = type("Proxy", (Prefixing,), {"upstream": site.url, "tells": tells, "strays": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/ocr"
+    with served(handler) as port:
+        yield f"http://127.0.0.1:{port}/ocr"
         assert handler.strays == []  # type: ignore[attr-defined]
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.mark.parametrize("tells", [True, False])
@@ -400,7 +392,7 @@ def poll_v2(location: str) -> dict[str, Any]:
 
 
 def test_the_queue_is_bounded_over_all_processes_and_finishes_after_a_restart(open_site: Site) -> None:
-    book = as_pdf([DENSE] * 4)
+    book = as_pdf([DENSE] * 2)
     wait_until(lambda: "tollgate_operations_unfinished 0.0" in open_site.get("/metrics").text, 60, "still reading")
     locations: list[str] = []
     refused: requests.Response | None = None

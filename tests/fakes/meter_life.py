@@ -288,12 +288,7 @@ def live(
         whole: The long life; otherwise the short one.
         reads: Count reads and nothing else; otherwise everything else.
     """
-    disk = Disk(folder, Kind.READ if reads else ~Kind.READ)
-    disk.leave_out_syncs()
-    if calls is not None:
-        disk.log_calls(calls)
-    if fault is not None:
-        disk.arm(fault)
+    disk = _a_disk(folder, fault=fault, calls=calls, reads=reads)
     one = Appliance(folder, tell, FakeClock())
     _grow_up(one) if whole else _grow_up_fast(one)
     disk.lift()
@@ -304,6 +299,16 @@ def live(
     one.use(1)
     if not one.cycle():
         tell("wrong", f"the fault is lifted, and the next cycle fails: {one.meter and one.meter._ledger.problem}")
+
+
+def _a_disk(folder: Path, *, fault: Fault | None, calls: Path | None, reads: bool) -> Disk:
+    disk = Disk(folder, Kind.READ if reads else ~Kind.READ)
+    disk.leave_out_syncs()
+    if calls is not None:
+        disk.log_calls(calls)
+    if fault is not None:
+        disk.arm(fault)
+    return disk
 
 
 def live_to_damage(tell: Tell, folder: Path) -> None:
@@ -336,12 +341,7 @@ def mend(
         calls: Where the counted calls are listed.
         reads: Count reads and nothing else; otherwise everything else.
     """
-    disk = Disk(folder, Kind.READ if reads else ~Kind.READ)
-    disk.leave_out_syncs()
-    if calls is not None:
-        disk.log_calls(calls)
-    if fault is not None:
-        disk.arm(fault)
+    disk = _a_disk(folder, fault=fault, calls=calls, reads=reads)
     one = Appliance(folder, tell, a_clock(at))
     one.start()
     disk.lift()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,6 +15,7 @@ from sidecar.errors import LedgerUnavailableError
 from sidecar.ledger import Ledger, UseEvent, prepare
 from sidecar.ledger.reserve import RESERVE_BYTES, DiskReserve
 from tests.fakes.clock import FakeClock
+from tests.fakes.disks import fill, mounted
 
 
 def use() -> UseEvent:
@@ -27,23 +26,8 @@ def use() -> UseEvent:
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = os.geteuid() == 0 and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], check=False, capture_output=True
-    )
-    if not mounted or mounted.returncode != 0:
-        pytest.skip("mounting a file system needs root")
-    yield disk
-    subprocess.run(["umount", "-l", disk], check=False)
-
-
-def fill(disk: Path) -> Path:
-    filler = disk / "filler"
-    try:
-        with filler.open("wb", buffering=0) as out:
-            while True:
-                out.write(bytes(4096))
-    except OSError:
-        return filler
+    with mounted(disk, "size=16m"):
+        yield disk
 
 
 def test_full_disk(small_disk: Path) -> None:

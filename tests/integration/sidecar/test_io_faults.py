@@ -38,37 +38,14 @@ from tests.fakes.io_faults import (
     Kind,
     Played,
     Stage,
-    build,
     calls_in,
-    quick_folder,
 )
-from tests.fakes.licences import FakeVendor, a_vendor
+from tests.fakes.licences import FakeVendor
 
 FULL = os.environ.get("FAULTS") == "full"
-STAGES = max(2, os.cpu_count() or 2)
 READING = Kind.OPEN_TO_READ | Kind.READ
 
 pytestmark = pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler (make test installs one)")
-
-
-@pytest.fixture(scope="module")
-def vendor() -> FakeVendor:
-    return a_vendor()
-
-
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Stage]]:
-    library = build(tmp_path_factory.mktemp("shim"))
-    opened = [Stage(library, ("tests.fakes.meter_life",)) for _ in range(STAGES)]
-    yield opened
-    for stage in opened:
-        stage.close()
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with quick_folder() as folder:
-        yield folder
 
 
 @dataclass(slots=True)

@@ -14,7 +14,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +25,7 @@ import pytest
 from sidecar.ledger import Ledger
 from tests.fakes import meter_life
 from tests.fakes.clock import NS, FakeClock
+from tests.fakes.disks import fill, mounted
 from tests.fakes.io_faults import HAS_COMPILER, Disk, Played, Stage, Tell, build
 from tests.fakes.licences import FakeVendor, a_vendor
 from tests.fakes.meter_life import Appliance
@@ -34,11 +34,6 @@ FULL = os.environ.get("FAULTS") == "full"
 NONROOT = 65532
 IS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="mounting and changing owners needs root")
-
-
-@pytest.fixture(scope="module")
-def vendor() -> FakeVendor:
-    return a_vendor()
 
 
 class Site(Appliance):
@@ -92,18 +87,6 @@ def site(tmp_path: Path, vendor: FakeVendor) -> Iterator[Site]:
     site = Site(tmp_path, vendor)
     yield site
     site.drop()
-
-
-@contextmanager
-def mounted(path: Path, *options: str) -> Iterator[None]:
-    """A file system in memory, mounted there."""
-    words = ["mount", "-t", "tmpfs", *(["-o", ",".join(options)] if options else []), "tmpfs", str(path)]
-    if shutil.which("mount") is None or subprocess.run(words, capture_output=True, check=False).returncode != 0:
-        pytest.skip("cannot mount a file system")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", path], check=False)
 
 
 def remount(path: Path, option: str) -> None:
@@ -258,19 +241,6 @@ def test_wrong_owner_as_nonroot(public_folder: Path, vendor: FakeVendor, how: st
 
 
 # ---- full, read-only ------------------------------------------------------------------------------------------------
-
-
-def fill(folder: Path, *, leave_bytes: int = 0) -> Path:
-    """Write until nothing more fits, then give a little back."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as out:
-        try:
-            while True:
-                out.write(bytes(4096))
-        except OSError:
-            pass
-        os.ftruncate(out.fileno(), max(0, out.tell() - leave_bytes))
-    return filler
 
 
 @needs_root

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,36 +29,15 @@ from licenses.keys import load_public_key
 from licenses.usage_log.report import Severity
 from licenses.usage_log.verify import verify_records
 from tests.fakes import meter_life
-from tests.fakes.io_faults import HAS_COMPILER, Stage, build, quick_folder
-from tests.fakes.licences import FakeVendor, a_vendor
+from tests.fakes.io_faults import HAS_COMPILER, Stage
+from tests.fakes.licences import FakeVendor
 from tests.fakes.power_cuts import Disk, Event, read_trace, read_tree, told_in
 
 FULL = os.environ.get("FAULTS") == "full"
 SEED = int(os.environ.get("POWER_CUTS_SEED") or (secrets.randbelow(10**9) if FULL else 20270115))
 LIVES, CUTS, STEPS = (60, 25, 40) if FULL else (3, 8, 25)
-STAGES = max(2, os.cpu_count() or 2)
 
 pytestmark = pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler (make test installs one)")
-
-
-@pytest.fixture(scope="module")
-def vendor() -> FakeVendor:
-    return a_vendor()
-
-
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Stage]]:
-    library = build(tmp_path_factory.mktemp("shim"))
-    opened = [Stage(library, ("tests.fakes.meter_life",)) for _ in range(STAGES)]
-    yield opened
-    for stage in opened:
-        stage.close()
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with quick_folder() as folder:
-        yield folder
 
 
 @dataclass(slots=True)
