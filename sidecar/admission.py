@@ -19,7 +19,7 @@ from licenses.lease import open_lease
 from licenses.model import READ_PAGES_METER, License
 from sidecar.clock import Clock, EffectiveTime, effective_time, instant
 from sidecar.core_client import CoreClient, CoreHealth
-from sidecar.errors import CoreUnavailableError, LedgerUnavailableError, SidecarError
+from sidecar.errors import CoreTimeoutError, CoreUnavailableError, LedgerUnavailableError, SidecarError
 from sidecar.gate import Facts, Lease, LicenseFacts, State, Verdict, decide
 from sidecar.ledger import Ledger, LedgerSnapshot
 from sidecar.ledger_terms import LedgerTerms
@@ -31,6 +31,7 @@ from sidecar.states import refusal_message
 REFRESH_SECONDS = 0.5
 _STALE_SECONDS = 15.0
 _START_SECONDS = 20.0
+_CORE_SILENT_NS = 10_000_000_000
 _EXCHANGE_SECONDS = 3.0
 _log = structlog.get_logger("Tollgate.Gate")
 
@@ -146,6 +147,7 @@ class Admission:
         self._started_ns = clock.read().boottime_ns
         self._lease_lost_ns: int | None = self._started_ns
         self._core_seen = False
+        self._core_answered: tuple[int, CoreHealth] | None = None
         self._lease_seen = False
         self._terms = LedgerTerms(ledger, licenses)
         self._standing = self._observe()
@@ -216,7 +218,7 @@ class Admission:
         now = effective_time(reading, snapshot.high_water if snapshot else None)
         view = self._licenses.look(now.at, snapshot.license_floors if snapshot else None)
         terms_problem = self._terms.refusal(view.license, now.at) if view.license and snapshot else ""
-        core, core_problem = self._core_health()
+        core, core_problem = self._core_health(reading.boottime_ns)
         meter = MeterStatus.read(self._settings.state_directory)
         if meter is not None and meter.boot_id != reading.boot_id:
             meter = None
@@ -246,12 +248,18 @@ class Admission:
             quarantined=now.quarantined,
         )
 
-    def _core_health(self) -> tuple[CoreHealth | None, str]:
+    def _core_health(self, boottime_ns: int) -> tuple[CoreHealth | None, str]:
+        """What the core says of itself; what it said before, while it is there and only too busy to answer."""
         try:
             health = self._core.health()
+        except CoreTimeoutError as exc:
+            if self._core_answered is not None and boottime_ns - self._core_answered[0] < _CORE_SILENT_NS:
+                return self._core_answered[1], ""
+            return None, str(exc)
         except CoreUnavailableError as exc:
             return None, str(exc)
         self._core_seen = True
+        self._core_answered = boottime_ns, health
         return health, ""
 
     def _lease(self, lic: License | None, now: EffectiveTime) -> Lease:

@@ -18,7 +18,7 @@ from sidecar import admission as admission_module
 from sidecar.admission import Admission, NotServingError
 from sidecar.clock import HighWater
 from sidecar.core_client import CoreClient, CoreHealth
-from sidecar.errors import CoreUnavailableError
+from sidecar.errors import CoreDownError, CoreTimeoutError, CoreUnavailableError, SidecarError
 from sidecar.gate import State, Verdict
 from sidecar.settings import Settings
 from tests.fakes.clock import FakeClock
@@ -127,3 +127,43 @@ def test_facts_that_nobody_renews_admit_nothing(gate: Admission) -> None:
     gate._decided -= 60
     with pytest.raises(NotServingError, match="too old"):
         gate.require()
+
+
+class Core:
+    """Answers, until a test says how it does not."""
+
+    def __init__(self) -> None:
+        self.problem: SidecarError | None = None
+
+    def health(self) -> CoreHealth:
+        if self.problem is not None:
+            raise self.problem
+        return CoreHealth(workers=1, cpu_problem="", engine="x", languages=())
+
+
+@pytest.mark.parametrize(
+    ("problem", "seconds", "is_down"),
+    [
+        (CoreTimeoutError("no answer"), 1, False),
+        (CoreTimeoutError("no answer"), 11, True),
+        (CoreDownError("nobody is there"), 1, True),
+    ],
+    ids=["busy", "silent for long", "gone"],
+)
+def test_a_core_that_is_too_busy_to_answer_is_not_down_for_a_while(
+    facts: Facts, tmp_path: Path, problem: SidecarError, seconds: int, is_down: bool
+) -> None:
+    clock, core = FakeClock(), Core()
+    mark = HighWater(effective_ns=clock.wall_ns, boottime_ns=clock.boottime_ns, boot_id=clock.boot_id)
+    snapshot = SimpleNamespace(high_water=mark, license_floors={}, license_pages={}, failed_cycles=0, failure="")
+    gate = Admission(
+        settings=Settings(state_directory=tmp_path),
+        clock=clock,
+        ledger=cast("object", SimpleNamespace(problem="", snapshot=lambda _meter: snapshot)),  # type: ignore[arg-type]
+        licenses=cast("object", facts),  # type: ignore[arg-type]
+        core=cast("object", core),  # type: ignore[arg-type]
+    )
+    assert gate.standing.core is not None
+    core.problem = problem
+    clock.pass_seconds(seconds)
+    assert (gate.refresh().core is None) == is_down
