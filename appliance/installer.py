@@ -139,7 +139,7 @@ class Installer:
             old = places.programs / before.release if before.release else None
             try:
                 state = self._switch(new, wishes, before)
-            except InstallError as exc:
+            except (InstallError, OSError) as exc:
                 if old is not None and old != new:
                     self._go_back(old, new, before, exc, wishes)
                 if isinstance(exc, NotReadyError):
@@ -359,7 +359,7 @@ class Installer:
                 self._say(f"… waiting for it to be ready, {told - began:.0f} s")
             time.sleep(_POLL_SECONDS)
 
-    def _go_back(self, old: Path, new: Path, before: Before, cause: InstallError, wishes: Wishes) -> None:
+    def _go_back(self, old: Path, new: Path, before: Before, cause: Exception, wishes: Wishes) -> None:
         """Put the old release in force again, as it was.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -148,6 +149,23 @@ def test_what_does_not_come_up_is_rolled_back(box: Box) -> None:
     assert box.files() == before
     assert box.system.running == box.bundle("1.2.3").manifest.release_id
     assert box.system.enabled == {"ocr-sidecar.target"}
+
+
+def test_a_disk_that_fails_in_the_switch_is_a_reason_to_go_back(box: Box) -> None:
+    box.served()
+    before = box.files()
+    fine = box.system.make_folders
+
+    def full_once(file: Path) -> None:
+        box.system.make_folders = fine  # type: ignore[method-assign]
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    box.system.make_folders = full_once  # type: ignore[method-assign]
+    with pytest.raises(RolledBackError):
+        box.install(box.bundle("1.3.0"))
+    assert any("No space left" in line for line in box.said)
+    assert box.files() == before
+    assert box.system.running == box.bundle("1.2.3").manifest.release_id
 
 
 def test_the_way_back_brings_back_no_older_ledger(box: Box) -> None:
