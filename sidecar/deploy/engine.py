@@ -13,6 +13,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -190,7 +191,8 @@ class DockerEngine:
             cpus=int(info.get("NCPU") or 0),
             memory_bytes=int(info.get("MemTotal") or 0),
             is_rootless=any("rootless" in str(one) for one in info.get("SecurityOptions") or ()),
-            is_local=self.address.startswith("unix://"),
+            # A socket may be forwarded from elsewhere, or mounted into a container.
+            is_local=self.address.startswith("unix://") and info.get("Name") == socket.gethostname(),
         )
 
     def image(self, reference: str) -> Image | None:

@@ -90,7 +90,7 @@ class Mount:
         return self.source.startswith("/")
 
     def to_body(self) -> dict[str, Any]:
-        """As the Engine API wants it. A folder that is missing is an error then, not made by root in passing."""
+        """As the Engine API wants it. Docker refuses a folder that is missing then; Podman makes it, as root."""
         kind = "bind" if self.is_folder else "volume"
         return {"Type": kind, "Source": self.source, "Target": self.target, "ReadOnly": self.read_only}
 
@@ -161,7 +161,7 @@ class EngineFacts:
         cpus: How many of them.
         memory_bytes: The host's memory.
         is_rootless: Whether it runs without root.
-        is_local: Whether it is reached over a socket of this machine.
+        is_local: Whether its host is this machine.
     """
 
     kind: str

@@ -12,6 +12,7 @@ Invariants:
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -296,6 +297,7 @@ class Deployment:
         Raises:
             DeployError: It could not.
         """
+        _require_folders(plan, engine)
         findings = self._diagnose(plan)
         folders = foreign_folders(findings, plan)
         if folders:
@@ -589,6 +591,18 @@ def service_url(plan: Plan, engine_address: str) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+def _require_folders(plan: Plan, engine: EngineFacts) -> None:
+    """A folder that is missing is most likely misspelt; Podman would make it. Elsewhere it cannot be looked for."""
+    for mount in plan.mounts:
+        if engine.is_local and mount.is_folder and not Path(mount.source).is_dir():
+            raise DeployError(
+                "folder_missing",
+                f"{mount.source} is not there, or is no folder",
+                next_step=f"check how it is written, or run 'mkdir -p {shlex.quote(mount.source)}'",
+                exit_code=EXIT_DATA,
+            )
+
+
 def _is_as_good(told: Told | None, standing: Told | None) -> bool:
     """Whether a new service may take the old one's place: it serves, or is refused for the same as the old one."""
     if told is None:
@@ -597,7 +611,7 @@ def _is_as_good(told: Told | None, standing: Told | None) -> bool:
 
 
 def _chown_command(folder: str, engine: EngineFacts) -> str:
-    command = f"chown -R {USER} {folder}"
+    command = f"chown -R {USER} {shlex.quote(folder)}"
     return f"podman unshare {command}" if engine.kind == "podman" and engine.is_rootless else command
 
 

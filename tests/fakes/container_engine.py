@@ -26,7 +26,7 @@ HOST = EngineFacts(
     cpus=4,
     memory_bytes=16 * GIB,
     is_rootless=False,
-    is_local=True,
+    is_local=False,
 )
 OLD = Image(id="sha256:" + "1" * 64, reference="localhost/tollgate:1", architecture="amd64", version="1.0.0")
 NEW = Image(id="sha256:" + "2" * 64, reference="localhost/tollgate:2", architecture="amd64", version="1.1.0")
@@ -63,6 +63,7 @@ class FakeEngine:
     interrupt: Callable[[str, int], None] = lambda _what, _number: None
     images: list[Image] = field(default_factory=lambda: [OLD, NEW])
     chown_code: int = 0
+    host: EngineFacts = HOST
 
     def __post_init__(self) -> None:
         self.containers: dict[str, _Container] = {}
@@ -74,7 +75,7 @@ class FakeEngine:
     # ---- what it has ------------------------------------------------------------------------------------------------
 
     def facts(self) -> EngineFacts:
-        return HOST
+        return self.host
 
     def image(self, reference: str) -> Image | None:
         return next((one for one in self.images if reference in {one.id, one.reference}), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from sidecar.deploy.plan import Asked
 from sidecar.deploy.service import Deployment, Service, Source, service_url
 from sidecar.errors import DeployError, SettingsError
-from tests.fakes.container_engine import NEW, OLD, FakeConsole, FakeEngine, KilledError
+from tests.fakes.container_engine import HOST, NEW, OLD, FakeConsole, FakeEngine, KilledError
 
 ASKED = Asked(license="/srv/license", output="/srv/output", words=("eula=accept",))
 WRONG_OWNER = {
@@ -117,6 +118,15 @@ def test_a_missing_image_is_told_with_the_way_to_it() -> None:
     with pytest.raises(DeployError, match="has no image") as told:
         up(engine)
     assert (told.value.reason, told.value.exit_code) == ("image_missing", 69)
+
+
+def test_a_folder_that_is_missing_is_told_where_it_can_be_looked_for(tmp_path: Path) -> None:
+    engine = FakeEngine(host=replace(HOST, is_local=True))
+    with pytest.raises(DeployError, match="/srv/none is not there") as told:
+        up(engine, asked=Asked(license=str(tmp_path), output="/srv/none", words=("eula=accept",)))
+    assert told.value.exit_code == 65
+    assert "mkdir -p /srv/none" in told.value.next_step
+    assert not engine.tasks
 
 
 def test_a_processor_without_avx2_is_told_before_there_is_a_container() -> None:
