@@ -158,8 +158,8 @@ def _room(places: Places, manifest: Manifest) -> Iterator[Check]:
     needed = manifest.installed_bytes
     for name, place, wanted, severe in (
         ("programs", places.programs, needed, True),
-        ("records", _folder(places, "mounts:output", places.output), _LEAST_RECORD_ROOM, False),
-        ("ledger", _folder(places, "sidecar:statedirectory", places.state), _LEAST_RECORD_ROOM, False),
+        ("records", site_folder(places, "mounts:output", places.output), _LEAST_RECORD_ROOM, False),
+        ("ledger", site_folder(places, "sidecar:statedirectory", places.state), _LEAST_RECORD_ROOM, False),
     ):
         there = _nearest(place)
         facts = os.statvfs(there)
@@ -195,9 +195,9 @@ def _users(places: Places) -> Check:
 def _owners(places: Places) -> Iterator[Check]:
     """The folders that the service writes to, where they are there already."""
     for name, place in (
-        ("state", _folder(places, "sidecar:statedirectory", places.state)),
-        ("output", _folder(places, "mounts:output", places.output)),
-        ("spool", _folder(places, "mounts:shared", places.spool)),
+        ("state", site_folder(places, "sidecar:statedirectory", places.state)),
+        ("output", site_folder(places, "mounts:output", places.output)),
+        ("spool", site_folder(places, "mounts:shared", places.spool)),
     ):
         try:
             owner = place.stat().st_uid
@@ -287,10 +287,11 @@ def _licence(places: Places) -> Check:
 
 def license_folder(places: Places) -> Path:
     """Where licence files lie on this machine."""
-    return _folder(places, "mounts:license", places.licenses)
+    return site_folder(places, "mounts:license", places.licenses)
 
 
-def _folder(places: Places, setting: str, default: Path) -> Path:
+def site_folder(places: Places, setting: str, default: Path) -> Path:
+    """A folder of the site's: the one that a setting names, else the usual one."""
     named = read_settings(places.settings).get(setting)
     return places.root / named.lstrip("/") if named else default
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import filecmp
+import hashlib
 import json
 import os
 import re
@@ -34,7 +35,7 @@ from appliance.errors import (
     RolledBackError,
     StepError,
 )
-from appliance.host import license_folder
+from appliance.host import license_folder, site_folder
 from appliance.places import (
     COMMANDS,
     INSTALLER_COMMAND,
@@ -132,7 +133,12 @@ class Installer:
             if installed is not None:
                 self._require_no_downgrade(version_of(installed), manifest.version, wishes)
             new = places.programs / manifest.release_id
-            self._make(bundle, new)
+            try:
+                self._make(bundle, new)
+            except (InstallError, OSError):
+                with contextlib.suppress(OSError):  # the disk that half a release fills is often the ledger's
+                    self._remove(places.staging, *(() if is_complete(new) else (new,)))
+                raise
             if wishes.license_file is not None:
                 self._require_good_license(wishes.license_file, new)
             before = self._remember()
@@ -171,8 +177,11 @@ class Installer:
             for link in self._command_links():
                 if link.is_symlink() and link.readlink().is_relative_to(places.programs):
                     link.unlink()
-            if places.programs.exists():
-                self._remove(places.programs)
+            self._remove(places.staging, *places.releases())
+            for ours in (places.current, places.journal):
+                ours.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                places.programs.rmdir()  # unless the site keeps something there
             if units:
                 self._system.reload()
         self._tell_what_stays()
@@ -368,6 +377,8 @@ class Installer:
         self._say(f"{cause}")
         self._say(f"Going back to {version_of(old)} …")
         self._stop()
+        if self._places.installed() != new:
+            self._remove(new)  # which may give the way back the room that the switch lacked
         self._put_in_force(old)
         if before.active:
             self._start(old)
@@ -399,9 +410,13 @@ class Installer:
         folder = license_folder(self._places)
         name = file.name if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", file.name) else "license.dat"
         target = folder / name
+        if target.exists() and not _is_same(
+            file, target
+        ):  # the one that is there may be in force until this one begins
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+            target = target.with_name(f"{target.stem}-{digest}{target.suffix}")
         _replace(target, file.read_bytes(), 0o640)
-        group = folder.stat().st_gid
-        os.chown(target, -1, group)
+        os.chown(target, -1, folder.stat().st_gid, follow_symlinks=False)
         self._say(f"The licence is in {target}.")
 
     def _license_files(self) -> list[Path]:
@@ -461,21 +476,27 @@ class Installer:
 
     def _tell_what_stays(self) -> None:
         places = self._places
+        usual = {places.state, places.output, places.spool, places.configuration}
         kept: Sequence[tuple[Path, str]] = [
-            (places.state, "ledger and device key"),
-            (places.output, "usage records"),
-            (places.spool, "documents and results"),
-            (places.configuration, "settings, licences, trusted keys"),
+            (site_folder(places, "sidecar:statedirectory", places.state), "ledger and device key"),
+            (site_folder(places, "mounts:output", places.output), "usage records"),
+            (site_folder(places, "mounts:shared", places.spool), "documents and results"),
+            (license_folder(places), "licences"),
+            (places.configuration, "settings, trusted keys, licences"),
         ]
-        there = [(path, what) for path, what in kept if path.exists()]
+        there = [(path, what) for path, what in kept if path.exists() and path != places.licenses]
         if not there:
             self._say("Tollgate is removed; nothing of it is left.")
             return
         self._say("Tollgate is removed. Kept, because only you may decide about it:")
+        width = max(len(str(path)) for path, _ in there) + 2
         for path, what in there:
-            self._say(f"  {path!s:<28}{what}")
+            self._say(f"  {path!s:<{width}}{what}")
         self._say("Once usage was acknowledged by the vendor and an auditor needs nothing more, remove them by hand:")
-        self._say(f"  rm -r {' '.join(str(path) for path, _ in there)}")
+        self._say(f"  rm -r {' '.join(str(path) for path, _ in there if path in usual)}")
+        for path, _ in there:
+            if path not in usual:
+                self._say(f"  what is Tollgate's in {path}: the folder is of your choice, and may hold more")
         self._say(f"  userdel {USER}; userdel ocr-core")
 
 
@@ -493,10 +514,11 @@ def _replace(path: Path, content: bytes, mode: int) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.incoming")
-    with half.open("wb") as stream:
-        os.fchmod(stream.fileno(), mode)
+    half.unlink(missing_ok=True)
+    with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:  # never through a link
         stream.write(content)
         stream.flush()
+        os.fchmod(stream.fileno(), mode)
         os.fsync(stream.fileno())
     half.replace(path)
     _sync(path.parent)

@@ -264,6 +264,75 @@ def test_uninstall_keeps_and_names_what_is_the_sites(box: Box) -> None:
     assert (box.places.state / "ledger.db").read_text() == "12 pages"
 
 
+def test_uninstall_leaves_what_the_site_keeps_below_the_programs(box: Box) -> None:
+    box.served()
+    records = box.places.programs / "output"
+    records.mkdir()
+    (records / "usage.jsonl").write_text("12 pages")
+    box.places.settings.write_text("Eula = accept\nMounts:Output = /opt/tollgate/output\n")
+    Installer(box.places, box.system, box.say).uninstall()
+    assert [path.name for path in box.places.programs.iterdir()] == ["output"]
+    assert (records / "usage.jsonl").read_text() == "12 pages"
+    told = "\n".join(box.said)
+    assert f"{records} " in told
+    assert str(records) not in next(line for line in box.said if line.startswith("  rm -r"))
+
+
+@pytest.mark.parametrize("at", ["make_users", "make_folders", "reload"])
+def test_a_full_disk_in_the_middle_brings_the_old_one_back(box: Box, at: str) -> None:
+    box.served()
+    before, usual, once = box.files(), getattr(box.system, at), [True]
+
+    def full(*words: object) -> None:
+        if once:
+            once.clear()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/etc")
+        usual(*words)
+
+    setattr(box.system, at, full)
+    with pytest.raises(RolledBackError, match=r"1\.2\.3 serves again"):
+        box.install(box.bundle("1.3.0", {"tessdata/eng.traineddata": b"new"}))
+    assert box.files() == before
+    assert box.system.running == box.bundle("1.2.3").manifest.release_id
+    assert any("No space left" in line for line in box.said)
+
+
+def test_half_a_release_that_found_no_room_is_taken_away(box: Box) -> None:
+    box.served()
+    before = box.files()
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/opt")
+
+    box.system.flush = full  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="No space left"):
+        box.install(box.bundle("1.3.0"))
+    assert box.files() == before
+    assert box.system.stops == 0
+
+
+def test_a_licence_takes_no_other_ones_place(box: Box) -> None:
+    box.served()
+    there = box.places.licenses / "license.dat"
+    there.write_bytes(b"one that is in force until the new one begins")
+    for _ in range(2):
+        box.install(box.bundle("1.2.3"), replace(STARTED, license_file=box.license))
+    assert there.read_bytes() == b"one that is in force until the new one begins"
+    (new,) = [path for path in box.places.licenses.iterdir() if path != there]
+    assert new.name.startswith("license-")
+    assert new.suffix == ".dat"
+    assert new.read_bytes() == b"a good licence"
+
+
+def test_nothing_is_written_through_a_link(box: Box, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    box.places.licenses.mkdir(parents=True)
+    (box.places.licenses / ".license.dat.incoming").symlink_to(victim)
+    box.served()
+    assert victim.read_text() == "untouched"
+
+
 def test_another_release_key_takes_over_once_its_release_is_up(box: Box) -> None:
     box.served()
     box.system.broken = {"1.3.0"}
