@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import psutil
 import requests
 
+from licenses.cli import main as licenses_command
 from licenses.model import READ_PAGES_METER
 from tests.fakes.disks import mounted
 
@@ -76,7 +78,7 @@ class Site:
         self._launcher: subprocess.Popen[bytes] | None = None
         for name in ("license", "output", "share", "state"):
             (self.folder / name).mkdir()
-        self._run("licenses", "keygen", "--out", self.folder / "vendor", "--evaluation")
+        self.licenses("keygen", "--out", self.folder / "vendor", "--evaluation")
         self.issue(*issue)
 
     # ---- the vendor -------------------------------------------------------------------------------------------------
@@ -91,8 +93,7 @@ class Site:
 
     def issue(self, *options: str, name: str = "license.dat") -> Path:
         out = self.folder / "license" / name
-        self._run(
-            "licenses",
+        self.licenses(
             "issue",
             "--keys",
             self.folder / "vendor",
@@ -105,9 +106,14 @@ class Site:
         )
         return out
 
-    def _run(self, *words: str | Path) -> None:
-        done = command(*words)
-        assert done.returncode == 0, done.stdout + done.stderr
+    def licenses(self, *words: str | Path) -> None:
+        """Run the vendor's command in this process: the service is under test here, and each site has a vendor."""
+        with contextlib.redirect_stdout(io.StringIO()) as told, contextlib.redirect_stderr(told):
+            try:
+                licenses_command([str(word) for word in words])
+            except SystemExit as end:
+                code = end.code
+        assert code == 0, told.getvalue()
 
     # ---- life -------------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ class Appliance(Site):
     def __init__(self) -> None:
         super().__init__()
         shutil.rmtree(self.folder / "vendor")
-        self._run("licenses", "keygen", "--out", self.folder / "vendor", "--vendor", "vendor.example")
+        self.licenses("keygen", "--out", self.folder / "vendor", "--vendor", "vendor.example")
         self.issue("--days", "365")
 
     def read(self, pages: int) -> None:
@@ -65,9 +65,7 @@ class Appliance(Site):
         (bundle,) = (self.folder / "out").iterdir()
         key = self.folder / "state" / "device.pub"
         back = self.folder / "back"
-        self._run(
-            "licenses", "acknowledge", bundle, "--keys", self.folder / "vendor", "--device-key", key, "--out", back
-        )
+        self.licenses("acknowledge", bundle, "--keys", self.folder / "vendor", "--device-key", key, "--out", back)
         (ack,) = back.iterdir()
         self.usage("import-ack", ack)
 

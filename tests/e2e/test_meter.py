@@ -144,9 +144,9 @@ def test_cadence_is_for_evaluation_licences_only(tmp_path: Path) -> None:
     site = Site(*FAST)
     try:
         keys = site.folder / "production"
-        site._run("licenses", "keygen", "--out", keys, "--vendor", "vendor.example")
+        site.licenses("keygen", "--out", keys, "--vendor", "vendor.example")
         site.license_file.unlink()
-        site._run("licenses", "issue", "--keys", keys, "--customer", "Test", "--days", "30", "--out", site.license_file)
+        site.licenses("issue", "--keys", keys, "--customer", "Test", "--days", "30", "--out", site.license_file)
         done = command("sidecar", "meter", *site.words, f"Sidecar:TrustRoot={keys / 'trust-root.json'}")
         assert done.returncode == 65
         assert "evaluation" in done.stderr

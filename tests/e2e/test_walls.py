@@ -115,7 +115,7 @@ def other_device(site: Site) -> Path:
 def other_host(site: Site) -> Path:
     factors = site.folder / "factors.json"
     factors.unlink(missing_ok=True)
-    site._run("licenses", "factors", "--host-id", "another-ward", "--factor", "operator_id", "--out", factors)
+    site.licenses("factors", "--host-id", "another-ward", "--factor", "operator_id", "--out", factors)
     return factors
 
 
@@ -160,7 +160,7 @@ def test_hard_limit_refuses_and_more_pages_resume() -> None:
         require_refused(site, "OutOfQuota", "OUT_OF_QUOTA")
         assert site.pages() == 3
         factors = site.folder / "factors.json"
-        site._run("licenses", "factors", "--host-id", "ward-7", "--factor", "operator_id", "--out", factors)
+        site.licenses("factors", "--host-id", "ward-7", "--factor", "operator_id", "--out", factors)
         site.issue("--days", "60", "--pages-hard", "100", "--bind", str(factors), name="more.dat")
         site.wait_ready(5)
         assert site.sync(PAGE).status_code == 200
