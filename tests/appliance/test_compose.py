@@ -193,8 +193,9 @@ def test_damage_in_the_ledger_is_mended_without_anybodys_hand(compose: Compose, 
 
 
 def test_down_closes_the_window_and_up_goes_on(compose: Compose, picture: Path) -> None:
+    before, known = compose.pages() + PAGES, set(compose.mounts.records())
     assert read_by_the_official_client(compose.port, picture)["status"] == "succeeded"
-    before, known = compose.pages(), set(compose.mounts.records())
+    compose.require_pages(before)
     compose.down()
     (record,) = set(compose.mounts.records()) - known
     found = record.stat()
