@@ -163,6 +163,10 @@ test-schemas: test-packages $(VENV)/.dev-installed ## The long form: schemathesi
 test-appliance: test-packages appliance-packages $(VENV)/.clients-installed ## Real containers and a real boot of systemd; takes minutes
 	APPLIANCE=1 $(BIN)/python -m pytest -s tests/unit/test_units.py tests/appliance
 
+.PHONY: test-deploy
+test-deploy: test-packages appliance-packages $(VENV)/.clients-installed ## The long form: sidecar deploy against a real engine, docs/deploy.md
+	APPLIANCE=full $(BIN)/python -m pytest -s tests/appliance/test_deploy.py tests/appliance/test_docs_deploy.py
+
 .PHONY: bench
 bench: bench-packages $(VENV)/.dev-installed $(VENV)/.peers-installed ## Speed and memory against baselines and peers measured in the same run
 	$(BIN)/python -m benchmarks

@@ -40,6 +40,8 @@ def differences(wanted: Plan, there: Plan) -> list[str]:
     changed = sorted(name.replace("__", ":") for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     if changed:
         told.append(f"settings {', '.join(changed)}")
+    if wanted.release_key != there.release_key:
+        told.append("the key that bundles are believed by")
     if wanted.form != there.form:
         told.append("limits of another version of this command")
     return told

@@ -109,7 +109,7 @@ class Plan:
         nano_cpus: Processors, in thousand millionths.
         settings: Environment of the service, name and value, by name.
         restart: The engine's restart policy.
-        release_key: Fingerprint of the key that signed the bundle it came from; empty when it came otherwise.
+        release_key: Fingerprint of the key that its next bundles are believed by; empty when there was none yet.
         form: Number of the set of limits.
     """
 

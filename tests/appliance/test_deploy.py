@@ -30,6 +30,7 @@ from tests.pages import LINES
 
 SECONDS = 400.0
 SECRETS = ("K3y-of-the-vendor", "proxyuser", "Pr0xy-pass")
+long_form = pytest.mark.skipif(os.environ.get("APPLIANCE") != "full", reason="the long form: make test-deploy")
 SLEEPS = "localhost/tollgate-that-sleeps:test"
 ENDS = "localhost/tollgate-that-ends:test"
 
@@ -262,6 +263,16 @@ def test_an_upgrade_that_fails_is_taken_back_and_nothing_is_lost(
         assert (now["container"]["id"], now["state"], now["upgradeCutOff"]) == (old, "ACTIVE", False)
         assert running.containers() == {running.name}
 
+    assert running.read(picture).status_code == 200
+    assert running.pages() == 2
+    running.facts("down")
+    report = running.verified(vendor)
+    assert (report["verdict"], report["instances"][0]["meters"]) == ("good", {READ_PAGES_METER: 2})
+
+
+@long_form
+def test_an_upgrade_that_is_cut_off_is_ended_by_the_next_command(running: Deployed, broken_images: None) -> None:
+    old = running.facts("status")["container"]["id"]
     terminal = Terminal(running.words("upgrade", "--image", SLEEPS, "--wait", "300"), running.environ)
     terminal.wait_for("s at most: the service", SECONDS)  # the line ends at the edge of the screen
     assert terminal.press_ctrl_c(90) == 130
@@ -277,12 +288,6 @@ def test_an_upgrade_that_fails_is_taken_back_and_nothing_is_lost(
     assert running.facts("status", code=None)["upgradeCutOff"]
     assert running.facts("up")["container"]["id"] == old
     assert running.containers() == {running.name}
-
-    assert running.read(picture).status_code == 200
-    assert running.pages() == 2
-    running.facts("down")
-    report = running.verified(vendor)
-    assert (report["verdict"], report["instances"][0]["meters"]) == ("good", {READ_PAGES_METER: 2})
 
 
 def test_logs_can_be_followed_and_begun_anywhere(running: Deployed) -> None:
@@ -351,6 +356,7 @@ def test_another_ones_container_is_left_alone(deployed: Deployed) -> None:
     assert deployed.containers() == {deployed.name}
 
 
+@long_form
 def test_what_is_missing_is_told(deployed: Deployed, tmp_path: Path) -> None:
     asked = deployed.asked
     assert "no image localhost/none" in deployed.run("up", "--image", "localhost/none:1", *asked, code=69).stderr
@@ -364,6 +370,7 @@ def test_what_is_missing_is_told(deployed: Deployed, tmp_path: Path) -> None:
     assert deployed.containers() == set()
 
 
+@long_form
 def test_an_image_of_another_architecture_is_refused(deployed: Deployed, tmp_path: Path) -> None:
     image = f"localhost/{deployed.name}:arm64"
     (tmp_path / "file").write_text("x")
@@ -378,6 +385,7 @@ def test_an_image_of_another_architecture_is_refused(deployed: Deployed, tmp_pat
     assert "is for arm64" in told.stderr
 
 
+@long_form
 def test_an_image_is_loaded_from_a_signed_bundle(deployed: Deployed, tmp_path: Path) -> None:
     image = f"localhost/{deployed.name}:loaded"
     (tmp_path / "Containerfile").write_text(f"FROM {IMAGE}\nLABEL test={deployed.name}\n")
@@ -393,7 +401,7 @@ def test_an_image_is_loaded_from_a_signed_bundle(deployed: Deployed, tmp_path: P
         assert "loading the image" not in again.stderr
         assert "nothing was changed" in again.stdout
         before = deployed.facts("status")
-        assert before["image"]["releaseKey"] == public(KEY).fingerprint
+        assert before["releaseKey"] == public(KEY).fingerprint
 
         other = an_image_bundle(deployed.engine, image, OTHER_KEY, tmp_path / "other.tar")
         refused = deployed.run("upgrade", "--bundle", other, code=65)
@@ -410,6 +418,7 @@ def test_an_image_is_loaded_from_a_signed_bundle(deployed: Deployed, tmp_path: P
             path.unlink()
 
 
+@long_form
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
 def test_a_full_disk_while_loading_is_told(engine: Engine, deployed: Deployed, tmp_path: Path) -> None:
     archive = tmp_path / "image.tar"

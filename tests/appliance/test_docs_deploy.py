@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.appliance.conftest import Vendor
 from tests.appliance.engine import IMAGE, Engine
 from tests.appliance.image_bundle import an_image_bundle
-from tests.appliance.test_deploy import an_engine_service
+from tests.appliance.test_deploy import an_engine_service, long_form
 from tests.docs import PROJECT, run_document
 from tests.e2e.site import BINARIES, free_port
 from tests.fakes.releases import KEY
@@ -20,6 +20,7 @@ DOCUMENT = PROJECT / "docs" / "deploy.md"
 PUBLISHED = "localhost/tollgate:latest"
 
 
+@long_form
 def test_commands_of_the_document_run(engine: Engine, vendor: Vendor, picture: Path, tmp_path: Path) -> None:
     box = tmp_path / "box"
     box.mkdir()

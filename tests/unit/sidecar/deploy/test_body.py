@@ -155,6 +155,7 @@ def test_differences_name_what_changed_and_no_value_of_a_setting() -> None:
         restart="no",
         mounts=(*before.mounts[1:], Mount(target="/license", source="/other", read_only=True)),
         settings=(("ApiKey", "another"), ("Eula", "accept")),
+        release_key="ab",
     )
     assert differences(after, before) == [
         "image localhost/tollgate:1 → tollgate:3",
@@ -164,4 +165,5 @@ def test_differences_name_what_changed_and_no_value_of_a_setting() -> None:
         "restart policy always → no",
         "/license /srv/license → /other",
         "settings ApiKey",
+        "the key that bundles are believed by",
     ]
