@@ -19,6 +19,17 @@ KEPT = ("ocr-core.service", "ocr-sidecar-web.service", "ocr-sidecar-meter.servic
 STICK = "/media/stick"
 SAFE = "/media/safe"
 
+_SHARED_MOUNTS = """\
+[Unit]
+DefaultDependencies=no
+Before=sysinit.target
+[Service]
+Type=oneshot
+ExecStart=/bin/mount --make-rshared /
+[Install]
+WantedBy=sysinit.target
+"""
+
 
 class Machine:
     """One booted machine.
@@ -38,14 +49,17 @@ class Machine:
     def wait_booted(self) -> None:
         wait_until(
             lambda: self.run("systemctl", "is-system-running", check=False).strip() in {"running", "degraded"},
-            60,
+            120,
             "the machine does not boot",
         )
-        # As on a machine that is none of a container's; without it no credential reaches a service.
-        self.run("mount", "--make-rshared", "/")
         # No way out: who asks for its port is a neighbour.
         pid = self.container.engine("inspect", "--format", "{{.State.Pid}}", self.container.name).stdout.strip()
         subprocess.run(["nsenter", "--net", f"--target={pid}", "ip", "route", "delete", "default"], check=True)
+
+    def be_no_container(self) -> None:
+        """Share mounts as every machine does that is no container, from each boot on: credentials arrive by that."""
+        self.run("bash", "-c", f"printf '%s' '{_SHARED_MOUNTS}' > /etc/systemd/system/shared-mounts.service")
+        self.run("systemctl", "enable", "--quiet", "--now", "shared-mounts.service")
 
     def run(self, *words: str, check: bool = True) -> str:
         return self.container.run(*words, check=check)
@@ -145,4 +159,5 @@ def a_machine(engine: Engine, stick: Path | None = None, safe: Path | None = Non
         )  # fmt: skip
         one = Machine(container, port, stick)
         one.wait_booted()
+        one.be_no_container()
         yield one

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gunicorn.config import Config
 
 from ocr_core import log
 
@@ -64,3 +65,13 @@ def test_a_stream_that_was_sent_elsewhere_is_for_people(monkeypatch: pytest.Monk
 def test_details_are_told_of_us_and_never_of_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = written(monkeypatch, "", level=logging.DEBUG)
     assert [line.rpartition(": ")[2] for line in lines] == ["a detail", "a fact", "worker 7 was lost"]
+
+
+def test_what_the_server_tells_goes_the_same_way_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    log.configure(logging.INFO, own_stream())
+    settings = Config()
+    settings.set("errorlog", None)
+    log.ServerLogger(settings).error("Worker (pid:%s) was sent %s!", 7, "SIGKILL")
+    assert screen.getvalue() == "<3>gunicorn.error: Worker (pid:7) was sent SIGKILL!\n"
