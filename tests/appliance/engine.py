@@ -62,6 +62,8 @@ class Engine:
     def make_bundle(self) -> Path:
         """What `make bundle` does, of the image that was made before; where it is."""
         out = STORAGE / "bundle"
+        for old in out.glob("*.tar"):
+            old.unlink()
         subprocess.run(
             [sys.executable, "scripts/make-bundle", IMAGE, out, *LOCKS],
             cwd=PROJECT,
