@@ -17,7 +17,7 @@ from sidecar.settings import is_setting
 FOLDER = Path(__file__).resolve().parents[2] / "containers"
 COMPOSE = FOLDER / "compose.yaml"
 MANIFESTS = sorted(path for path in (FOLDER / "kubernetes").glob("*.yaml") if path.name != "kustomization.yaml")
-COMMANDS = {"web", "meter", "core"}
+COMMANDS = ("web", "meter", "core")  # in one order: processes of one run collect tests alike
 STATE, KEY, KNOWN = "/var/lib/sidecar", "/var/lib/ocr-meter", "/var/lib/ocr-core"
 OLDEST_KUBERNETES, NEWEST_KUBERNETES = "1.27", "1.37"
 
