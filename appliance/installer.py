@@ -361,7 +361,7 @@ class Installer:
             decided = status is not None and status.startswith(_DECIDED) and waited > _SECONDS_TO_DECIDE
             if failed or decided or waited > seconds:
                 cause = f"{', '.join(failed)} failed" if failed else f"not ready after {waited:.0f} s"
-                words = status or self._system.last_words(_SERVICES)
+                words = status or self._system.last_words(failed or _SERVICES)
                 raise NotReadyError(f"{version_of(release)} does not come up: {cause}\n{words}".rstrip())
             if time.monotonic() - told > 10:
                 told = time.monotonic()

@@ -85,11 +85,11 @@ class System:
         return restarts.isdigit() and int(restarts) >= _MOST_RESTARTS
 
     def last_words(self, units: Sequence[str]) -> str:
-        """The last errors that units have told to the journal."""
+        """The last lines that units themselves have written to the journal."""
         try:
             return self.run(
-                "journalctl", "--quiet", "--no-pager", "--boot", "--priority=err", "--lines=3", "--output=cat",
-                *(f"--unit={unit}" for unit in units), seconds=30,
+                "journalctl", "--quiet", "--no-pager", "--boot", "--lines=4", "--output=cat",
+                *(f"_SYSTEMD_UNIT={unit}" for unit in units), seconds=30,
             )  # fmt: skip
         except StepError:
             return ""
