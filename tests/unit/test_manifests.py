@@ -159,6 +159,15 @@ def test_each_process_gets_of_the_state_what_it_needs(services: dict[str, dict[s
         assert by_name["core"]["/share"] is False
 
 
+def test_the_core_shares_no_folder_that_it_may_write_but_the_socket_s(pod: dict[str, Any]) -> None:
+    writable = {
+        name: {(mount["name"], mount.get("subPath")) for mount in one["volumeMounts"] if not mount.get("readOnly")}
+        for name, one in containers(pod).items()
+    }
+    assert {volume for volume, _ in writable["core"] & writable["web"]} == {"socket"}
+    assert not writable["core"] & (writable["meter"] | writable["migrate"])
+
+
 def test_probes_ask_what_the_contract_names(pod: dict[str, Any]) -> None:
     found = containers(pod)
     paths = {found["web"][probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")}
