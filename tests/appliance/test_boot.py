@@ -55,7 +55,7 @@ def test_the_writer_of_the_count_is_replaced_when_it_stands_still(machine: Machi
     unit = "ocr-sidecar-web.service"
     before, pid = machine.pages(), machine.pid(unit)
     machine.run("bash", "-c", f"kill -STOP {machine.youngest_child(unit)}")
-    machine.wait_replaced(unit, pid, 60)
+    machine.wait_replaced(unit, pid, 90)
     machine.wait_ready()
     assert machine.pages() == before
     assert machine.read(picture).status_code == 200
