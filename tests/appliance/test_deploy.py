@@ -356,7 +356,6 @@ def test_another_ones_container_is_left_alone(deployed: Deployed) -> None:
     assert deployed.containers() == {deployed.name}
 
 
-@long_form
 def test_what_is_missing_is_told(deployed: Deployed, tmp_path: Path) -> None:
     asked = deployed.asked
     assert "no image localhost/none" in deployed.run("up", "--image", "localhost/none:1", *asked, code=69).stderr
@@ -370,7 +369,6 @@ def test_what_is_missing_is_told(deployed: Deployed, tmp_path: Path) -> None:
     assert deployed.containers() == set()
 
 
-@long_form
 def test_an_image_of_another_architecture_is_refused(deployed: Deployed, tmp_path: Path) -> None:
     image = f"localhost/{deployed.name}:arm64"
     (tmp_path / "file").write_text("x")
