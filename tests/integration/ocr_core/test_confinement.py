@@ -265,8 +265,8 @@ def status_of(pid: int) -> dict[str, str]:
 def test_all_who_see_documents_are_confined(core: RunningCore) -> None:
     assert core.process is not None
     give_up = time.monotonic() + 20
-    # One page at a time, one that takes long, two that look: each with its decoder. The filter is the last step of each,
-    # beside the master's, which they were born with.
+    # One page at a time, one that takes long, two that look: each with its decoder. The filter is the last step of
+    # each, beside the master's, which they were born with.
     while len(found := family(core)) < 8 or any(status_of(one.pid)["Seccomp_filters"] != "2" for one in found):
         assert time.monotonic() < give_up
         time.sleep(0.02)
