@@ -82,6 +82,10 @@ class Compose:
     def run(self, service: str, *words: str) -> subprocess.CompletedProcess[str]:
         return self.engine("exec", self.name(service), *words, check=False)
 
+    def is_healthy(self, service: str) -> bool:
+        """Whether the meter or the core says so of itself."""
+        return self.run(service, SIDECAR, "health", "--of", service).returncode == 0
+
     def kill(self, service: str) -> None:
         """As the kernel ends a process: the engine was not asked, so it brings it back."""
         os.kill(int(self.facts(service)["State"]["Pid"]), signal.SIGKILL)
@@ -172,6 +176,8 @@ def test_what_is_killed_comes_back_and_the_count_is_right(compose: Compose, pict
     compose.kill(service)
     started = time.monotonic()
     wait_until(lambda: compose.facts(service)["State"]["Pid"] not in {0, pid}, 30, f"{service} did not come back")
+    # What web tells is up to half a second old: at first it has not seen yet that somebody was gone.
+    wait_until(lambda: compose.is_healthy("meter") and compose.is_healthy("core"), 60, compose.log(service))
     compose.wait_active()
     print(f"{service}: serving again after {time.monotonic() - started:.1f} s")  # noqa: T201
     compose.require_pages(before)
@@ -190,6 +196,7 @@ def test_damage_in_the_ledger_is_mended_without_anybodys_hand(compose: Compose, 
     compose.wait_active()
     compose.require_pages(before)
     assert read_by_the_official_client(compose.port, picture)["status"] == "succeeded"
+    compose.require_pages(before + PAGES)
 
 
 def test_down_closes_the_window_and_up_goes_on(compose: Compose, picture: Path) -> None:
