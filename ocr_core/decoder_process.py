@@ -51,7 +51,7 @@ MEMORY_BYTES = 1000 * 2**20
 """What decoding may take in any case above what the worker itself holds; `memory_share` stops most of it before."""
 
 _NICENESS = 10
-_KEPT_BYTES = SHARE_BYTES // 2  # that a process may have grown by and still be used again
+_KEPT_BYTES = SHARE_BYTES // 4  # that a process may have grown by and still be used again
 _LENGTHS = struct.Struct("<IQ?")  # of the head, of the pixels; whether the process ends now
 _MAX_HEAD_BYTES = 64 * 1024
 _SECONDS_TO_END = 0.5

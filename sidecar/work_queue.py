@@ -22,8 +22,9 @@ from typing import Generic, TypeVar
 from sidecar.fair_queue import FairQueue, Lane
 
 T = TypeVar("T")
-LONG_SECONDS = 0.25
-"""What has been at work for so long takes long: several times a short page, half of a full one."""
+LONG_SECONDS = 1.5
+"""What has been at work for so long takes long: more than a full page of print. Much less, and all full pages of a busy
+service would be read twice as many at once as there are processors, which costs a fifth of their number."""
 
 
 @dataclass(slots=True, eq=False)
