@@ -20,7 +20,8 @@ from ocr_core.errors import MachineBusyError, SlowDocumentError
 from ocr_core.limits import OwnMemory
 
 SHARE_BYTES = 56 * 2**20
-"""What a decoder may grow by without a place: what a gray page of 50 megapixels takes, or A4 at 300 DPI with colours and alpha."""
+"""What a decoder may grow by without a place: what a gray page of 50 megapixels takes, or A4 at 300 DPI
+with colours and alpha."""
 
 LARGE_BYTES = 760 * 2**20
 """What it may grow by with a place; with the shares of four others less than 1 GiB. Only a picture whose header says
