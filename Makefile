@@ -81,8 +81,11 @@ lock: $(VENV)/.dev-installed ## Resolve requirements/*.txt anew (needs a package
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header $(LOCK_ARGS) \
 	    --extra deploy -c requirements/handwriting.txt pyproject.toml requirements/build.in -o requirements/deploy.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header $(LOCK_ARGS) \
-	    --extra dev --extra handwriting --extra deploy -c requirements/handwriting.txt -c requirements/deploy.txt \
-	    pyproject.toml requirements/build.in -o requirements/dev.txt
+	    --extra authority -c requirements/run.txt pyproject.toml requirements/build.in -o requirements/authority.txt
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header $(LOCK_ARGS) \
+	    --extra dev --extra handwriting --extra deploy --extra authority -c requirements/handwriting.txt \
+	    -c requirements/deploy.txt -c requirements/authority.txt pyproject.toml requirements/build.in \
+	    -o requirements/dev.txt
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header $(LOCK_ARGS) \
 	    requirements/peers.in -o requirements/peers.txt
 
@@ -135,6 +138,7 @@ test-faults: test-packages $(VENV)/.dev-installed ## The long forms: kills, I/O 
 	    tests/integration/licenses/test_mutations.py \
 	    tests/integration/licenses/test_bundle_mutations.py \
 	    tests/integration/licenses/test_honest_histories.py \
+	    tests/integration/licenses/authority/test_intake_faults.py \
 	    tests/e2e/test_kills.py
 
 .PHONY: test-hostile
@@ -157,7 +161,7 @@ test-fairness: test-packages $(VENV)/.dev-installed ## The long form: single pic
 
 .PHONY: test-schemas
 test-schemas: test-packages $(VENV)/.dev-installed ## The long form: schemathesis over every OpenAPI document, drawn anew
-	SCHEMAS=full $(BIN)/python -m pytest -s tests/e2e/test_schemas.py
+	SCHEMAS=full $(BIN)/python -m pytest -s tests/e2e/test_schemas.py tests/e2e/test_authority_schemas.py
 
 .PHONY: test-appliance
 test-appliance: test-packages appliance-packages $(VENV)/.clients-installed ## Real containers and a real boot of systemd; takes minutes

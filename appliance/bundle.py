@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 """Told how many bytes of how many are verified."""
 
 IMAGE = "image.tar.gz"
-"""The member that an engine loads: `docker load`, `podman load`."""
+"""The member that an engine loads, unpacked: `gunzip --stdout image.tar.gz | docker load`."""
 
 _BLOCK = tarfile.BLOCKSIZE
 _END = bytes(2 * _BLOCK)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -44,6 +45,7 @@ Exit codes: 0 done; 64 wrong usage; 65 the bundle is refused, nothing was change
 the service does not come up; 70 a step failed, or the old version serves again; 73 another run is at work; 77 not root;
 78 the licence file is refused. With --check: 0 or 69, and 65 for the bundle."""
 _WHOLE = 100
+_LONGEST_WAIT_SECONDS = 86_400
 
 
 class _Words(argparse.ArgumentParser):
@@ -123,11 +125,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-start", action="store_true", help="do not start the service")
     parser.add_argument("--allow-downgrade", action="store_true", help="let an older version replace a newer one")
     parser.add_argument(
-        "--wait", type=float, default=120, metavar="SECONDS", help="how long it may take until it is ready [120]"
+        "--wait", type=_seconds, default=120.0, metavar="SECONDS", help="how long it may take until it is ready [120]"
     )
     parser.add_argument("--json", action="store_true", help="with --check: print the outcomes for programs")
     parser.add_argument("--version", action=_Version, nargs=0, help="tell the version that this script installs")
     return parser
+
+
+def _seconds(text: str) -> float:
+    """Seconds of a day at most; no waiting ends that is not a number."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= _LONGEST_WAIT_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r}: wants seconds, from 0 to {_LONGEST_WAIT_SECONDS}")
+    return seconds
 
 
 class _Version(argparse.Action):

@@ -176,20 +176,40 @@ def _room(places: Places, manifest: Manifest) -> Iterator[Check]:
 
 
 def _users(places: Places) -> Check:
+    """The service's user and group have their number, and nobody else is one of them."""
     try:
-        rows = [
-            line.split(":") for line in (places.root / "etc/passwd").read_text().splitlines() if line.count(":") == 6
-        ]
+        users = _rows(places.root / "etc/passwd", 7)
+        groups = _rows(places.root / "etc/group", 4)
     except (OSError, UnicodeError) as exc:
-        return Check("users", "warn", f"they cannot be read: {exc}", "Look into /etc/passwd.")
-    for name, _, uid, *_rest in rows:
-        if (name == USER) != (uid == str(UID)):
-            return Check(
-                "users", "fail", f"user {name} has the number {uid}; the service needs {USER} to be {UID}",
-                f"Give that user another name or number (usermod), so that {USER} can be {UID}.",
-            )  # fmt: skip
-    there = any(name == USER for name, *_ in rows)
+        return Check("users", "warn", f"they cannot be read: {exc}", "Look into /etc/passwd and /etc/group.")
+    for kind, rows, command in (("user", users, "usermod"), ("group", groups, "groupmod")):
+        for name, _, number, *_rest in rows:
+            if (name == USER) != (number == str(UID)):
+                return Check(
+                    "users", "fail", f"{kind} {name} has the number {number}; the service needs {USER} to be {UID}",
+                    f"Give that {kind} another name or number ({command}), so that {USER} can be {UID}.",
+                )  # fmt: skip
+    members = {name for name, *_, listed in groups if name == USER for name in listed.split(",") if name}
+    members |= {name for name, _, _, group, *_rest in users if group == str(UID)}
+    members -= {USER}
+    if members:
+        return Check(
+            "users", "warn", f"{', '.join(sorted(members))} can read what is the service's, by the group {USER}",
+            f"Unless that is wanted, take them out: {'; '.join(_leaves(name, users) for name in sorted(members))}",
+        )  # fmt: skip
+    there = any(name == USER for name, *_ in users)
     return Check("users", "ok", f"{USER} is {UID}" if there else f"{USER} ({UID}) will be made")
+
+
+def _rows(file: Path, count: int) -> list[list[str]]:
+    """The lines of a table of users or groups that have as many fields as they should."""
+    return [row for line in file.read_text().splitlines() if len(row := line.split(":")) == count]
+
+
+def _leaves(name: str, users: list[list[str]]) -> str:
+    """The command by which somebody leaves the service's group, which may be his first or a further one."""
+    is_first = any(row[0] == name and row[3] == str(UID) for row in users)
+    return f"usermod --gid GROUP {name}" if is_first else f"gpasswd --delete {name} {USER}"
 
 
 def _owners(places: Places) -> Iterator[Check]:

@@ -172,6 +172,8 @@ class Installer:
                 self._take_back_models(release)
             for name in units:
                 (places.units / name).unlink(missing_ok=True)
+            if units or places.releases():  # the releases go last: while one is there, an earlier run was cut off
+                self._system.reload()
             places.sysusers.unlink(missing_ok=True)
             places.tmpfiles.unlink(missing_ok=True)
             for link in self._command_links():
@@ -182,8 +184,6 @@ class Installer:
                 ours.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 places.programs.rmdir()  # unless the site keeps something there
-            if units:
-                self._system.reload()
         self._tell_what_stays()
 
     # ---- one release ---------------------------------------------------------------------------------------------

@@ -28,6 +28,8 @@ PARTS = {
     "service": "The service around the core",
     "polling": "Answers to polls, and large uploads",
     "metering": "The meter and its ledger",
+    "authority": "The vendor's side",
+    "authority_http": "The vendor's service under reports of many devices",
 }
 """Module and heading of each part, in the order in which they run."""
 _TABLES = {"throughput", "core_process"}

@@ -34,6 +34,7 @@ _TAGS = (
     "skewed", "inverted", "small", "photo", "scene", "handwritten", "form", "multilang", "lang", "notext",
 )  # fmt: skip
 _BY_LANGUAGE = "language "
+_SPARED = "textord_all_prop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +157,11 @@ def _plain() -> Callable[[io.BufferedRandom, int, tuple[str, ...]], str]:
         engine.SetImageBytes(gray.tobytes(), gray.width, gray.height, 1, gray.width)
         if image.dpi is not None:
             engine.SetSourceResolution(image.dpi)
-        return str(engine.GetUTF8Text())
+        engine.SetVariable(_SPARED, "0")  # one for the whole process, and the core's engine has spared itself that
+        try:
+            return str(engine.GetUTF8Text())
+        finally:
+            engine.SetVariable(_SPARED, "1")
 
     return read
 

@@ -162,8 +162,12 @@ def keygen(
 @click.option(
     "--enrolment", "enrolment_file", type=FILE, help="Bind to what 'licenses request' wrote on the appliance."
 )
-@click.option("--license-id", help="Id to renew.  [default: a new one]")
-@click.option("--sequence", type=click.IntRange(1), help="Must grow with every renewal of an id.  [default: 1]")
+@click.option("--license-id", help="Id to renew; needs --sequence.  [default: a new one]")
+@click.option(
+    "--sequence",
+    type=click.IntRange(1),
+    help="Must grow with every renewal of an id.  [default: 1 for a new id; required with --license-id]",
+)
 @click.option("--feature", "features", multiple=True, help="A feature granted; may be given several times.")
 @click.option("--min-version", help="The oldest product version that may serve.")
 @click.option("--max-unacked-days", type=click.IntRange(1), help="Longest time without the vendor's acknowledgement.")
@@ -248,6 +252,12 @@ def issue_command(
         out, envelope.armour(blob, envelope.LICENSE_TYPE) if armour else blob + b"\n", force=force
     )
     lic = open_license(blob, issuer.trust_root)
+    if lic.expires_at <= at:
+        click.echo(
+            f"This term has ended already, on {day_text(lic.expires_at)}: "
+            + ("the licence serves in grace alone." if at < lic.termination_at else "the licence serves nowhere."),
+            err=True,
+        )
     facts = {"file": str(out), "sha256": digest, **license_facts(lic, at, verified_by=issuer.trust_root)}
     lines = describe_license(lic, at, verified_by=issuer.trust_root, more={"Written to": str(out), "SHA-256": digest})
     show(facts, lines, as_json=as_json)
@@ -445,5 +455,37 @@ def _judge_here(
     return choice.judgement
 
 
+class _Authority(click.Group):
+    """The commands of `licenses.authority`, which are loaded when one of them is asked for: they bring a database."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return _authority().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return _authority().get_command(ctx, cmd_name)
+
+
+def _authority() -> click.Group:
+    try:
+        from licenses.authority.cli import authority
+    except ModuleNotFoundError as exc:
+        name = exc.name or ""
+        raise IssueError(
+            "the vendor's side is no part of an appliance's installation"
+            if name.startswith("licenses.")
+            else f"the vendor's side needs the package {name}, which is not installed",
+            next_step="Install the extra 'authority' on the vendor's machine: pip install 'tollgate[authority]'.",
+        ) from exc
+    return authority
+
+
 for command in (*cli_upkeep.COMMANDS, *cli_exchange.COMMANDS):
     cli.add_command(command)
+cli.add_command(
+    _Authority(
+        "authority",
+        short_help="Keep the vendor's books, and serve them.",
+        help="Keep the vendor's books: customers, keys, devices, licences, usage and acknowledgements.\n\n"
+        "Nothing here belongs on an appliance. Begin with 'licenses keygen' and 'licenses authority init'.",
+    )
+)

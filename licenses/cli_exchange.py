@@ -1,21 +1,26 @@
 """The vendor's end of the exchange: acknowledge a bundle, check a fork proof, read a statement. Part of `licenses`.
 
-Invariant: each command says what it verified with which key, what it wrote and what to do next. A fork is never
-acknowledged; its proof is written instead.
+Invariants:
+
+* Each command says what it verified with which key, what it wrote and what to do next. A fork is never acknowledged;
+  its proof is written instead.
+* Whatever cosigns is loaded when it is asked for: an appliance's installation goes without the vendor's side.
 """
+
+from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from licenses import durable, issue
-from licenses.authority import Acknowledged, Authority, Enclosures, KnownAcks, load_ack_key
 from licenses.cli_text import FILE, JSON_OPTION, evaluation_banner, now, show, table
 from licenses.device_key import ROLE as DEVICE_ROLE
 from licenses.enrolment import Enrolment, read_enrolment
-from licenses.errors import ForkError, KeyFileError, RecordError
+from licenses.errors import ForkError, IssueError, KeyFileError, RecordError
 from licenses.keyring import load_trust_root
 from licenses.keys import VerifyingKey, load_public_key, read_small_file
 from licenses.usage_log.fork import Fork, read_fork_file, verify_fork
@@ -23,6 +28,9 @@ from licenses.usage_log.note import MAX_NOTE_BYTES
 from licenses.usage_log.report import Severity
 from licenses.usage_log.statement import Statement, open_statement
 from licenses.verify import day_text
+
+if TYPE_CHECKING:
+    from licenses.authority.cosigner import Acknowledged
 
 _DEVICE_KEY = click.option("--device-key", "device_file", type=FILE, help="The device's public key, 'device.pub'.")
 _ENROLMENT = click.option(
@@ -65,9 +73,16 @@ def acknowledge(
     The same bundle again gives the same file again; a bundle that is older, or of another history, is refused. The
     file written is for 'sidecar usage import-ack' on the appliance.
     """
+    try:
+        from licenses.authority.cosigner import Cosigner, Enclosures, KnownAcks, load_ack_key
+    except ModuleNotFoundError as exc:
+        raise IssueError(
+            "nothing that acknowledges is installed here: the vendor's side is no part of an appliance",
+            next_step="Run it on the vendor's machine, where the extra 'authority' is installed.",
+        ) from exc
     enrolled = None if enrolment_file is None else read_enrolment(enrolment_file)
     trust_root = load_trust_root(keys_folder / issue.TRUST_ROOT_NAME)
-    authority = Authority(
+    cosigner = Cosigner(
         device=_device(enrolled, device_file),
         trust_root=trust_root,
         key=load_ack_key(keys_folder, trust_root),
@@ -80,7 +95,7 @@ def acknowledge(
         anchor=not no_time_anchor,
     )
     try:
-        done = authority.acknowledge(bundle, at=now(), enclosures=enclosures)
+        done = cosigner.acknowledge(bundle, at=now(), enclosures=enclosures)
     except ForkError as exc:
         if exc.proof is None:
             raise

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from licenses import envelope
 from licenses.device_key import ROLE, DeviceKey, device_id_of
-from licenses.errors import FormatError, KeyFileError, RecordError
+from licenses.errors import BadSignatureError, FormatError, KeyFileError, RecordError, UntrustedKeyError
 from licenses.host import Bindings
 from licenses.keys import SigningKey, VerifyingKey, key_id_of, read_small_file
 from licenses.model import CONTAINER_TYPE, LedgerAnchor
@@ -25,6 +25,11 @@ from licenses.strict_json import MAX_BYTES, canonical, instant_text, parse_objec
 from licenses.usage_log.files import CHECKPOINT_NAME, CHECKPOINTS_FOLDER
 from licenses.usage_log.note import MAX_NOTE_BYTES, open_checkpoint, unverified_checkpoint
 
+_GZIP = b"\x1f\x8b"
+_MAKE = (
+    "Give the file that 'licenses request' wrote on the appliance, as it is: carried over in binary mode, and not "
+    "saved by an editor."
+)
 _SIZE = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
@@ -100,8 +105,31 @@ def open_enrolment(blob: bytes) -> Enrolment:
     Raises:
         LicensesError: It is malformed, or not signed by that key.
     """
-    key = _from_payload(envelope.unverified_payload(blob, envelope.ENROLMENT_TYPE).payload).device_key
-    return _from_payload(envelope.open_envelope(blob, envelope.ENROLMENT_TYPE, {key.key_id: key}))
+    try:
+        key = _from_payload(envelope.unverified_payload(blob, envelope.ENROLMENT_TYPE).payload).device_key
+        return _from_payload(envelope.open_envelope(blob, envelope.ENROLMENT_TYPE, {key.key_id: key}))
+    except FormatError as exc:
+        raise FormatError(f"this is no enrolment: {_other_kind(blob) or exc}", next_step=_step(blob)) from exc
+    except (BadSignatureError, UntrustedKeyError) as exc:
+        raise BadSignatureError(
+            f"the enrolment is not signed by the device that it names: {exc}", next_step=f"Carry it over again. {_MAKE}"
+        ) from exc
+
+
+def _other_kind(blob: bytes) -> str | None:
+    """What the file is instead, as far as it can be told from outside."""
+    if not blob.strip():
+        return "the file is empty"
+    if blob.startswith(_GZIP):
+        return "it is packed, as usage bundles are"
+    kind = envelope.kind_of(blob)
+    return None if kind in (None, "an enrolment") else f"it is {kind}"
+
+
+def _step(blob: bytes) -> str:
+    if blob.startswith(_GZIP):
+        return f"For a usage bundle: licenses authority intake FILE. {_MAKE}"
+    return _MAKE
 
 
 def enrol(device: DeviceKey, bindings: Bindings, *, output: Path | None, at: datetime, product_version: str) -> bytes:
@@ -134,7 +162,20 @@ def read_enrolment(path: Path) -> Enrolment:
         KeyFileError: It cannot be read.
         LicensesError: See `open_enrolment`.
     """
-    return open_enrolment(read_small_file(path, doing="read the enrolment", mode="0644", max_bytes=MAX_BYTES))
+    return open_enrolment(read_enrolment_file(path))
+
+
+def read_enrolment_file(path: Path) -> bytes:
+    """The bytes of an enrolment file, of which nothing is believed yet.
+
+    Raises:
+        KeyFileError: It cannot be read.
+        FormatError: It is longer than any enrolment.
+    """
+    try:
+        return read_small_file(path, doing="read the enrolment", mode="0644", max_bytes=MAX_BYTES)
+    except FormatError as exc:
+        raise FormatError(f"this is no enrolment: {exc}", next_step=_MAKE) from exc
 
 
 def _checkpoints(folder: Path, key: VerifyingKey) -> tuple[LedgerAnchor | None, LedgerAnchor | None]:

@@ -26,6 +26,7 @@ CLOCK_RESET_TYPE = "application/vnd.tollgate.clock-reset.v1+json"
 ACK_TYPE = "application/vnd.tollgate.ack.v1+json"
 ENROLMENT_TYPE = "application/vnd.tollgate.enrolment.v1+json"
 USAGE_BUNDLE_TYPE = "application/vnd.tollgate.usage-bundle.v1+json"
+USAGE_REPORT_TYPE = "application/vnd.tollgate.usage-report.v1+json"
 RELEASE_TYPE = "application/vnd.tollgate.release.v1+json"
 
 MAX_SIGNATURES = 16
@@ -39,8 +40,10 @@ _KINDS = {
     ACK_TYPE: "ack",
     ENROLMENT_TYPE: "enrolment",
     USAGE_BUNDLE_TYPE: "usage bundle",
+    USAGE_REPORT_TYPE: "usage report",
     RELEASE_TYPE: "release",
 }
+_IN_PROSE = {LICENSE_TYPE: "licence", ACK_TYPE: "acknowledgement", USAGE_BUNDLE_TYPE: "manifest of a usage bundle"}
 _ARMOUR_MARK = b"-----BEGIN "
 _ARMOUR_WIDTH = 64
 
@@ -137,7 +140,7 @@ def open_signed(
         if key is None:
             continue
         if not key.is_signature(signature, message):
-            raise BadSignatureError(f"the signature of {claimed_id} does not fit this {_kind(payload_type)}")
+            raise BadSignatureError(f"the signature of {claimed_id} does not fit this {_words(payload_type)}")
         found[key.raw] = key
     if not signers and not second_signers:
         raise UntrustedKeyError(f"signed by {', '.join(claimed.key_ids)}, which the trust root does not know")
@@ -170,8 +173,8 @@ def unverified_payload(blob: bytes, payload_type: str | None = None, *, max_byte
     fields = parse_object(bare, what="envelope", max_bytes=max_bytes)
     claimed_type = fields.text("payloadType")
     if claimed_type not in _KINDS or payload_type not in (None, claimed_type):
-        wanted = "a kind that this version knows" if payload_type is None else f"a {_kind(payload_type)}"
-        raise FormatError(f"this is a {_kind(claimed_type)}, not {wanted}")
+        wanted = "a kind that this version knows" if payload_type is None else _one(payload_type)
+        raise FormatError(f"this is {_one(claimed_type)}, not {wanted}")
     payload = _from_base64(fields.text("payload", max_length=max_bytes), "payload")
     signed = [_signature(record) for record in fields.nested_list("signatures", max_items=MAX_SIGNATURES)]
     fields.end()
@@ -182,6 +185,14 @@ def unverified_payload(blob: bytes, payload_type: str | None = None, *, max_byte
     if _spell(payload, claimed_type, signed) != bare:
         raise FormatError("the envelope is not spelled as it was when it was signed (spaces, order or escapes differ)")
     return Unverified(payload, claimed_type, tuple(key_id for key_id, _ in signed), tuple(sig for _, sig in signed))
+
+
+def kind_of(blob: bytes) -> str | None:
+    """What a file says that it is, such as "a licence"; None when it is no envelope. Nothing is verified."""
+    try:
+        return _one(unverified_payload(blob, max_bytes=len(blob)).payload_type)
+    except FormatError:
+        return None
 
 
 def armour(envelope: bytes, payload_type: str) -> bytes:
@@ -209,7 +220,7 @@ def _take_off_armour(blob: bytes, payload_type: str | None) -> bytes:
     for kind in _KINDS if payload_type is None else (payload_type,):
         if armour(bare, kind) == text + b"\n":
             return bare
-    wanted = "" if payload_type is None else f" of a {_kind(payload_type)}"
+    wanted = "" if payload_type is None else f" of {_one(payload_type)}"
     raise FormatError(f"the armour{wanted} is damaged: a line is cut, moved or changed")
 
 
@@ -252,3 +263,13 @@ def _from_base64(text: str, what: str) -> bytes:
 
 def _kind(payload_type: str) -> str:
     return _KINDS.get(payload_type, f"thing of the type {payload_type!r}")
+
+
+def _words(payload_type: str) -> str:
+    """The kind as it is called in a sentence."""
+    return _IN_PROSE.get(payload_type) or _kind(payload_type)
+
+
+def _one(payload_type: str) -> str:
+    words = _words(payload_type)
+    return f"{'an' if words[0] in 'aeo' else 'a'} {words}"

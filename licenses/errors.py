@@ -126,6 +126,97 @@ class ForkError(LicensesError):
         self.name = name
 
 
+class AuthorityError(LicensesError):
+    """The vendor's service refuses, or cannot answer now.
+
+    Attributes:
+        word: The status word that a caller is told, of the vocabulary that clients know from the billing endpoint.
+        retry_after: Whole seconds after which to try again; None where trying again changes nothing by itself.
+    """
+
+    code = "authority_refused"
+    word: ClassVar[str] = "Unknown"
+
+    def __init__(self, cause: str, *, next_step: str | None = None, retry_after: int | None = None) -> None:
+        super().__init__(cause, next_step=next_step)
+        self.retry_after = retry_after
+
+
+class InvalidKeyError(AuthorityError):
+    """No subscription has this API key: it is wrong, was regenerated, or was revoked."""
+
+    code = "authority_invalid_key"
+    word = "Invalid"
+    usual_step = "Set ApiKey to a key of this subscription; the vendor can regenerate either of its two keys."
+
+
+class MismatchError(AuthorityError):
+    """What was sent belongs to another container type, subscription or device."""
+
+    code = "authority_mismatch"
+    word = "Mismatch"
+    usual_step = "Use the key of the subscription that this container type and this device belong to."
+
+
+class ConflictError(MismatchError):
+    """What was sent contradicts, under the same name, what was received before."""
+
+    code = "authority_conflict"
+    usual_step = "Keep both, and let the vendor compare them: 'licenses authority reconcile' lists them."
+
+
+class AccountError(MismatchError):
+    """The vendor's books have no such customer, tier or subscription, or already another of that name."""
+
+    code = "authority_account"
+    usual_step = "List what there is: 'licenses authority customer list', 'tier list', 'subscription list'."
+
+
+class OutOfQuotaError(AuthorityError):
+    """The commitment is used up, and the tier allows no overage."""
+
+    code = "authority_out_of_quota"
+    word = "OutOfQuota"
+    usual_step = "Move the subscription to a larger tier, or wait for the next period."
+
+
+class BusyError(AuthorityError):
+    """The service has more to do than it can; the same request succeeds later."""
+
+    code = "authority_busy"
+    word = "BillingEndpointBusy"
+    usual_step = "Try again after the time that Retry-After names."
+
+
+class TooManyTriesError(BusyError):
+    """So many logins failed from one place, or for one name, that no further one is looked at now."""
+
+    code = "clerk_too_many_tries"
+    usual_step = "Wait for the time that is named; who has lost the password sets it: licenses authority password."
+
+
+class UnauthorizedUseError(AuthorityError):
+    """The subscription is not approved for this container type."""
+
+    code = "authority_use_unauthorized"
+    word = "ContainerUseUnauthorized"
+    usual_step = "Apply to the vendor; 'licenses authority subscription approve' grants the use of the container."
+
+
+class UnknownStateError(AuthorityError):
+    """The service cannot say now: its disk is full, or its database is damaged or cannot be reached."""
+
+    code = "authority_unknown"
+    usual_step = "Nothing of the request was kept; mend what the message names, then send the same again."
+
+
+class ClerkAccessError(LicensesError):
+    """Who may use the clerk's page is not settled so, or this is not one of them."""
+
+    code = "clerk_access"
+    usual_step = "Set a password with 'licenses authority password', or name a proxy and the header that it sends."
+
+
 class FileAccessError(LicensesError):
     """The operating system refused a file or folder.
 

@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -145,11 +145,13 @@ def choose(
     revoked_key_ids: Collection[str] = (),
     product_version: str | None = None,
     remembered: Sequence[bytes] = (),
+    used: Mapping[str, int] | None = None,
 ) -> Choice:
     """Choose the licence to serve under.
 
     What serves beats what does not. Among licences of one id the highest sequence that serves wins; among different
-    ids a production licence beats an evaluation one, a running term beats grace, a later expiry beats an earlier one.
+    ids a production licence beats an evaluation one, one with pages left beats one that is used up, a running term
+    beats grace, a later expiry beats an earlier one.
 
     Args:
         files: As `read_folder` returned them.
@@ -163,7 +165,9 @@ def choose(
         revoked_key_ids: See `judge`; what the files themselves revoke is added.
         product_version: See `judge`.
         remembered: Files that lay in the folder once, of which only what they revoke is believed still.
+        used: Pages counted so far, by licence id; None where nobody counts.
     """
+    used = used or {}
     opened: dict[int, License] = {}
     lists: list[_List] = []
     verdicts: dict[int, FileVerdict] = {}
@@ -206,7 +210,22 @@ def choose(
         verdicts[index] = FileVerdict(
             files[index].name, judgement.standing, judgement.reason, opened[index], judgement.next_step
         )
-    best = min(judgements, key=lambda index: _rank(opened[index], judgements[index], files[index].name), default=None)
+    spent = {index for index, lic in opened.items() if lic.is_used_up(used.get(lic.license_id, 0))}
+    # A licence that was exchanged for one with less, of the same sequence, is used up with it.
+    over = {(opened[index].license_id, opened[index].sequence) for index in spent}
+    best = min(
+        judgements,
+        key=lambda index: _rank(
+            lic := opened[index],
+            judgements[index],
+            files[index].name,
+            is_used_up=(lic.license_id, lic.sequence) in over,
+        ),
+        default=None,
+    )
+    for index in spent:
+        if judgements[index].serves:
+            verdicts[index] = _used_up(verdicts[index], another_serves=best not in spent)
     return Choice(
         best=None if best is None else opened[best],
         best_name=None if best is None else files[best].name,
@@ -233,11 +252,22 @@ _TELLING = (
 )
 
 
-def _rank(lic: License, judgement: Judgement, name: str) -> tuple[bool, bool, int, float, int, float, str, str]:
+def _used_up(verdict: FileVerdict, *, another_serves: bool) -> FileVerdict:
+    """The verdict on a file that would serve, had it pages left."""
+    more, none = "Ask the vendor for a licence with more pages.", "No action needed: another licence serves."
+    return replace(
+        verdict, reason=f"{verdict.reason} All its pages are used.", next_step=none if another_serves else more
+    )
+
+
+def _rank(
+    lic: License, judgement: Judgement, name: str, *, is_used_up: bool
+) -> tuple[bool, bool, bool, int, float, int, float, str, str]:
     """The smallest is the best."""
     return (
         not judgement.serves,
         lic.evaluation,
+        is_used_up,
         _TELLING.index(judgement.standing),
         -lic.expires_at.timestamp(),
         -lic.sequence,

@@ -175,9 +175,8 @@ def load_signing_key(path: Path, role: str, *, algorithm: Algorithm = Algorithm.
         KeyFileError: The file cannot be read, or is open to others.
         FormatError: It holds no private key of that algorithm.
     """
-    return _signing_key(
-        path, read_small_file(path, doing=f"read the {role} key", mode="0600", private=True), role, algorithm
-    )
+    pem = read_small_file(path, doing=f"read the {role} key", mode="0600", private=True)
+    return signing_key_from_pem(pem, role, source=str(path), algorithm=algorithm)
 
 
 def load_handed_over_key(path: Path, role: str) -> SigningKey:
@@ -194,20 +193,32 @@ def load_handed_over_key(path: Path, role: str) -> SigningKey:
         KeyFileError: The file cannot be read.
         FormatError: It holds no private key of that algorithm.
     """
-    return _signing_key(path, read_small_file(path, doing=f"read the {role} key", mode="0400"), role, Algorithm.ED25519)
+    pem = read_small_file(path, doing=f"read the {role} key", mode="0400")
+    return signing_key_from_pem(pem, role, source=str(path))
 
 
-def _signing_key(path: Path, pem: bytes, role: str, algorithm: Algorithm) -> SigningKey:
+def signing_key_from_pem(pem: bytes, role: str, *, source: str, algorithm: Algorithm = Algorithm.ED25519) -> SigningKey:
+    """Read a private key (unencrypted PKCS #8 PEM) and name it by its fingerprint.
+
+    Args:
+        pem: The text.
+        role: What the key is for, the first word of its id.
+        source: Where it comes from, for messages; a file name that starts with "evaluation-" marks it as evaluation.
+        algorithm: The only one accepted.
+
+    Raises:
+        FormatError: It is no private key of that algorithm.
+    """
     try:
         private = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
-        raise FormatError(f"{path} holds no unencrypted private key in PEM form") from exc
+        raise FormatError(f"{source} holds no unencrypted private key in PEM form") from exc
     if algorithm is Algorithm.ED25519:
         if not isinstance(private, Ed25519PrivateKey):
-            raise FormatError(f"the key in {path} is not an Ed25519 key")
+            raise FormatError(f"the key in {source} is not an Ed25519 key")
     elif not ml_dsa.is_private(private):
-        raise FormatError(f"the key in {path} is not an ML-DSA-65 key")
-    evaluation = path.name.startswith(EVALUATION_PREFIX)
+        raise FormatError(f"the key in {source} is not an ML-DSA-65 key")
+    evaluation = source.rpartition("/")[2].startswith(EVALUATION_PREFIX)
     known = cast("PrivateKey", private)
     return SigningKey(key_id_of(known.public_key(), role, evaluation=evaluation), known)
 

@@ -200,6 +200,13 @@ class License:
         if self.min_version is not None:
             _must_match("min_version", self.min_version, _VERSION)
 
+    def is_used_up(self, pages: int) -> bool:
+        """Whether so many pages are all that it grants; what allows overage, or has no limit, is never used up."""
+        granted = self.meter()
+        if granted is None or granted.hard is None or granted.overage_allowed:
+            return False
+        return pages >= granted.hard
+
     def meter(self, name: str = READ_PAGES_METER) -> Meter | None:
         """The meter of that name, if the licence grants any of it."""
         return next((meter for meter in self.meters if meter.name == name), None)

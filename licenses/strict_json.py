@@ -3,7 +3,8 @@
 Invariants:
 
 * What `loads` accepts has one meaning for every parser: UTF-8, no duplicate member, no float, no NaN, no lone
-  surrogate, integers within ±(2^53-1), bounded size and depth, nothing after the value.
+  surrogate, integers within ±(2^53-1), bounded size and depth, nothing after the value. Only where the caller says so
+  is 12.0 read, and then as the integer 12.
 * Whatever is wrong, `FormatError` is raised, and nothing else.
 * `canonical` writes the one form that is signed and hashed: compact, members sorted, ASCII.
 """
@@ -25,6 +26,7 @@ MAX_INTEGER = 2**53 - 1
 _DEPTH_TOKENS = re.compile(
     rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL
 )  # a string without end still ends: linear time
+_WHOLE_FLOAT = re.compile(r"(-?[0-9]{1,17})\.0{1,17}")
 _INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 _ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":"))
 
@@ -42,13 +44,16 @@ def canonical(value: object) -> bytes:
         raise FormatError(f"cannot be written as JSON: {exc}") from exc
 
 
-def loads(blob: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH) -> JsonValue:
+def loads(
+    blob: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH, whole_floats: bool = False
+) -> JsonValue:
     """Parse bytes that have exactly one reading.
 
     Args:
         blob: The whole document; white space around and inside is allowed, other trailing bytes are not.
         max_bytes: Longest document accepted, in bytes.
         max_depth: Deepest nesting accepted; a plain number has depth 0, `{}` has depth 1.
+        whole_floats: Whether to read a number such as 12.0 as the integer 12, for a public form that has floats.
 
     Raises:
         FormatError: Anything else than such a document.
@@ -61,11 +66,11 @@ def loads(blob: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH
         raise FormatError(f"not UTF-8: byte {exc.start} is {exc.reason}") from exc
     _bound_depth(blob, max_depth)
     try:
-        value: JsonValue = _DECODER.decode(text)
+        value: JsonValue = (_WHOLE_DECODER if whole_floats else _DECODER).decode(text)
     except FormatError:
         raise
     except json.JSONDecodeError as exc:
-        raise FormatError(f"not JSON: {exc.msg} at character {exc.pos}") from exc
+        raise FormatError(f"not JSON: {_fault(exc)}") from exc
     except (ValueError, RecursionError, OverflowError) as exc:
         raise FormatError(f"not JSON: {exc}") from exc
     if "\\u" in text:
@@ -73,13 +78,13 @@ def loads(blob: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_DEPTH
     return value
 
 
-def parse_object(blob: bytes, *, what: str, max_bytes: int = MAX_BYTES) -> "Fields":
-    """Parse a document that is one JSON object, ready to have its members taken.
+def parse_object(blob: bytes, *, what: str, max_bytes: int = MAX_BYTES, whole_floats: bool = False) -> "Fields":
+    """Parse a document that is one JSON object, ready to have its members taken; see `loads`.
 
     Raises:
         FormatError: It is not strict JSON, or not an object.
     """
-    value = loads(blob, max_bytes=max_bytes)
+    value = loads(blob, max_bytes=max_bytes, whole_floats=whole_floats)
     if not isinstance(value, dict):
         raise FormatError(f"{what} must be a JSON object")
     return Fields(value, what)
@@ -192,6 +197,11 @@ class Fields:
             found.append(Fields(value, f"{self._what}.{name}[{index}]"))
         return found
 
+    def rest(self) -> dict[str, JsonValue]:
+        """All members that were not taken, for one that is passed on as it is."""
+        left, self._members = self._members, {}
+        return left
+
     def end(self) -> None:
         """Refuse whatever was not taken."""
         if self._members:
@@ -213,6 +223,16 @@ class Fields:
 
     def _refuse(self, name: str, why: str) -> NoReturn:
         raise FormatError(f"{self._what}.{name} {why}")
+
+
+def _fault(exc: json.JSONDecodeError) -> str:
+    """What is wrong, in words for a person who copied a file."""
+    length = len(exc.doc.rstrip())
+    if length == 0:
+        return "there is nothing in it"
+    if exc.pos >= length or exc.msg.startswith("Unterminated string"):
+        return f"it ends after {length} characters in the middle, so it looks cut off"
+    return f"{exc.msg[:1].lower()}{exc.msg[1:].removesuffix(' at')} at character {exc.pos}"
 
 
 def _bound_depth(blob: bytes, max_depth: int) -> None:
@@ -278,6 +298,14 @@ def _no_float(digits: str) -> NoReturn:
     raise FormatError(f"{digits[:20]} is not an integer")
 
 
+def _whole(digits: str) -> int:
+    found = _WHOLE_FLOAT.fullmatch(digits)
+    return _no_float(digits) if found is None else _integer(found.group(1))
+
+
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_members, parse_int=_integer, parse_float=_no_float, parse_constant=_no_float
+)
+_WHOLE_DECODER = json.JSONDecoder(
+    object_pairs_hook=_members, parse_int=_integer, parse_float=_whole, parse_constant=_no_float
 )

@@ -52,6 +52,8 @@ class LicenseView:
         judgement: How it stands; None when there is no licence.
         verdicts: What became of each file.
         problem: Why there is no licence; empty when there is one.
+        next_step: What to do about the first of the files that are there but grant nothing; empty when there is a
+            licence, or no file.
         trust_root_problem: Why the installed trust root is not the one in force; empty when it is.
         trust_root_version: Of the one in force; 0 when there is none.
         revoked_sequence: Of the newest list of revocations; 0 without any.
@@ -62,6 +64,7 @@ class LicenseView:
     judgement: Judgement | None = None
     verdicts: tuple[FileVerdict, ...] = ()
     problem: str = ""
+    next_step: str = ""
     trust_root_problem: str = ""
     trust_root_version: int = 0
     revoked_sequence: int = 0
@@ -136,6 +139,7 @@ class LicenseWatch:
         product_version: str | None = None,
         revoked_license_ids: Collection[str] = (),
         revoked_key_ids: Collection[str] = (),
+        used: Mapping[str, int] | None = None,
     ) -> LicenseView:
         """Read the folder and judge what is there; never raises.
 
@@ -145,6 +149,7 @@ class LicenseWatch:
             product_version: The version of this product; None leaves `min_version` unjudged.
             revoked_license_ids: Licences known to be taken back, besides what the files here and before them say.
             revoked_key_ids: The same for keys.
+            used: Pages counted so far, by licence id; None where nobody counts.
         """
         try:
             root = self._current_root()
@@ -171,6 +176,7 @@ class LicenseWatch:
             revoked_key_ids=revoked_key_ids,
             product_version=product_version,
             remembered=self._remembered(),
+            used=used,
         )
         self._remember(choice)
         self._keep(files, choice)
@@ -219,6 +225,7 @@ class LicenseWatch:
             judgement=judgement,
             verdicts=verdicts,
             problem=problem,
+            next_step="" if license is not None else next((one.next_step for one in verdicts if one.next_step), ""),
             trust_root_problem=self._trust_root_problem,
             trust_root_version=self._trust_root.version if self._trust_root else 0,
             revoked_sequence=self._revoked_sequence,
@@ -282,7 +289,8 @@ class LicenseWatch:
         return recall_license(self._state_directory)
 
     def _forget(self) -> None:
-        self._kept, self._missing_from = None, None
+        # The keeper may not have noticed yet; what it still remembers was not seen by this process any more.
+        self._kept, self._seen_name, self._missing_from = None, "", None
         if self._keeper:
             with contextlib.suppress(OSError):
                 self._kept_path.unlink()

@@ -23,7 +23,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, Literal, NoReturn
 
 import msgspec
@@ -54,6 +54,7 @@ _NICENESS = 10
 _KEPT_BYTES = SHARE_BYTES // 4  # that a process may have grown by and still be used again
 _LENGTHS = struct.Struct("<IQ?")  # of the head, of the pixels; whether the process ends now
 _MAX_HEAD_BYTES = 64 * 1024
+_STRIP_BYTES = 256 * 1024
 _SECONDS_TO_END = 0.5
 _GLANCE_SECONDS = 0.001
 _LAST_AFTER_CPU_SECONDS = 1000.0
@@ -201,7 +202,7 @@ class DecoderProcess:
         ):
             raise self._nonsense()
         return PageImage(
-            image=Image.frombytes("L", answer.size, pixels),
+            image=Image.frombuffer("L", answer.size, pixels, "raw", "L", 0, 1),
             page=page,
             width=answer.width,
             height=answer.height,
@@ -295,7 +296,7 @@ class DecoderProcess:
             signal.SIGTERM,
             signal.SIGXCPU,
         ):  # somebody else's doing, as for want of memory
-            _log.error("a decoder was ended from outside")
+            _log.error("a decoder was ended from outside, by signal %d", number)
             return errors.DecoderLostError("The decoder was ended; the page may be tried again.")
         if not budget.is_last:  # it may have been for want of memory; who is patient finds out
             return errors.SlowDocumentError(SLOW)
@@ -369,6 +370,7 @@ def _serve_and_exit(line: socket.socket, worker: int, places: Places, on_start: 
         bounds.limit_data(memory.data_bytes() + MEMORY_BYTES)
         gc.freeze()  # what the worker has stays shared with it
         on_start()
+        memory.trim()  # else what the worker had freed would be filled without being seen to grow
         share = MemoryShare(places, memory, _give_up)
         share.watch()
         kept_above = memory.private_bytes() + _KEPT_BYTES
@@ -393,7 +395,7 @@ def _answered(line: socket.socket, memory: limits.OwnMemory, share: MemoryShare,
     if not blob or not descriptors:
         return False
     question = _decode_question(blob)
-    pixels = b""
+    image: Image.Image | None = None
     answer: _Found | _Loaded | _Refused
     with os.fdopen(descriptors[0], "rb", buffering=0) as file:
         try:
@@ -402,7 +404,7 @@ def _answered(line: socket.socket, memory: limits.OwnMemory, share: MemoryShare,
                 if isinstance(question, _Look):
                     answer = _look(file, question)
                 else:
-                    answer, pixels = _load(file, question, share)
+                    answer, image = _load(file, question, share)
         except errors.CoreError as exc:
             answer = _Refused(type(exc).__name__, str(exc))
         except MemoryError:
@@ -412,8 +414,9 @@ def _answered(line: socket.socket, memory: limits.OwnMemory, share: MemoryShare,
     if memory.private_bytes() > kept_above:
         memory.trim()
     is_last = memory.private_bytes() > kept_above or time.process_time() > _LAST_AFTER_CPU_SECONDS
-    line.sendall(_LENGTHS.pack(len(head), len(pixels), is_last) + head)
-    line.sendall(pixels)
+    line.sendall(_LENGTHS.pack(len(head), 0 if image is None else image.width * image.height, is_last) + head)
+    for strip in () if image is None else _strips(image):
+        line.sendall(strip)
     return not is_last
 
 
@@ -429,7 +432,14 @@ def _look(file: BinaryIO, question: _Look) -> _Found:
     return _Found(found.format, found.pages)
 
 
-def _load(file: BinaryIO, question: _Load, share: MemoryShare) -> tuple[_Loaded, bytes]:
+def _load(file: BinaryIO, question: _Load, share: MemoryShare) -> tuple[_Loaded, Image.Image]:
     found = documents.load_page(file, question.page, max_pixels=question.max_pixels, need=share.need)
     answer = _Loaded(found.image.size, found.width, found.height, found.unit, found.dpi)
-    return answer, found.image.tobytes()
+    return answer, found.image
+
+
+def _strips(gray: Image.Image) -> Iterator[bytes]:
+    """The pixels of a picture from top to bottom, in pieces that need little memory beside it."""
+    rows = max(1, _STRIP_BYTES // gray.width)
+    for top in range(0, gray.height, rows):
+        yield gray.crop((0, top, gray.width, min(gray.height, top + rows))).tobytes()

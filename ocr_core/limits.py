@@ -174,6 +174,17 @@ class OwnMemory:
         """Give back to the kernel what was freed; the allocator keeps it otherwise. Two milliseconds after a page."""
         _libc.malloc_trim(0)
 
+    def is_within(self, most: int, *, trimmed_above: int) -> bool:
+        """Whether the process holds no more than it may, once it has given back what it can.
+
+        Args:
+            most: What it may hold, bytes.
+            trimmed_above: What it may keep for the next page, bytes: to give back costs time, and to fetch it again.
+        """
+        if self.private_bytes() > min(trimmed_above, most):
+            self.trim()
+        return self.private_bytes() <= most
+
 
 def is_stopped(pid: int) -> bool:
     """Whether a process was stopped by a signal and stands still."""

@@ -41,7 +41,7 @@ _PROBE_PAUSE_SECONDS = 0.1
 _MASTER_DEADLINE_AFTER_SECONDS = 30
 _MASTER_WAITS_SECONDS = 1.0
 _PATIENCE_SECONDS = 5.0
-_TRIMMED_ABOVE_BYTES = 64 * 2**20  # what is given back must be fetched again for the next page
+_TRIMMED_ABOVE_BYTES = 112 * 2**20  # what is given back must be fetched again for the next page
 _REQUESTS = 20_000
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _WORKER_CPU_SECONDS = 3600
@@ -245,9 +245,8 @@ class CoreWorker(SyncWorker):  # type: ignore[misc]
             super().handle(listener, client, addr)
         self.requests_left -= 1
         is_spent = self.requests_left <= 0 or time.process_time() > _WORKER_CPU_SECONDS or self.app.decoder.pid is None
-        if self.memory.private_bytes() > _TRIMMED_ABOVE_BYTES:
-            self.memory.trim()
-        if is_spent or self.memory.private_bytes() > self.app.settings.recycle_bytes:
+        most = self.app.settings.recycle_bytes
+        if is_spent or not self.memory.is_within(most, trimmed_above=_TRIMMED_ABOVE_BYTES):
             self.alive = False
 
     def handle_request(self, listener: socket.socket, req: object, client: socket.socket, addr: object) -> None:

@@ -154,6 +154,8 @@ class TesserocrEngine:
         except RuntimeError as exc:
             raise FailedToProcessError(f"The model {models} in {self._tessdata} could not be loaded.") from exc
         api.SetVariable("debug_file", os.devnull)
+        # Spares the search for type of fixed pitch, three hundredths of all the work: the LSTM engine does without it.
+        api.SetVariable("textord_all_prop", "1")
         # Has the engine say something, so that it opens that file now and for good: in a process that may open no file
         # for writing, its first message would be its end.
         api.ReadConfigFile(str(self._tessdata / "no such file"))

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -23,10 +24,14 @@ from licenses.errors import LicensesError
 from licenses.keys import VerifyingKey
 from sidecar import __version__
 from sidecar.admission import Admission, Standing
+from sidecar.billing_client import BillingClient, proxy_for
 from sidecar.clock import Clock, SystemClock
+from sidecar.connection import Connection
 from sidecar.core_client import CoreClient
 from sidecar.document_download import DocumentDownload
+from sidecar.endpoint import Endpoint
 from sidecar.errors import LedgerUnavailableError, MeterAlreadyRunningError, SettingsError, SidecarError
+from sidecar.exchange import Exchange
 from sidecar.ledger import Ledger, recount_path, start_ledger
 from sidecar.license_mount import LEASE_NAME, LicenseMount
 from sidecar.log_files import BYTES_PER_MEGABYTE, LogFiles, known_instance
@@ -273,8 +278,9 @@ def build_meter(settings: Settings, clock: Clock | None = None) -> Meter:
         raise LedgerUnavailableError(str(exc), next_step=exc.next_step) from exc
     licenses = _license_mount(settings, clock, keeper=True)
     ledger = Ledger(ledger_path(settings), clock=clock, instance=device.instance_id, version=__version__)
+    output = RecordOutput(settings.output_directory, device.instance_id, limit_seconds=settings.output_timeout_seconds)
     try:
-        require_cadence(settings, licenses, ledger)
+        require_cadence(settings, licenses, ledger.now().at)
     except SidecarError:
         ledger.close()
         raise
@@ -284,22 +290,69 @@ def build_meter(settings: Settings, clock: Clock | None = None) -> Meter:
         ledger=ledger,
         licenses=licenses,
         device=device,
-        output=RecordOutput(
-            settings.output_directory, device.instance_id, limit_seconds=settings.output_timeout_seconds
-        ),
+        output=output,
         jitter=random.SystemRandom(),
+        endpoint=_endpoint(settings, ledger, licenses, device, clock=clock, output=output)
+        if settings.is_connected
+        else None,
     )
 
 
-def require_cadence(settings: Settings, licenses: LicenseMount, ledger: Ledger) -> None:
+def build_billing_client(settings: Settings) -> BillingClient:
+    """The way to the billing endpoint that the settings name; nothing is asked yet."""
+    return BillingClient(
+        settings.billing,
+        settings.api_key,
+        proxy_for(settings.billing, settings.proxy, settings.proxy_bypass),
+        ca_file=settings.billing_ca_file,
+    )
+
+
+def _endpoint(
+    settings: Settings,
+    ledger: Ledger,
+    licenses: LicenseMount,
+    device: DeviceKey,
+    *,
+    clock: Clock,
+    output: RecordOutput,
+) -> Endpoint:
+    exchange = Exchange(
+        ledger=ledger,
+        licenses=licenses,
+        output=output,
+        state_directory=settings.state_directory,
+        license_directory=settings.license_folder,
+        device_key_directory=settings.device_key_directory,
+        handed_over_key=handed_over_key(os.environ),
+    )
+    connection = Connection(
+        client=build_billing_client(settings),
+        clock=clock,
+        ledger=ledger,
+        licenses=licenses,
+        device=device,
+        folder=settings.license_folder,
+        exchange=exchange,
+        proof_folder=settings.state_directory,
+    )
+    return Endpoint(connection, clock=clock, ledger=ledger)
+
+
+def require_cadence(settings: Settings, licenses: LicenseMount, at: datetime) -> None:
     """Refuse windows or attempts outside the standard, unless the licence in force is an evaluation licence.
+
+    Args:
+        settings: The settings.
+        licenses: The licence folder.
+        at: The effective time, aware UTC.
 
     Raises:
         SettingsError: They are outside, and a production licence is in force.
     """
     if settings.has_standard_cadence:
         return
-    view = licenses.look(ledger.now().at)
+    view = licenses.look(at)
     if view.license is not None and not view.license.evaluation:
         raise SettingsError(
             "Metering:MinIntervalSeconds, Metering:MaxIntervalSeconds and Metering:MaxAttempts may leave 600, 900 and "

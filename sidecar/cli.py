@@ -105,11 +105,12 @@ def run(words: tuple[str, ...], config: Path | None) -> None:
 
     settings = load_settings(words, file=config)
     configure_logs(settings.log_levels, process="launcher")
-    require_start(settings)
+    require_start(settings, reports=True)
     if settings.download_license:
         _download_license(at_state(settings))
         return
-    _require_mounts(settings)
+    if not settings.is_connected:
+        _require_mounts(settings)
     require_log_mount(settings)
     _require_free_port(settings)
     place = choose_state(settings)
@@ -131,7 +132,8 @@ def _tell_of_settings(settings: Settings, words: tuple[str, ...], config: Path |
         _log.warning("this setting is not known and has no effect", name=name)
     for name, reason in unused_names(words, os.environ, config):
         _log.info(f"{name} is not used here: {reason}")
-    _log.info(f"Using '{settings.license_directory}' for reading licence files.")
+    purpose = "the licence that is fetched" if settings.is_connected else "reading licence files"
+    _log.info(f"Using '{settings.license_folder}' for {purpose}.")
     _log.info(f"Using '{settings.output_directory}' for writing usage records.")
     if not place.outlives:
         _log.warning(
@@ -145,8 +147,10 @@ def _tell_of_settings(settings: Settings, words: tuple[str, ...], config: Path |
             f"Using '{place.directory}' for ledger and device key. Give it to nobody: the key is in it.",
             reason=place.reason,
         )
-    if settings.billing or settings.api_key:
-        _log.info("Billing and ApiKey serve DownloadLicense=True alone; metering stays local, by the licence file.")
+    if settings.is_connected:
+        _log.info(f"Submitting metering to '{settings.endpoint_place}'.")
+    elif settings.billing or settings.api_key:
+        _log.info("Billing and ApiKey are not used: Mounts:License names a licence folder, so metering stays local.")
     _log.info("Logging to console.")
     if settings.disk_log_format:
         _log.info(f"Logging to disk, below '{settings.output_directory}'.")
@@ -178,7 +182,7 @@ def meter(words: tuple[str, ...], config: Path | None) -> None:
     from sidecar.stop_signal import StopSignal
 
     settings = settings_of(words, config, process="meter")
-    require_start(settings)
+    require_start(settings, reports=True)
     stop = StopSignal()
     lock = MeterLock(settings)
     with LogSinks(settings, "meter"):
@@ -450,7 +454,7 @@ def _download_license(settings: Settings) -> None:
     from licenses.device_key import load_device_public
     from licenses.keyring import load_trust_root
     from licenses.verify import day_text
-    from sidecar.billing_client import BillingClient, proxy_for
+    from sidecar.bootstrap import build_billing_client
     from sidecar.license_download import download_license
 
     root = load_trust_root(settings.trust_root)
@@ -459,11 +463,7 @@ def _download_license(settings: Settings) -> None:
     except LicensesError:
         device_public = None  # no meter has run here yet; the licence is not bound to a device then
     lic, path = download_license(
-        BillingClient(
-            settings.billing,
-            settings.api_key,
-            proxy_for(settings.billing, settings.proxy, settings.proxy_bypass),
-        ),
+        build_billing_client(settings),
         settings.license_directory,
         root,
         at=instant(SystemClock().read().wall_ns),
@@ -483,9 +483,10 @@ def _require_mounts(settings: Settings) -> None:
     mount = "mount a volume and make sure the directory named by Mounts:License exists"
     if settings.billing or settings.api_key:
         raise SettingsError(
-            f"{missing}; Billing and ApiKey alone start nothing: metering stays local (there is no connected mode) and "
-            "a licence file is needed",
-            next_step=f"{mount}, then fetch the file with DownloadLicense=True or put in the one that the vendor sent",
+            f"{missing}; it was named, so metering stays local, Billing and ApiKey are not used, and a licence file "
+            "is needed",
+            next_step=f"{mount}, then fetch the file with DownloadLicense=True or put in the one that the vendor sent; "
+            "or leave Mounts:License out, to report to Billing in connected mode",
         )
     raise SettingsError(missing, next_step=mount)
 

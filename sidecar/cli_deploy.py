@@ -14,10 +14,12 @@ import json
 import re
 import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,10 @@ from sidecar.errors import DeployError
 
 if TYPE_CHECKING:
     from sidecar.deploy.engine import DockerEngine
-    from sidecar.deploy.service import Deployment, Service, Source
+    from sidecar.deploy.images import Source
+    from sidecar.deploy.plan import Asked
+    from sidecar.deploy.service import Deployment
+    from sidecar.deploy.standing import Service
 
 _PLACES = {"/license": "licences", "/output": "records", "/share": "spool", "/var/lib/sidecar": "state"}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -40,7 +45,12 @@ _WAIT = click.option(
     "--wait", "wait_seconds", type=click.IntRange(5, 3600), default=120, show_default=True, help="Seconds until ready."
 )
 _FOLDERS = (
-    click.option("--license", "license_folder", metavar="FOLDER", help="Folder of licence files; needed at first."),
+    click.option(
+        "--license",
+        "license_folder",
+        metavar="FOLDER",
+        help="Folder of licence files; needed at first, unless connected.",
+    ),
     click.option("--output", metavar="FOLDER", help="Folder for usage records; needed at first."),
     click.option("--state", metavar="FOLDER|VOLUME", help="Ledger and device key.  [default: the volume NAME-state]"),
     click.option("--share", metavar="FOLDER|VOLUME", help="Documents and results.  [default: the volume NAME-share]"),
@@ -68,13 +78,15 @@ In need:   sidecar deploy support-bundle
 
 \b
 Exit codes: 0 well, 64 wrong use or EULA, 65 bundle, image or settings do not fit, 69 something needed is not there
-(engine, image, port, room, readiness), 70 the service ended or could not be upgraded, 73 the name is taken,
-77 no permission (a folder's owner, the engine's socket), 78 no licence, 130 interrupted, 132 no AVX2.
+(engine, image, port, room, readiness), 70 the service ended or could not be upgraded, 73 the name is taken
+or another command is at work, 77 no permission (a folder's owner, the engine's socket), 78 no licence, 130 interrupted,
+132 no AVX2.
 """
 
 
-def _with_folders(command: Any) -> Any:
-    for option in reversed(_FOLDERS):
+def _with_what_is_asked(command: Any) -> Any:
+    """All that a service can be asked to be, and how."""
+    for option in reversed((*_FOLDERS, _NAME, _WAIT, _YES, _ENGINE, _JSON, WORDS)):
         command = option(command)
     return command
 
@@ -89,77 +101,39 @@ def deploy_group() -> None:
 
 
 @deploy_group.command()
-@_with_folders
-@_NAME
-@_WAIT
-@_YES
-@_ENGINE
-@_JSON
-@WORDS
-def up(
-    *,
-    words: tuple[str, ...],
-    name: str,
-    engine: str | None,
-    wait_seconds: int,
-    yes: bool,
-    as_json: bool,
-    **given: Any,
-) -> None:
+@_with_what_is_asked
+def up(**given: Any) -> None:
     """Check this host, make the container, wait until it serves. Run twice, it changes nothing.
 
     Settings are words, as eula=accept Core:Languages=deu+eng.
     """
-    with _command(engine, name) as one:
-        service = one.deployment.up(_asked(words, given), _source(given), wait_seconds=wait_seconds, is_agreed=yes)
-        one.console.end()
-        _tell(
-            service,
-            one.engine.address,
-            as_json=as_json,
-            done="was started" if service.changed else "is as asked for, nothing was changed",
-        )
+    _bring(given, "was started", lambda one: one.up)
 
 
 @deploy_group.command()
-@_with_folders
-@_NAME
-@_WAIT
-@_YES
-@_ENGINE
-@_JSON
+@_with_what_is_asked
 @click.option("--allow-downgrade", is_flag=True, help="Let an older version replace a newer one.")
-@WORDS
-def upgrade(
-    *,
-    words: tuple[str, ...],
-    name: str,
-    engine: str | None,
-    wait_seconds: int,
-    yes: bool,
-    as_json: bool,
-    allow_downgrade: bool,
-    **given: Any,
-) -> None:
+def upgrade(*, allow_downgrade: bool, **given: Any) -> None:
     """Replace the service by another image, settings or limits; what is not given stays.
 
     The old one finishes its pages and closes its window, then the new one starts. When that is not ready in time, the
     old one comes back. An empty value, as Core:Languages=, takes a setting away.
     """
-    with _command(engine, name) as one:
-        service = one.deployment.upgrade(
-            _asked(words, given),
-            _source(given),
-            wait_seconds=wait_seconds,
-            is_agreed=yes,
-            allow_downgrade=allow_downgrade,
+    _bring(given, "was upgraded", lambda one: partial(one.upgrade, allow_downgrade=allow_downgrade))
+
+
+def _bring(given: dict[str, Any], done: str, verb: Callable[[Deployment], Callable[..., Service]]) -> None:
+    """Have a service be as it is asked for, by one of the two ways there are, and tell how it stands then."""
+    with _command(given["engine"], given["name"]) as one:
+        service = verb(one.deployment)(
+            _asked(given), _source(given), wait_seconds=given["wait_seconds"], is_agreed=given["yes"]
         )
         one.console.end()
         _tell(
             service,
             one.engine.address,
-            as_json=as_json,
-            done="was upgraded" if service.changed else "is as asked for, nothing was changed",
+            as_json=given["as_json"],
+            done=done if service.changed else "is as asked for, nothing was changed",
         )
 
 
@@ -296,7 +270,7 @@ def _command(engine: str | None, name: str) -> Iterator[_Command]:
         console.end()
 
 
-def _asked(words: tuple[str, ...], given: dict[str, Any]) -> Any:
+def _asked(given: dict[str, Any]) -> Asked:
     from sidecar.deploy.plan import Asked
 
     return Asked(
@@ -307,13 +281,13 @@ def _asked(words: tuple[str, ...], given: dict[str, Any]) -> Any:
         publish=given["publish"],
         memory=given["memory"],
         cpus=given["cpus"],
-        words=words,
+        words=given["words"],
     )
 
 
 def _source(given: dict[str, Any]) -> Source:
     from sidecar.deploy.archive import read_release_key
-    from sidecar.deploy.service import Source
+    from sidecar.deploy.images import Source
 
     if given["bundle"] is not None and given["image"] is not None:
         raise click.UsageError("Give --bundle or --image, not both.")
@@ -328,7 +302,7 @@ def _source(given: dict[str, Any]) -> Source:
 def _tell(service: Service, address: str, *, as_json: bool, done: str) -> None:
     """A service for people or programs; ends with the exit code of its state."""
     from sidecar.deploy.plan import EXIT_UNAVAILABLE, size_text
-    from sidecar.deploy.service import facts_of, service_url
+    from sidecar.deploy.standing import facts_of, service_url
 
     plan, found, told = service.plan, service.found, service.told
     if as_json:
@@ -382,11 +356,11 @@ class Terminal:
         click.echo(line, err=True)
 
     def wait(self, what: str) -> None:
-        """Say what is waited for: one line that changes, or in a file a line for each that is new."""
+        """Say what is waited for: one sentence that changes, or in a file a line for each that is new."""
         if self._is_terminal:
             self._clear()
-            width = shutil.get_terminal_size().columns - 2
-            self._shown = what if len(what) <= width else f"{what[: width - 1]}…"
+            # A screen that went on to the next line by itself could not be told which lines to take away again.
+            self._shown = textwrap.fill(what, max(20, shutil.get_terminal_size().columns - 1))
             click.echo(self._shown, err=True, nl=False)
         else:
             told = re.sub(r"\d+ s at most", "", what)
@@ -404,11 +378,11 @@ class Terminal:
         return sys.stdin.isatty() and self._is_terminal and click.confirm(question, default=False, err=True)
 
     def end(self) -> None:
-        """Take the line away again."""
+        """Take away what is waited for."""
         self._clear()
         self._shown = ""
 
     def _clear(self) -> None:
         if self._is_terminal and self._shown:
-            click.echo("\r\33[K", err=True, nl=False)
+            click.echo("\r" + "\33[A" * self._shown.count("\n") + "\33[J", err=True, nl=False)
             self._shown = ""

@@ -91,7 +91,8 @@ def export_command(
     click.echo(f"Written to {done.path}")
     click.echo(f"  size       {_size_text(done.bytes)}, SHA-256 {done.sha256}")
     click.echo(f"  log        {span.origin}")
-    click.echo(f"  entries    {span.since:,} to {span.size - 1:,}, in {done.windows:,} record files")
+    files = "1 record file" if done.windows == 1 else f"{done.windows:,} record files"
+    click.echo(f"  entries    {span.since:,} to {span.size - 1:,}, in {files}")
     click.echo(f"  until      {day_text(span.until)}")
     click.echo(f"  pages      {done.meters.get(READ_PAGES_METER, 0):,}")
     click.echo(f"  next time  {done.open_units:,} pages counted since then")
@@ -129,7 +130,7 @@ def import_command(
         output=RecordOutput(settings.output_directory, instance, limit_seconds=settings.output_timeout_seconds),
         state_directory=settings.state_directory,
         device_key_directory=settings.device_key_directory,
-        license_directory=settings.license_directory,
+        license_directory=settings.license_folder,
         handed_over_key=handed_over_key(os.environ),
     )
     try:

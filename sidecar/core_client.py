@@ -79,6 +79,25 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SecondEngineHealth:
+    """What the running core tells of its engine for handwriting and photos; counts are since the core's start.
+
+    Attributes:
+        name: Its name and version.
+        state: What it is at, as `unloaded`, `idle`, `reading`; `paused` after it failed.
+        pictures: Read, or found unreadable.
+        killed: How often it was ended because it took too long.
+        died: How often it ended by itself.
+    """
+
+    name: str
+    state: str
+    pictures: int
+    killed: int
+    died: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CoreHealth:
     """The core's word about itself.
 
@@ -87,12 +106,14 @@ class CoreHealth:
         cpu_problem: Why this processor cannot run it; empty when it can.
         engine: Name and version of the engine.
         languages: Installed models.
+        second_engine: Its second engine; None where there is none, or it is told of in words that are not known here.
     """
 
     workers: int
     cpu_problem: str
     engine: str
     languages: tuple[str, ...]
+    second_engine: SecondEngineHealth | None = None
 
 
 class CoreLanguage(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,6 +198,7 @@ class CoreClient:
                 cpu_problem="" if cpu["supported"] else str(cpu["reason"]),
                 engine=f"{engine['name']} {engine['version']}",
                 languages=tuple(map(str, answer["languages"])),
+                second_engine=_second_engine(answer.get("second_engine")),
             )
         except (KeyError, TypeError, ValueError) as exc:
             raise CoreUnavailableError(f"the core's health answer is malformed: {exc!r}") from exc
@@ -331,6 +353,20 @@ class CoreClient:
             return base64.b64encode(self._lease_path.read_bytes()).decode("ascii")
         except OSError:
             return ""
+
+
+def _second_engine(told: Any) -> SecondEngineHealth | None:
+    """For people only: nothing hangs on it, so words that are not known here are no reason to refuse a core."""
+    try:
+        return SecondEngineHealth(
+            name=f"{told['name']} {told['version']}",
+            state=str(told["state"]),
+            pictures=int(told["pictures"]),
+            killed=int(told["killed"]),
+            died=int(told["died"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _json(status: int, answer: bytes) -> dict[str, Any]:

@@ -88,13 +88,31 @@ class BillingError(SidecarError):
 
     Attributes:
         status: Word of contract B.3, such as `CouldNotConnect`.
+        retry_after: Seconds after which the endpoint wants to be asked again; None where it did not say.
+        http_status: What it answered; 0 when there was no answer.
+        refusal: Its own name for the refusal, such as `ledger_fork`; empty where it did not say.
+        proof: The proof of a fork that it sent along, not verified; None for none.
     """
 
     code = "billing"
 
-    def __init__(self, status: str, cause: str, *, next_step: str = "") -> None:
+    def __init__(
+        self,
+        status: str,
+        cause: str,
+        *,
+        next_step: str = "",
+        retry_after: int | None = None,
+        http_status: int = 0,
+        refusal: str = "",
+        proof: bytes | None = None,
+    ) -> None:
         super().__init__(cause, next_step=next_step)
         self.status = status
+        self.retry_after = retry_after
+        self.http_status = http_status
+        self.refusal = refusal
+        self.proof = proof
 
 
 class LicenseDownloadError(SidecarError):

@@ -24,6 +24,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from licenses.ack import Ack, ack_name, open_ack, read_ack_file
 from licenses.device_key import DeviceKey, device_id_of
 from licenses.durable import make_folders, write_file
@@ -37,7 +39,7 @@ from licenses.strict_json import Fields, canonical
 from licenses.usage_log.bundle import BundleFile, Progress, Span, plain_file, proof_file, seal_bundle
 from licenses.usage_log.entry import parse_entry, read_use
 from licenses.usage_log.files import CHECKPOINT_NAME, CHECKPOINTS_FOLDER, FOLDER, meter_list, meters_from, record_name
-from licenses.usage_log.fork import confess_rollback, fork_name, prove_fork
+from licenses.usage_log.fork import confess_rollback, fork_name, prove_fork, verify_fork
 from licenses.usage_log.merkle import EMPTY_ROOT, consistency_proof_from
 from licenses.usage_log.note import Checkpoint
 from licenses.usage_log.statement import Statement
@@ -61,6 +63,7 @@ BUNDLE_MODE = 0o640
 ACK_MODE = 0o440
 LICENSE_MODE = 0o640
 _TRIES = 1000
+_log = structlog.get_logger("Tollgate.Exchange")
 _MS = 1_000_000
 _UNFIT = {
     Standing.MISMATCH,
@@ -408,8 +411,38 @@ class Exchange:
         self._take_license(ack, root, done)
         return done
 
+    def keep_fork(self, blob: bytes) -> Path:
+        """Keep the proof, which somebody else sent, that this device signed two histories: here and beside the records.
+
+        Args:
+            blob: The proof, not verified yet.
+
+        Returns:
+            Where an auditor finds it; in the state directory, where the output folder takes nothing.
+
+        Raises:
+            LicensesError: It proves nothing of this device.
+            OutputUnwritableError: It could be kept nowhere.
+        """
+        device = DeviceKey.load(self._device_key_directory, handed_over=self._handed_over_key)
+        fork = verify_fork(blob, device.verifying_key)
+        name = fork_name(fork.origin, fork.first.size, fork.second.size)
+        place = self._state / name
+        is_new = not place.exists()
+        try:
+            if is_new:
+                write_file(place, [blob], mode=BUNDLE_MODE, overwrite=True)
+            place = self._output.keep_fork(name, blob)
+        except OutputUnwritableError as exc:
+            _log.warning("the proof of a fork is not beside the records", cause=str(exc), next_step=exc.next_step)
+        except OSError as exc:
+            raise unwritable(exc, self._state) from exc
+        if is_new:
+            _log.error("this device signed two histories of its log", cause=fork.reason, proof=str(place))
+        return place
+
     def _look(self) -> LicenseView:
-        return self._licenses.look(self._ledger.now().at, self._ledger.license_floors())
+        return self._licenses.look(self._ledger.now().at, self._ledger.snapshot(READ_PAGES_METER))
 
     def _opened(self, blob: bytes, root: TrustRoot) -> Ack:
         device = self._licenses.device

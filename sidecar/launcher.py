@@ -1,7 +1,7 @@
 """The launcher: core, meter and web as child processes of one supervisor (container, or a terminal).
 
 Invariant: a child that dies is started again, and when one cannot be kept alive the launcher stops the others and
-exits non-zero. On SIGTERM or SIGINT web stops first, then the meter closes the window, then the core; no child
+exits non-zero. On SIGTERM or SIGINT web stops first, then the meter closes the window while the core ends; no child
 outlives the launcher.
 """
 
@@ -28,6 +28,7 @@ _MAX_STARTS = 6
 _MAX_MENDS = 3
 _STARTS_WITHIN_SECONDS = 60.0
 _STOP_SECONDS = {"web": 5.0, "meter": 3.5, "core": 1.0}
+"""How long each may take to end. Meter and core end side by side: 8.5 s at most of the 10 s of `docker stop`."""
 _PR_SET_PDEATHSIG = 1
 _CORE = [sys.executable, "-m", "ocr_core"]
 _log = structlog.get_logger("Tollgate.Launcher")
@@ -54,11 +55,13 @@ class Launcher:
         self._settings = settings
         launched = {LAUNCHER_VARIABLE: str(os.getpid())}
         own = _environment(settings, environ) | launched
+        # Web needs no secret: only the meter calls the vendor.
+        web = _environment(settings, environ, secrets=False) | launched
         python = [sys.executable, "-m"]
         self._children = [
             _Child("core", _CORE, core_environment(settings, environ) | launched),
             _Child("meter", [*python, "sidecar.cli", "meter"], own),
-            _Child("web", [*python, "sidecar.cli", "web"], own),
+            _Child("web", [*python, "sidecar.cli", "web"], web),
         ]
 
     def run(
@@ -130,15 +133,22 @@ class Launcher:
         return True
 
     def _drain(self) -> None:
-        """Stop web first so that nothing new arrives, then the meter so that it closes the window, then the core."""
-        for name in ("web", "meter", "core"):
-            child = next(child for child in self._children if child.name == name)
-            process = child.process
-            if process is None or process.poll() is not None:
-                continue
+        """Stop web first so that nothing new arrives, then the meter so that it closes the window.
+
+        The core has nothing left to do once web is gone, and no part in closing a window: it ends meanwhile.
+        """
+        self._end("web")
+        self._end("meter", "core")
+
+    def _end(self, *names: str) -> None:
+        """Ask processes to end, all at once, and kill each that takes longer than it may."""
+        asked = time.monotonic()
+        there = [(child.name, child.process) for child in self._children if child.name in names and child.process]
+        for _, process in there:
             process.terminate()
+        for name, process in there:
             try:
-                process.wait(_STOP_SECONDS[name])
+                process.wait(max(0.0, asked + _STOP_SECONDS[name] - time.monotonic()))
             except subprocess.TimeoutExpired:
                 _log.warning("process did not stop in time and is killed", process=name)
                 process.kill()
@@ -156,8 +166,11 @@ def become_core(settings: Settings, environ: Mapping[str, str]) -> NoReturn:
 
 
 def core_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """The core's environment: the settings without any secret, for it decodes what strangers send."""
-    return _environment(settings, environ, secrets=False)
+    """The core's environment: the settings without any secret, for it decodes what strangers send.
+
+    It knows of no mode: the licences of connected mode lie in a folder like any other.
+    """
+    return _environment(settings, environ, secrets=False) | {"Mounts__License": str(settings.license_folder)}
 
 
 def _environment(settings: Settings, environ: Mapping[str, str], *, secrets: bool = True) -> dict[str, str]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from licenses.host import collect
 from licenses.keyring import TrustRoot
@@ -21,6 +22,18 @@ from sidecar.settings import Settings
 LEASE_NAME = "lease.dsse.json"
 
 __all__ = ["LEASE_NAME", "LicenseMount", "LicenseView"]
+
+
+class Remembered(Protocol):
+    """What the ledger remembers of licences."""
+
+    @property
+    def license_floors(self) -> Mapping[str, int]:
+        """The highest sequence ever in force, by licence id."""
+
+    @property
+    def license_pages(self) -> Mapping[str, int]:
+        """Pages counted, by licence id."""
 
 
 class LicenseMount:
@@ -36,7 +49,7 @@ class LicenseMount:
         self, settings: Settings, *, keeper: bool = False, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._watch = LicenseWatch(
-            settings.license_directory,
+            settings.license_folder,
             trust_root_path=settings.trust_root,
             state_directory=settings.core_state_directory,
             host=collect(operator_id=settings.host_id or None),
@@ -64,15 +77,17 @@ class LicenseMount:
         with self._lock:
             return self._watch.trust_root.vendor if self._watch.trust_root else "unknown.invalid"
 
-    def look(self, at: datetime, floors: Mapping[str, int] | None = None) -> LicenseView:
+    def look(self, at: datetime, remembered: Remembered | None = None) -> LicenseView:
         """Read the folder and judge what is there.
 
         Args:
             at: The effective time, aware UTC.
-            floors: The highest sequence ever in force, by licence id, as the ledger remembers it.
+            remembered: What the ledger remembers; None where there is none yet.
         """
+        floors = {} if remembered is None else remembered.license_floors
+        used = {} if remembered is None else remembered.license_pages
         with self._lock:
-            return self._watch.look(at, sequence_floor=floors or {}, product_version=__version__)
+            return self._watch.look(at, sequence_floor=floors, used=used, product_version=__version__)
 
     def vouches(self, license_id: str, sequence: int, at: datetime) -> bool:
         """Whether the meter's licence in force is this one, and serves."""

@@ -1,4 +1,4 @@
-"""What the meter tells the other processes beside the ledger: when the window closes, and how the output mount is.
+"""What the meter tells the other processes beside the ledger: when the window closes, how output and endpoint are.
 
 Invariant: a small file in the state directory, replaced whole; whoever cannot read it simply knows less.
 """
@@ -23,11 +23,17 @@ class MeterStatus:
         deadline_ns: CLOCK_BOOTTIME at which the open window is to be closed.
         boot_id: The boot that this is told in.
         output_problem: What is known to be wrong with the output mount; empty when nothing is.
+        endpoint_problem: What is known to be wrong with the billing endpoint; empty when nothing is.
+        endpoint_word: Its status word for that (contract B.3); "Valid" after a success, empty before the first contact.
+        contact_ms: Effective time of the last success with the endpoint, since 1970 UTC; 0 before the first.
     """
 
     deadline_ns: int
     boot_id: str
     output_problem: str
+    endpoint_problem: str = ""
+    endpoint_word: str = ""
+    contact_ms: int = 0
 
     def write(self, state_directory: Path) -> None:
         """Replace the file.
@@ -48,6 +54,9 @@ class MeterStatus:
                 deadline_ns=int(found["deadline_ns"]),
                 boot_id=str(found["boot_id"]),
                 output_problem=str(found["output_problem"]),
+                endpoint_problem=str(found.get("endpoint_problem", "")),
+                endpoint_word=str(found.get("endpoint_word", "")),
+                contact_ms=int(found.get("contact_ms", 0)),
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -1,9 +1,9 @@
-"""The metering cycle: close the window, seal it, write its record file, mint the next lease.
+"""The metering cycle: close the window, seal it, write its record file, report it where connected, mint the next lease.
 
-Invariant: a cycle succeeds only when the ledger has committed and the record file, its name and the checkpoint are
-durable on the output mount. Any failure leaves everything pending in the ledger; the count of consecutive failures is
-persisted, so a restart neither resets nor advances it. Each step may be repeated after a crash: the bytes of a record
-file depend on the ledger alone.
+Invariant: a cycle succeeds only when the ledger has committed, the record file, its name and the checkpoint are durable
+on the output mount, and, in connected mode, the billing endpoint has taken a report. Any failure leaves everything
+pending in the ledger; the count of consecutive failures is persisted, so a restart neither resets nor advances it. Each
+step may be repeated after a crash: the bytes of a record file, and of a report, depend on the ledger alone.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from licenses.usage_log.note import Checkpoint, open_checkpoint, sign_checkpoint
 from sidecar import __version__
 from sidecar.admission import attempts_allowed, license_facts, metering_facts
 from sidecar.clock import Clock, EffectiveTime, instant, month_of
-from sidecar.errors import LedgerUnavailableError, OutputUnwritableError
-from sidecar.gate import WARNING_DAYS, Facts, Verdict, decide
+from sidecar.endpoint import Endpoint
+from sidecar.errors import BillingError, LedgerUnavailableError, OutputUnwritableError
+from sidecar.gate import FETCHED_WARNING_DAYS, WARNING_DAYS, Facts, Verdict, decide
 from sidecar.ledger import Ledger, PendingRecord, SealedWindow, damage_path, is_small, look_over
 from sidecar.ledger_terms import LedgerTerms
 from sidecar.license_mount import LicenseMount, LicenseView
@@ -45,6 +46,11 @@ from sidecar.settings import (
 )
 
 LEASE_SLACK_SECONDS = 60
+CONTACT_SECONDS = 30.0
+"""Longest stay with the billing endpoint in a cycle; the lease outlives it."""
+BACKLOG_SECONDS = 10.0
+"""The same between two cycles, while reports wait."""
+_LAST_CONTACT_SECONDS = 1.0
 KEEP_RECORDS = timedelta(days=400)
 _REWRITTEN_AT_ONCE = 200
 _SHUTDOWN_LIMIT_SECONDS = 2.0
@@ -77,6 +83,7 @@ class Meter:
         device: The device key; only the meter holds it.
         output: The output mount.
         jitter: Source of the windows' random lengths.
+        endpoint: The billing endpoint, in connected mode; None in disconnected mode.
     """
 
     def __init__(
@@ -89,6 +96,7 @@ class Meter:
         device: DeviceKey,
         output: RecordOutput,
         jitter: random.Random,
+        endpoint: Endpoint | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -97,6 +105,7 @@ class Meter:
         self._device = device
         self._output = output
         self._jitter = jitter
+        self._endpoint = endpoint
         self._terms = LedgerTerms(ledger, licenses)
         self._license: License | None = None
         self._minted: tuple[str, int, int] | None = None
@@ -122,13 +131,24 @@ class Meter:
     def sentence(self) -> str:
         """How things stand as far as the meter is concerned, for people."""
         verdict = self._verdict()
-        return f"{verdict.state}: {verdict.reason}"
+        waits = self._ledger.delivered().pending if self._endpoint is not None else 0
+        return f"{verdict.state}: {verdict.reason}{f'; {waits} reports wait' if waits else ''}"
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a billing endpoint to report to."""
+        return self._endpoint is not None
 
     # ---- the life of a meter ----------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Begin: note the boot, close what a crash left open, look at the output, mint the first lease."""
         sweep(self._settings.state_directory)
+        if self._endpoint is not None:
+            self._endpoint.prepare()
+            told = MeterStatus.read(self._settings.state_directory)
+            if told is not None and 0 < told.contact_ms <= self.now_ns // 1_000_000:
+                self._endpoint.contact_ms = told.contact_ms
         crashed = self._ledger.has_open_window()
         self._failed_cycles = self._ledger.snapshot(READ_PAGES_METER).failed_cycles
         self._license = self._serving_license()
@@ -144,7 +164,8 @@ class Meter:
             self._look_for_losses()
             if crashed or self._ledger.pending_records():
                 files = self._deliver()
-                self._ledger.cycle_succeeded()
+                if self._endpoint is None:  # else the endpoint has a word in it
+                    self._ledger.cycle_succeeded()
                 _log.info("usage records delivered at start", files=len(files))
         except OutputUnwritableError as exc:
             # No cycle was due, so nothing is counted: a restart neither resets nor advances the attempts.
@@ -161,8 +182,13 @@ class Meter:
             self._look_at_history()
             self._look_for_losses()
             files = self._deliver()
+            if self._endpoint is not None:
+                self.plan()  # the lease does not wait for the endpoint, however long that takes
+                self.mint()
+                if self._endpoint.meet(CONTACT_SECONDS, self._looked_license).interrupted:
+                    return CycleOutcome(failed_cycles=self._failed_cycles, failure="", files=tuple(files))
             self._ledger.cycle_succeeded()
-        except (OutputUnwritableError, LedgerUnavailableError) as exc:
+        except (OutputUnwritableError, LedgerUnavailableError, BillingError) as exc:
             return self._failed(exc)
         except Exception as exc:  # noqa: BLE001 - a fault of ours is a failed cycle like any other
             return self._failed(OutputUnwritableError(f"{type(exc).__name__}: {exc}", next_step="call the vendor"))
@@ -180,7 +206,10 @@ class Meter:
         try:
             self._ledger.close_window("shutdown", self._context())
             files = self._deliver()
-            self._ledger.cycle_succeeded()
+            if self._endpoint is None or self._endpoint.meet_at_last(
+                _LAST_CONTACT_SECONDS, licensed=self._license is not None
+            ):
+                self._ledger.cycle_succeeded()
         except (OutputUnwritableError, LedgerUnavailableError) as exc:
             _log.warning("the last window stays pending in the ledger", cause=str(exc), next_step=exc.next_step)
             return CycleOutcome(failed_cycles=-1, failure=str(exc))
@@ -196,10 +225,7 @@ class Meter:
         Returns:
             The length in seconds.
         """
-        low, high = STANDARD_MIN_INTERVAL_SECONDS, STANDARD_MAX_INTERVAL_SECONDS
-        if self._settings.has_standard_cadence or self._is_relaxed:
-            low, high = self._settings.min_interval_seconds, self._settings.max_interval_seconds
-        seconds = self._jitter.uniform(low, high)
+        seconds = self._jitter.uniform(*self._window_seconds)
         deadline_ns = self._clock.read().boottime_ns + int(seconds * 1e9)
         self._deadline_ns = deadline_ns if latest_ns is None else min(deadline_ns, latest_ns)
         self._publish()
@@ -221,6 +247,13 @@ class Meter:
             # Other bounds hold now, but the open window never grows by an exchange of licences.
             self.plan(latest_ns=self._deadline_ns)
         self.mint()
+
+    @property
+    def _window_seconds(self) -> tuple[int, int]:
+        """Shortest and longest window."""
+        if self._settings.has_standard_cadence or self._is_relaxed:
+            return self._settings.min_interval_seconds, self._settings.max_interval_seconds
+        return STANDARD_MIN_INTERVAL_SECONDS, STANDARD_MAX_INTERVAL_SECONDS
 
     @property
     def _is_relaxed(self) -> bool:
@@ -264,14 +297,16 @@ class Meter:
         if lic is None:
             return
         left = (lic.expires_at - now.at).total_seconds() / 86400
-        passed = [days for days in WARNING_DAYS if left <= days]
+        passed = [days for days in (WARNING_DAYS if self._endpoint is None else FETCHED_WARNING_DAYS) if left <= days]
         if passed and (lic.license_id, lic.sequence, min(passed)) != self._warned:
             self._warned = (lic.license_id, lic.sequence, min(passed))
             _log.warning(
                 "the licence ends soon" if left > 0 else "the licence has ended and is in grace",
                 days_left=max(0, int(left)),
                 expires_at=f"{lic.expires_at:%Y-%m-%d %H:%M} UTC",
-                next_step="put the renewed licence file into the licence folder",
+                next_step="put the renewed licence file into the licence folder"
+                if self._endpoint is None
+                else "ask the vendor why the billing endpoint gives no next licence",
             )
 
     @property
@@ -316,6 +351,31 @@ class Meter:
             self._publish()
             self.mint()
 
+    def watch_endpoint(self) -> None:
+        """Between two cycles: the first contact, a licence where there is none, what an outage has left to report.
+
+        No attempt is counted: a cycle counts its own.
+        """
+        if self._endpoint is None or not self._endpoint.is_due(
+            licensed=self._license is not None, longest_pause_seconds=self._window_seconds[0]
+        ):
+            return
+        try:
+            done = self._endpoint.meet(BACKLOG_SECONDS, self._looked_license)
+        except BillingError:
+            pass  # told, and remembered, where it was noticed
+        else:
+            if done.failure is None and not done.interrupted and not self._output_problem:
+                self._ledger.cycle_succeeded()
+                self._failed_cycles = self._unpersisted_failures = 0
+        self._publish()
+        self.mint()
+
+    def interrupt_contact(self) -> None:
+        """The process ends: cut short what goes on with the endpoint. May come from another thread."""
+        if self._endpoint is not None:
+            self._endpoint.interrupt()
+
     def mint(self) -> None:
         """Mint the lease for the open window if queries may be served, else take it back."""
         verdict = self._verdict()
@@ -351,8 +411,12 @@ class Meter:
         view = self._look()
         return view.license if view.serves else None
 
+    def _looked_license(self) -> License | None:
+        self.watch_license()
+        return self._license
+
     def _look(self) -> LicenseView:
-        return self._licenses.look(self._ledger.now().at, self._ledger.license_floors())
+        return self._licenses.look(self._ledger.now().at, self._ledger.snapshot(READ_PAGES_METER))
 
     def _anchor_ns(self) -> int:
         """The newest instant that a licence in the folder vouches for."""
@@ -367,7 +431,10 @@ class Meter:
         if lic is None:
             view = self._look()
             reason = view.judgement.reason if view.judgement else view.problem
-            _log.warning("The container has no valid disconnected container licence", cause=reason)
+            if self._endpoint is None:
+                _log.warning("The container has no valid disconnected container licence", cause=reason)
+            else:
+                _log.info("no licence is in force yet; it is fetched from the billing endpoint", cause=reason)
         else:
             fields |= {
                 "license_id": lic.license_id,
@@ -510,10 +577,11 @@ class Meter:
             "evaluation": noted.get("evaluation", False),
         }
 
-    def _failed(self, exc: OutputUnwritableError | LedgerUnavailableError) -> CycleOutcome:
+    def _failed(self, exc: OutputUnwritableError | LedgerUnavailableError | BillingError) -> CycleOutcome:
         cause = f"{exc}. {exc.next_step}"
+        word = exc.status if isinstance(exc, BillingError) else ""
         try:
-            count = self._ledger.cycle_failed(cause, {"code": exc.code})
+            count = self._ledger.cycle_failed(cause, {"code": exc.code} | ({"status": word} if word else {}), word=word)
         except LedgerUnavailableError:
             self._unpersisted_failures += 1
             count = self._failed_cycles + self._unpersisted_failures
@@ -522,7 +590,8 @@ class Meter:
         self._output_problem = ""
         limit = attempts_allowed(self._settings, self._license)
         log = _log.error if count >= limit or count in (1, 5, 8) else _log.warning
-        log("metering attempt failed", attempt=count, of=limit, cause=str(exc), next_step=exc.next_step)
+        event = f"metering attempt failed with status '{word}'" if word else "metering attempt failed"
+        log(event, attempt=count, of=limit, cause=str(exc), next_step=exc.next_step)
         try:
             self.plan()
             self.mint()
@@ -534,7 +603,7 @@ class Meter:
         """The decision as far as the meter is concerned: it does not ask the core that waits for its lease."""
         snapshot = self._ledger.snapshot(READ_PAGES_METER)
         now: EffectiveTime = self._ledger.now()
-        view = self._licenses.look(now.at, snapshot.license_floors)
+        view = self._licenses.look(now.at, snapshot)
         terms_problem = self._terms.refusal(view.license, now.at) if view.license else ""
         metering: dict[str, Any] = metering_facts(snapshot, view.license, self._settings)
         return decide(
@@ -542,8 +611,12 @@ class Meter:
                 effective_at=now.at,
                 license=license_facts(view),
                 license_problem=view.problem,
+                license_step=view.next_step,
                 terms_problem=terms_problem,
                 output_problem=self._output_problem,
+                connected=self._endpoint is not None,
+                endpoint_problem=self._endpoint.problem if self._endpoint else "",
+                endpoint_word=self._endpoint.word if self._endpoint else "",
                 **metering,
             )
         )
@@ -551,7 +624,12 @@ class Meter:
     def _publish(self) -> None:
         """Tell the web what the meter alone knows."""
         status = MeterStatus(
-            deadline_ns=self._deadline_ns, boot_id=self._clock.read().boot_id, output_problem=self._output_problem
+            deadline_ns=self._deadline_ns,
+            boot_id=self._clock.read().boot_id,
+            output_problem=self._output_problem,
+            endpoint_problem=self._endpoint.problem if self._endpoint else "",
+            endpoint_word=self._endpoint.word if self._endpoint else "",
+            contact_ms=self._endpoint.contact_ms if self._endpoint else 0,
         )
         with self._keeping_state():
             status.write(self._settings.state_directory)

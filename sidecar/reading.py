@@ -11,7 +11,6 @@ import os
 import threading
 import uuid
 from collections.abc import Iterable
-from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 
 import structlog
@@ -20,12 +19,11 @@ from licenses.model import READ_PAGES_METER
 from ocr_core.page_text import PageText
 from sidecar.admission import Admission, NotServingError, Standing
 from sidecar.clock import Clock, effective_time
-from sidecar.core_client import CoreClient, Document, DocumentRules
+from sidecar.core_client import CoreClient, DocumentRules
 from sidecar.errors import (
     CoreBusyError,
     CoreDownError,
     CoreRefusedError,
-    CoreTimeoutError,
     CoreUnavailableError,
     DocumentRefusedError,
     LedgerUnavailableError,
@@ -38,6 +36,7 @@ from sidecar.errors import (
 )
 from sidecar.fair_queue import Lane
 from sidecar.gate import State, Verdict
+from sidecar.inspection import Inspector, PatientLook, Subject
 from sidecar.ledger import Ledger, UseEvent
 from sidecar.page_selection import require_pages_expression, select_pages
 from sidecar.results import Ending, Operation, OperationStore, Place, ReadRequest
@@ -50,8 +49,6 @@ _SCAN_SECONDS = 5.0
 _PATIENCE_SECONDS = 1.0
 _HOLD_SECONDS = 10.0
 _SURVEY_SECONDS = 10.0
-_LOOKS_AT_ONCE = 2  # the core has a process for them that reads no pages
-_LOOK_WAITS_SECONDS = 10.0
 _END = 0
 _SAID_TO_CALLERS = (
     CoreBusyError,
@@ -104,15 +101,6 @@ class _Job:
         return Lane.WAITED_FOR if self.request.synchronous else Lane.LEFT
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _PatientLook:
-    """A look at a document that takes long: it has its turn among the pages that do."""
-
-    operation_id: str
-    parameters: ReadParameters
-    found: Future[Document] = field(default_factory=Future)
-
-
 @dataclass(frozen=True, slots=True)
 class _PageOf:
     """A page of an operation, counted from 1; or its end, which is to be made known."""
@@ -160,13 +148,17 @@ class Reader:
         self._max_queued = max_queued
         self._max_document_bytes = max_document_bytes
         self._lock = threading.Lock()
-        self._queue: WorkQueue[_PageOf | _PatientLook] = WorkQueue()
+        self._queue: WorkQueue[_PageOf | PatientLook] = WorkQueue()
+        self._inspector = Inspector(
+            core=core,
+            admission=admission,
+            queue=lambda look: self._queue.add([look], Lane.SLOW),
+            is_alone=lambda: len(store.places()) <= 1,
+        )
         self._jobs: dict[str, _Job] = {}
         self._threads: list[threading.Thread] = []
-        self._patient_looks: set[_PatientLook] = set()
         self._stopping = threading.Event()
         self._surveyed = threading.Event()
-        self._looking = threading.BoundedSemaphore(_LOOKS_AT_ONCE)
 
     # ---- what the web calls -----------------------------------------------------------------------------------------
 
@@ -202,10 +194,8 @@ class Reader:
             if size == 0:
                 raise DocumentRefusedError("BadArgument", "The request body is empty.")
             require_pages_expression(parameters.pages)
-            try:
-                slow, document = False, self._look(operation_id, parameters)
-            except SlowDocumentError:
-                slow, document = True, self._look_patiently(_PatientLook(operation_id, parameters))
+            subject = Subject(operation_id=operation_id, rules=parameters.rules, language=parameters.language)
+            document, is_slow = self._inspector.look(subject)
             paged = document.format in _PAGED_FORMATS
             request = ReadRequest(
                 operation_id=operation_id,
@@ -221,7 +211,7 @@ class Reader:
             )
             self._reserve(request, place, standing)
             self._store.accept(request)
-            self._enqueue(request, place, slow=slow)
+            self._enqueue(request, place, slow=is_slow)
         except BaseException:
             self._store.discard(operation_id)
             self._store.leave(place)
@@ -248,63 +238,14 @@ class Reader:
                 self._store.reserve(place, request)
                 return
         left = max(0, meter.hard - used)
+        asked = "1 page is" if len(request.pages) == 1 else f"{len(request.pages)} pages are"
         raise NotServingError(
             Verdict(
                 state=State.OUT_OF_QUOTA,
-                reason=f"{len(request.pages)} pages are asked for, and {left} of {meter.hard} are left",
+                reason=f"{asked} asked for, and {left} of {meter.hard} {'is' if left == 1 else 'are'} left",
                 serves=False,
             )
         )
-
-    def _look(self, operation_id: str, parameters: ReadParameters) -> Document:
-        """Have the core look at the document, in a hurry.
-
-        Few documents are looked at side by side, so that however many arrive, pages do not wait behind them.
-        """
-        if not self._looking.acquire(timeout=_LOOK_WAITS_SECONDS):
-            raise QueueFullError("the core is busy looking at other documents", next_step="try again later")
-        try:
-            return self._inspect(operation_id, parameters, patient=False)
-        finally:
-            self._looking.release()
-
-    def _look_patiently(self, look: _PatientLook) -> Document:
-        """Have the core look at a document that takes long, in turn with the pages that do."""
-        with self._lock:
-            self._patient_looks.add(look)
-        self._queue.add([look], Lane.SLOW)
-        try:
-            if self._stopping.is_set():
-                look.found.cancel()
-            try:
-                return look.found.result(_LOOK_WAITS_SECONDS)
-            except TimeoutError:
-                look.found.cancel()  # unless it is being looked at by now
-            return look.found.result()
-        except CancelledError as exc:
-            raise QueueFullError("the core is busy with other large documents", next_step="try again later") from exc
-        finally:
-            with self._lock:
-                self._patient_looks.discard(look)
-
-    def _inspect(self, operation_id: str, parameters: ReadParameters, *, patient: bool) -> Document:
-        """Ask the core; when it refuses to look, say why in the words of the gate.
-
-        A core that is busy with others' pages may not come to it in time, which says nothing about the document.
-        """
-        try:
-            return self._core.inspect(operation_id, parameters.rules, parameters.language, patient=patient)
-        except CoreBusyError as exc:
-            raise QueueFullError("the core is busy with other documents", next_step="try again later") from exc
-        except CoreTimeoutError as exc:
-            if len(self._store.places()) > 1:
-                raise QueueFullError("the core is busy with other documents", next_step="try again later") from exc
-            raise DocumentRefusedError("InvalidImage", "The document could not be examined in time.") from exc
-        except CoreRefusedError as exc:
-            verdict = self._admission.refresh().verdict
-            if not verdict.serves:
-                raise NotServingError(verdict) from exc
-            raise
 
     def read_now(self, chunks: Iterable[bytes], parameters: ReadParameters, standing: Standing) -> Operation:
         """Take a document in and wait until it is read.
@@ -388,10 +329,9 @@ class Reader:
         """Stop taking pages; what is unfinished stays in the spool and is taken up at the next start."""
         self._stopping.set()
         self._queue.stop()
+        self._inspector.stop()
         with self._lock:
-            jobs, looks = list(self._jobs.values()), list(self._patient_looks)
-        for look in looks:
-            look.found.cancel()
+            jobs = list(self._jobs.values())
         for job in jobs:
             if job.request.synchronous:
                 job.over.set()
@@ -423,19 +363,10 @@ class Reader:
                 if following is None:
                     return
                 lane, item = following
-                if isinstance(item, _PatientLook):
-                    self._answer(item)
+                if isinstance(item, PatientLook):
+                    self._inspector.answer(item)
                 else:
                     self._work_on(item.page, item.job, lane)
-
-    def _answer(self, look: _PatientLook) -> None:
-        """Look at a document, unless nobody waits for it any more."""
-        if not look.found.set_running_or_notify_cancel():
-            return
-        try:
-            look.found.set_result(self._inspect(look.operation_id, look.parameters, patient=True))
-        except Exception as exc:  # noqa: BLE001 - whatever it is, who waits is to hear it
-            look.found.set_exception(exc)
 
     def _work_on(self, page: int, job: _Job, lane: Lane) -> None:
         try:

@@ -37,6 +37,7 @@ from sidecar.ledger import LedgerReader, SealedWindow
 SERVICE_NAME = "computervisionread"
 ASIDE_FOLDER = "aside"
 ACKS_FOLDER = "acks"
+FORKS_FOLDER = "forks"
 _POLL_SECONDS = 0.25
 _T = TypeVar("_T")
 
@@ -261,6 +262,22 @@ class RecordOutput:
 
         self._bounded(work)
         return self.folder / ACKS_FOLDER / name
+
+    def keep_fork(self, name: str, blob: bytes) -> Path:
+        """Put the proof of a fork beside the records, where auditors find it; what lies there already stays.
+
+        Raises:
+            OutputUnwritableError: It cannot be written.
+        """
+        place = self.folder / FORKS_FOLDER / name
+
+        def work() -> None:
+            if not place.exists():
+                self._make_folder(place.parent)
+                write_file(place, [blob], mode=0o440, overwrite=True)
+
+        self._bounded(work)
+        return place
 
     # ---- inside -----------------------------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ _KEEP_TIME_SECONDS = 60
 _EXPIRE_SECONDS = 60
 _OUTPUT_SECONDS = 10
 _STATUS_SECONDS = 10
+_ENDPOINT_SECONDS = 5
 _LONGEST_JOB_NS = 600 * 1_000_000_000  # the output mount may be silent for half of it, by its setting
 _log = structlog.get_logger("Tollgate.Scheduler")
 
@@ -67,6 +68,8 @@ class MeterTimetable:
             "results": (expire_results, _EXPIRE_SECONDS),
             "status": (tell_status, _STATUS_SECONDS),
         }
+        if meter.is_connected:
+            self._jobs["endpoint"] = (meter.watch_endpoint, _ENDPOINT_SECONDS)
         self._planned_ns = 0
         self._ended_ns = clock.read().boottime_ns
         self._closing = False
@@ -97,11 +100,13 @@ class MeterTimetable:
             self._plan_window()
             if self._meter.ledger_is_damaged:
                 # Nothing can be mended while others have the ledger open: end, so that the service is started anew.
+                self._meter.interrupt_contact()
                 self._scheduler.shutdown(wait=True)
                 raise LedgerUnavailableError(
                     "damage was found in the ledger",
                     next_step="nothing: at the next start it is moved aside and rebuilt; delete nothing",
                 )
+        self._meter.interrupt_contact()
         self._scheduler.shutdown(wait=True)
 
     def _noted(self, job: Callable[[], None]) -> Callable[[], None]:

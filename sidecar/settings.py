@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from sidecar.addresses import DocumentSources, TrustedProxies, read_origins
 from sidecar.errors import SettingsError
@@ -30,6 +30,9 @@ STANDARD_MIN_INTERVAL_SECONDS = 600
 STANDARD_MAX_INTERVAL_SECONDS = 900
 STANDARD_MAX_ATTEMPTS = 10
 DEFAULT_RESULT_SECONDS = 48 * 3600
+AUTO, CONNECTED, DISCONNECTED = "auto", "connected", "disconnected"
+FETCHED_LICENSES = "licenses"
+"""Folder below the core's state: the licences of connected mode, fetched by the meter."""
 _PROXY_PORT = 80
 _MAX_SOCKET_PATH_BYTES = 107
 _MAX_NAME_LENGTH = 253
@@ -184,11 +187,19 @@ class Settings:
         "Billing",
         _text,
         "",
-        "billing endpoint, for DownloadLicense=True alone: metering stays local, by a licence file",
+        "billing endpoint: with ApiKey, and without Mounts:License, usage is reported to it",
     )
     api_key: str = _setting("ApiKey", _text, "", "key for the billing endpoint; never logged", secret=True)
     download_license: bool = _setting("DownloadLicense", _flag, False, "fetch the licence file, then exit")
-    license_directory: Path = _setting("Mounts:License", _path, Path("/license"), "folder of licence files")
+    mode: str = _setting(
+        "Sidecar:Mode",
+        _choice(AUTO, CONNECTED, DISCONNECTED),
+        AUTO,
+        "connected: the meter fetches the licence from Billing and reports to it; auto: so without Mounts:License",
+    )
+    license_directory: Path = _setting(
+        "Mounts:License", _path, Path("/license"), "folder of licence files; set, it means disconnected"
+    )
     output_directory: Path = _setting("Mounts:Output", _path, Path("/output"), "folder for usage records")
     shared_directory: Path = _setting("Mounts:Shared", _path, Path("/share"), "spool: documents and results")
     state_directory: Path = _setting(
@@ -271,13 +282,22 @@ class Settings:
     )
     page_timeout_seconds: int = _setting("Core:PageTimeoutSeconds", _whole(1, 3600), 60, "longest time for one page")
     min_interval_seconds: int = _setting(
-        "Metering:MinIntervalSeconds", _whole(1, 86400), STANDARD_MIN_INTERVAL_SECONDS, "shortest window"
+        "Metering:MinIntervalSeconds",
+        _whole(1, 86400),
+        STANDARD_MIN_INTERVAL_SECONDS,
+        "shortest window; less than 600 under an evaluation licence only",
     )
     max_interval_seconds: int = _setting(
-        "Metering:MaxIntervalSeconds", _whole(1, 86400), STANDARD_MAX_INTERVAL_SECONDS, "longest window"
+        "Metering:MaxIntervalSeconds",
+        _whole(1, 86400),
+        STANDARD_MAX_INTERVAL_SECONDS,
+        "longest window; more than 900 under an evaluation licence only",
     )
     max_attempts: int = _setting(
-        "Metering:MaxAttempts", _whole(1, 1000), STANDARD_MAX_ATTEMPTS, "failed cycles before serving stops"
+        "Metering:MaxAttempts",
+        _whole(1, 1000),
+        STANDARD_MAX_ATTEMPTS,
+        "failed cycles before serving stops; other than 10 under an evaluation licence only",
     )
     output_timeout_seconds: int = _setting(
         "Metering:OutputTimeoutSeconds", _whole(1, 300), 20, "how long the output mount may give no sign of life"
@@ -326,6 +346,9 @@ class Settings:
     fluentd_ca_file: Path | None = _setting(
         "Sidecar:FluentdCaFile", _path, None, "certificates to verify Fluentd's by (the system's)"
     )
+    billing_ca_file: Path | None = _setting(
+        "Sidecar:BillingCaFile", _path, None, "certificates to verify the billing endpoint's by (the system's)"
+    )
     proxy: Proxy | None = _setting("HTTP_PROXY", _proxy, None, "proxy on the way to the billing endpoint", secret=True)
     proxy_credentials: str = _setting("HTTP_PROXY_CREDS", _credentials, "", "for the proxy; never logged", secret=True)
     proxy_bypass: tuple[str, ...] = _setting(
@@ -364,6 +387,22 @@ class Settings:
     def core_state_directory(self) -> Path:
         """Where the public part of the state lies, which the core reads too."""
         return self.core_state or self.state_directory
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the meter lives on a licence that it fetches, and reports usage to `billing`."""
+        return self.mode == CONNECTED
+
+    @property
+    def license_folder(self) -> Path:
+        """The folder of licence files: the operator's, or the meter's own when it fetches them."""
+        return self.core_state_directory / FETCHED_LICENSES if self.is_connected else self.license_directory
+
+    @property
+    def endpoint_place(self) -> str:
+        """Scheme, host and port of the billing endpoint, for people: without path and credentials."""
+        parts = urlsplit(self.billing)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else ""
 
     @property
     def has_standard_cadence(self) -> bool:
@@ -523,7 +562,8 @@ def read_file(path: Path) -> dict[str, str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as exc:
-        raise SettingsError(f"settings file {path}: {exc}", next_step="check its path, owner and encoding") from exc
+        cause = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
+        raise SettingsError(f"settings file {path}: {cause}", next_step="check its path, owner and encoding") from exc
     if path.suffix == ".toml":
         try:
             return dict(_flatten(tomllib.loads(text)))
@@ -596,6 +636,8 @@ def load_what_is_valid(
     settings = Settings(**values, log_levels=LogLevels.from_settings(levels))
     if settings.proxy is not None and settings.proxy_credentials:
         settings = replace(settings, proxy=replace(settings.proxy, credentials=settings.proxy_credentials))
+    if settings.mode == AUTO and _is_meant_connected(settings, mounted=bool(gathered.get("mounts:license"))):
+        settings = replace(settings, mode=CONNECTED)
     if settings.min_interval_seconds > settings.max_interval_seconds:
         refused.append(
             SettingsError(
@@ -610,6 +652,11 @@ def load_what_is_valid(
             max_interval_seconds=STANDARD_MAX_INTERVAL_SECONDS,
         )
     return settings, refused
+
+
+def _is_meant_connected(settings: Settings, *, mounted: bool) -> bool:
+    """How metering is done where nobody says so (contract A.2): a licence folder decides, whatever else is given."""
+    return not mounted and not settings.download_license and bool(settings.billing or settings.api_key)
 
 
 def gather(words: Iterable[str], environ: Mapping[str, str], file: Path | None = None) -> dict[str, str]:
@@ -644,8 +691,13 @@ def _parsed(name: str, raw: str, kind: Kind, *, secret: bool = False) -> Any:
         ) from exc
 
 
-def require_start(settings: Settings) -> None:
+def require_start(settings: Settings, *, reports: bool = False) -> None:
     """Refuse to start without the EULA, or with a billing endpoint that is no URI (contract A.6).
+
+    Args:
+        settings: The settings.
+        reports: Whether this process is the one that reports, or starts it: it needs Billing and ApiKey, the others
+            are better off without the key.
 
     Raises:
         SettingsError: With exit code 64 for the EULA, 65 otherwise.
@@ -660,13 +712,30 @@ def require_start(settings: Settings) -> None:
         )
     if settings.billing:
         parts = urlsplit(settings.billing)
-        if parts.scheme not in {"http", "https"} or not parts.netloc:
+        if parts.scheme not in {"http", "https"} or not parts.hostname or not _has_port(parts):
             raise SettingsError("Invalid Billing Endpoint URI.", next_step="Billing wants an absolute http(s) address")
+    if reports and settings.is_connected and not settings.download_license:
+        absent = [name for name, value in (("Billing", settings.billing), ("ApiKey", settings.api_key)) if not value]
+        if absent:
+            raise SettingsError(
+                "connected mode needs Eula, Billing and ApiKey, all three; "
+                f"{' and '.join(absent)} {'are' if len(absent) > 1 else 'is'} missing",
+                next_step="add billing=ADDRESS and apikey=KEY, as the vendor gave them; or name a folder with a "
+                "licence file by Mounts:License, to work disconnected",
+            )
     if settings.download_license and not (settings.billing and settings.api_key):
         raise SettingsError(
             "DownloadLicense=True needs Billing and ApiKey",
             next_step="add billing=ADDRESS and apikey=KEY, as the vendor gave them",
         )
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Whether the port, if there is one, is a number from 1 to 65535."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def _unquote(value: str) -> str:

@@ -27,6 +27,18 @@ class StateInfo:
     next_step: str
 
 
+WORDS = (
+    "Valid",
+    "Invalid",
+    "Mismatch",
+    "CouldNotConnect",
+    "OutOfQuota",
+    "BillingEndpointBusy",
+    "ContainerUseUnauthorized",
+    "Unknown",
+)
+"""The public status words (contract B.3)."""
+
 STATES: dict[State, StateInfo] = {
     State.STARTING: StateInfo(
         public="Unknown",
@@ -87,13 +99,13 @@ STATES: dict[State, StateInfo] = {
     State.METERING_RETRY: StateInfo(
         public="CouldNotConnect",
         http_status=403,
-        title="Usage is not being recorded, retrying",
+        title="Usage is not being recorded or reported, retrying",
         next_step="Mend the cause named before the tenth failed try; the next success delivers all that is pending.",
     ),
     State.METERING_CUTOFF: StateInfo(
         public="CouldNotConnect",
         http_status=403,
-        title="Cut off: usage could not be recorded",
+        title="Cut off: usage could not be recorded or reported",
         next_step="Mend the cause named; the next try delivers all that is pending and serving resumes by itself.",
     ),
     State.OUT_OF_QUOTA: StateInfo(
@@ -142,16 +154,20 @@ STATES: dict[State, StateInfo] = {
 
 
 def public_word(verdict: Verdict) -> str:
-    """The contract's status word for a verdict."""
-    return STATES[verdict.state].public
+    """The contract's status word for a verdict: the billing endpoint's own, where that decided."""
+    return verdict.word or STATES[verdict.state].public
+
+
+def next_step(verdict: Verdict) -> str:
+    """What a person does about it; empty when there is nothing to do."""
+    return verdict.next_step or STATES[verdict.state].next_step
 
 
 def refusal_message(verdict: Verdict) -> str:
     """The sentence of contract C.3, with our reason and next step behind it."""
-    info = STATES[verdict.state]
     return (
         "Container is not in a valid state. Subscription validation failed with status "
-        f"'{info.public}'. {verdict.state}: {verdict.reason}. {info.next_step}"
+        f"'{public_word(verdict)}'. {verdict.state}: {verdict.reason}. {next_step(verdict)}"
     ).rstrip()
 
 
@@ -160,5 +176,5 @@ def status_message(verdict: Verdict) -> str:
     if verdict.serves and verdict.state is State.ACTIVE:
         return "Api Key is valid, no action needed."
     if verdict.serves:
-        return f"Api Key is valid. {verdict.state}: {verdict.reason}. {STATES[verdict.state].next_step}"
+        return f"Api Key is valid. {verdict.state}: {verdict.reason}. {next_step(verdict)}"
     return refusal_message(verdict)

@@ -8,20 +8,28 @@ import gc
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 TESTS = Path(__file__).parent
 LONGEST_FIRST = (
     "e2e/test_crash.py",
+    "e2e/test_connected_authority.py",
     "integration/sidecar/test_io_faults.py",
     "e2e/test_schemas.py",
     "e2e/test_clock.py",
+    "e2e/test_authority.py",
+    "e2e/test_clerk.py",
     "e2e/test_meter.py",
     "e2e/test_exchange.py",
+    "e2e/test_connected_refusals.py",
+    "e2e/test_docs_authority.py",
+    "e2e/test_connected.py",
     "integration/ocr_core/test_core_process.py",
     "e2e/test_faults.py",
     "e2e/test_wire.py",
     "e2e/test_kills.py",
+    "e2e/test_air_gap.py",
     "e2e/test_docs_auditing.py",
     "integration/ocr_core/test_reading.py",
     "e2e/test_walls.py",
@@ -35,7 +43,10 @@ LONGEST_FIRST = (
     "integration/ocr_core/test_polygons.py",
     "e2e/test_storm.py",
     "e2e/test_samples.py",
+    "e2e/test_docs_connected.py",
     "e2e/test_docs_licensing.py",
+    "integration/licenses/authority/test_api.py",
+    "integration/licenses/authority/test_server.py",
     "integration/licenses/test_mutations.py",
     "e2e/test_service_pages.py",
     "e2e/test_hostile.py",
@@ -61,3 +72,8 @@ def pytest_collection_finish() -> None:
     """Keep the collector from going through thousands of collected tests each time."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_teardown() -> None:
+    """Forget how a test had the log written: a command that runs in this process sets it up, and leaves it so."""
+    structlog.reset_defaults()

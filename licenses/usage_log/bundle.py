@@ -34,7 +34,7 @@ from typing import BinaryIO, NoReturn
 
 from licenses import envelope
 from licenses.device_key import device_id_of
-from licenses.errors import FileAccessError, FormatError, RecordError
+from licenses.errors import FileAccessError, FormatError, RecordError, UntrustedKeyError
 from licenses.keys import SigningKey, VerifyingKey
 from licenses.model import CONTAINER_TYPE
 from licenses.strict_json import Fields, canonical, parse_object
@@ -66,6 +66,7 @@ _AGAIN = (
     "What the appliance holds is not touched by this."
 )
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+_FOREIGN_BYTES = 128 * 1024
 _BLOCK = 512
 _PIECE = 1024 * 1024
 _MAX_MEMBER_BYTES = 8**11 - 1
@@ -300,7 +301,12 @@ def is_bundle(path: Path) -> bool:
 
 
 def unpack_bundle(
-    path: Path, into: Path, *, device_keys: Sequence[VerifyingKey] = (), max_bytes: int = MAX_BYTES
+    path: Path,
+    into: Path,
+    *,
+    device_keys: Sequence[VerifyingKey] = (),
+    pinned_only: bool = False,
+    max_bytes: int = MAX_BYTES,
 ) -> Manifest:
     """Unpack a bundle into a folder, and check it against its manifest.
 
@@ -308,6 +314,7 @@ def unpack_bundle(
         path: The bundle.
         into: An empty folder of the caller's own. After an error it holds a part of the bundle.
         device_keys: The keys of devices that the caller pinned.
+        pinned_only: Whether to refuse a bundle of any other device, before a byte of it is written.
         max_bytes: Most bytes to unpack.
 
     Returns:
@@ -316,21 +323,35 @@ def unpack_bundle(
     Raises:
         RecordError: It is no bundle, is damaged, or holds something else than its manifest says.
         BadSignatureError: The pinned key of that log did not sign the manifest.
+        UntrustedKeyError: Only pinned devices are wanted, and this is of another one.
         FileAccessError: It cannot be read, or the folder cannot be written.
     """
     with _opened(path) as packed:
         # Read once without writing a byte: what is not whole, or not the pinned device's, costs no disk.
         kept: list[bytes] = []
-        digests = _read_members(_Inflated(packed, path.name, max_bytes), _only(MANIFEST_NAME, kept))
+        stream = _Inflated(packed, path.name, max_bytes)
+        digests = _read_members(stream, _only(MANIFEST_NAME, kept))
+        try:
+            stream.require_end()
+        except RecordError as exc:
+            raise RecordError(f"{exc}{_changed(digests, kept)}", next_step=exc.next_step) from exc
         if not kept:
             raise RecordError(f"{path.name} holds no manifest", next_step=_AGAIN)
         manifest = open_manifest(b"".join(kept), device_keys)
+        if pinned_only and manifest.signer is None:
+            raise UntrustedKeyError(
+                f"{path.name} is of the log {manifest.span.origin}, of which no device is known here",
+                next_step="Enrol the device first, or take the bundle to the vendor that its log is named after.",
+            )
         del digests[MANIFEST_NAME]
         _compare(path.name, digests, manifest.files)
         for name in digests:
             _require_name(name, manifest.span.instance)
+        stream.require_own_packing()
         packed.seek(0)
-        written = _read_members(_Inflated(packed, path.name, max_bytes), lambda name: into / name)
+        stream = _Inflated(packed, path.name, max_bytes)
+        written = _read_members(stream, lambda name: into / name)
+        stream.require_end()
     del written[MANIFEST_NAME]
     _compare(path.name, written, manifest.files)
     return manifest
@@ -348,14 +369,24 @@ def _read_members(stream: "_Inflated", keep: Callable[[str], "list[bytes] | Path
         name, size = member
         if name <= last or len(digests) == MAX_MEMBERS:
             stream.refuse("its members are too many, or not in the order of their names")
-        last = name
+        last = stream.at = name
         place = keep(name)
         if isinstance(place, Path):
             digests[name] = _unpack_member(stream, place, size)
         else:
             digests[name] = _digest_member(stream, size, place)
-    stream.require_end()
+    stream.at = ""
     return digests
+
+
+def _changed(found: Mapping[str, str], manifest: Sequence[bytes]) -> str:
+    """Which files of a damaged bundle its manifest tells otherwise of, to end a message with. Nothing is verified."""
+    try:
+        told = open_manifest(b"".join(manifest), ()).files
+    except RecordError:
+        return ""
+    names = sorted(name for name in told if found.get(name) != told[name])
+    return f"; changed: {', '.join(names[:3])}{' and more' if names[3:] else ''}" if names else ""
 
 
 def open_manifest(blob: bytes, device_keys: Sequence[VerifyingKey]) -> Manifest:
@@ -446,9 +477,14 @@ def _require_name(name: str, instance: str) -> None:
 
 
 class _Inflated:
-    """The archive inside a bundle, read once and within bounds."""
+    """The archive inside a bundle, read once and within bounds.
+
+    Attributes:
+        at: The member that is being read, for messages; empty outside of members.
+    """
 
     def __init__(self, packed: BinaryIO, name: str, max_bytes: int) -> None:
+        self.at = ""
         self._packed = packed
         self._name = name
         self._max_bytes = max_bytes
@@ -457,12 +493,43 @@ class _Inflated:
         self._taken = 0
         self._given = 0
         self._ready = b""
-        if packed.read(len(_GZIP_HEADER)) != _GZIP_HEADER:
-            self.refuse("it is no bundle, or was packed anew by another tool")
+        self._header = packed.read(len(_GZIP_HEADER))
+        if self._header != _GZIP_HEADER:
+            self._pass_foreign_header()
+
+    def require_own_packing(self) -> None:
+        """Refuse what another tool packed. Such a one is read that far only so that a changed file in it is named."""
+        if self._header != _GZIP_HEADER:
+            self.refuse("it was packed anew by another tool; the files in it are those that the manifest tells of")
 
     def refuse(self, why: str) -> NoReturn:
         """Refuse the bundle."""
-        raise RecordError(f"{self._name}: {why}", next_step=_AGAIN)
+        raise RecordError(f"{self._name}: {why}{self.at and f' (at {self.at})'}", next_step=_AGAIN)
+
+    def _pass_foreign_header(self) -> None:
+        """Go on behind the header that another tool wrote (RFC 1952, 2.3); refuse what is no gzip file."""
+        begin = self._header + self._packed.read(_FOREIGN_BYTES)
+        if not begin:
+            raise RecordError(
+                f"{self._name} is empty: nothing of a bundle arrived",
+                next_step="Send the file that 'sidecar usage export' wrote; look at its size where it comes from.",
+            )
+        if not begin.startswith(_GZIP_HEADER[:3]):
+            kind = envelope.kind_of(begin)
+            raise RecordError(
+                f"{self._name} is {kind}, and no bundle" if kind else f"{self._name} is no bundle, which gzip packed",
+                next_step="Give the file that 'sidecar usage export' wrote: usage-….tar.gz, as it is.",
+            )
+        flags = begin[3] if len(begin) > 3 else 0
+        at = len(_GZIP_HEADER)
+        if flags & 4:
+            at += 2 + int.from_bytes(begin[at : at + 2], "little")
+        for flag in (8, 16):
+            if flags & flag:
+                at = begin.find(b"\0", at) + 1 or len(begin)
+        if flags & 2:
+            at += 2
+        self._packed.seek(at)
 
     def read(self, count: int) -> bytes:
         """Exactly so many bytes, at most a piece."""
@@ -518,8 +585,12 @@ def _member(stream: _Inflated) -> tuple[str, int] | None:
         name, size = header[:100].rstrip(b"\0").decode("ascii"), int(header[124:135], 8)
     except ValueError:
         stream.refuse("a member's header is malformed")
-    if _MEMBER.fullmatch(name) is None or _header(name, size) != header:
+    if _MEMBER.fullmatch(name) is None:
         stream.refuse(f"the member {ascii(name)[:120]} has no place in a bundle")
+    if _header(name, size) != header:
+        stream.refuse(
+            f"the member {name} has no place in a bundle: another tool packed it, with other mode, time or kind"
+        )
     if name == MANIFEST_NAME and size > MAX_MANIFEST_BYTES:
         stream.refuse("its manifest is too long")
     return name, size

@@ -198,8 +198,9 @@ def _stretch_marks(
 
 def _svg(key: str, title: str, told: str, height: int, parts: Iterable[str]) -> str:
     return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="{key}-t {key}-d" class="chart">'
-        f'<title id="{key}-t">{text(title)}</title><desc id="{key}-d">{text(told)}</desc>{"".join(parts)}</svg>'
+        f'<div class="scroll"><svg viewBox="0 0 {WIDTH} {height}" role="img" class="chart" '
+        f'aria-labelledby="{key}-t {key}-d">'
+        f'<title id="{key}-t">{text(title)}</title><desc id="{key}-d">{text(told)}</desc>{"".join(parts)}</svg></div>'
     )
 
 

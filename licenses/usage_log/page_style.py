@@ -14,7 +14,8 @@ STYLE = """:root{color-scheme:light dark;--paper:#fff;--panel:#f5f6f8;--ink:#1c2
 --pruned:#59626e;--missing:#14171c;--damaged:#d3453b}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:62rem;padding:2rem 1.5rem 3rem;background:var(--paper);color:var(--ink);
-font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans","DejaVu Sans",sans-serif}
+font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans","DejaVu Sans",sans-serif;
+overflow-wrap:break-word}
 code{font:0.92em ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono","DejaVu Sans Mono",monospace;
 overflow-wrap:anywhere}
 h1{font-size:1.45rem;line-height:1.25;margin:0 0 1.2rem;overflow-wrap:anywhere}
@@ -26,6 +27,7 @@ p{margin:.4rem 0}
 .verdict{display:flex;gap:1.2rem;align-items:flex-start;padding:1.2rem 1.4rem;border:1px solid var(--line);
 border-left:6px solid var(--mark);background:var(--soft);border-radius:6px}
 .verdict svg{flex:none;width:60px;height:60px;color:var(--mark)}
+.verdict>div{min-width:0;overflow-wrap:anywhere}
 .verdict p{margin:.15rem 0}
 .verdict .word{font-size:1.7rem;font-weight:700;line-height:1.1;color:var(--mark);letter-spacing:.01em}
 .verdict .total{margin-top:.6rem}
@@ -43,8 +45,9 @@ table{border-collapse:collapse;width:100%;margin:.5rem 0 .4rem;font-size:.9rem}
 th,td{padding:.36rem .7rem .36rem 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top}
 thead th{color:var(--quiet);font-weight:600;border-bottom:1.5px solid var(--quiet);white-space:nowrap}
 .facts th{width:11.5rem;color:var(--quiet);font-weight:600}
+.facts td{overflow-wrap:anywhere}
 .num{text-align:right;font-variant-numeric:tabular-nums;padding-right:1.4rem}
-.narrow{width:auto;min-width:30rem}
+.narrow{width:auto;min-width:min(30rem,100%)}
 .wide{min-width:13rem;overflow-wrap:anywhere}
 .one{white-space:nowrap}
 .where{display:inline-block;min-width:11rem}
@@ -86,6 +89,12 @@ stroke-width:2.5px;stroke-linejoin:round}
 .t-crash{fill:url(#p-pruned);stroke:var(--quiet);stroke-width:.6}
 .t-licence{fill:#41699b;stroke:var(--paper);stroke-width:1}
 .t-evaluation{fill:#7a5aa6;stroke:var(--paper);stroke-width:1}
+@media screen and (max-width:40rem){body{padding:1.2rem 1rem 2rem}
+.verdict{flex-direction:column;gap:.8rem;padding:1rem}
+.facts,.facts tbody,.facts tr,.facts th,.facts td{display:block;width:auto}
+.facts th{padding-bottom:0;border-bottom:0}
+.facts td{padding-top:0}
+.chart{min-width:38rem}}
 @media print{@page{size:A4;margin:16mm 14mm}
 :root{color-scheme:light;--paper:#fff;--panel:#f5f6f8;--ink:#1c2129;--quiet:#4d5663;--line:#cfd5dc;
 --good:#1b7a4a;--good-soft:#fff;--warn:#8a5a00;--warn-soft:#fff;--bad:#b3261e;--bad-soft:#fff;--info:#2b5f9e;

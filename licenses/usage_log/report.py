@@ -426,7 +426,7 @@ def _instance_lines(one: InstanceReport) -> Iterator[str]:
     if one.first_ms is not None and one.last_ms is not None:
         yield f"Covers     {moment_text(one.first_ms)}  to  {moment_text(one.last_ms)}"
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(one.counts.items()))
-    yield f"Entries    {one.entries:,} in {one.files:,} files" + (f"  ({kinds})" if kinds else "")
+    yield f"Entries    {one.entries:,} in {counted(one.files, 'file', 'files')}" + (f"  ({kinds})" if kinds else "")
     for meter, quantity in sorted(one.meters.items()):
         yield f"Total      {quantity:,}  {meter}"
     for month, meters in sorted(one.months.items()):

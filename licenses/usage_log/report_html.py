@@ -209,7 +209,9 @@ def _facts(one: InstanceReport) -> str:
     rows = [("Log", f"<code>{text(one.origin or 'unknown')}</code>"), ("Signed by", pinned)]
     if one.first_ms is not None and one.last_ms is not None:
         rows.append(("Covers", f"{text(moment_text(one.first_ms))} to {text(moment_text(one.last_ms))}"))
-    rows.append(("Entries", f"{one.entries:,} in {one.files:,} files{f' ({kinds})' if kinds else ''}"))
+    rows.append(
+        ("Entries", f"{one.entries:,} in {counted(one.files, 'file', 'files')}{f' ({kinds})' if kinds else ''}")
+    )
     rows.extend(("Total", f"<strong>{sums:,}</strong> {text(meter)}") for meter, sums in _meters(one))
     if one.acked:
         rows.append(("Acknowledged", f"the entries [0, {one.acked:,}), by the vendor"))

@@ -1,4 +1,4 @@
-"""Pixels of any kind → 8-bit gray, on white."""
+"""Pixels of any kind → 8-bit gray, on white; on black what would be lost on white."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,19 @@ from PIL import Image
 from ocr_core.errors import InvalidImageError
 
 _BAND_PIXELS = 1_000_000
+_SAMPLE_SIDE = 1024
+_OPAQUE = 128
+_LIGHT = 192
+_DARK_SHARE = 0.01  # of what is to be seen: less is no text
+_WHITE, _BLACK = 255, 0
 
 
 def as_gray(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     """8-bit gray, on white, in another size by averaging areas.
 
-    Made band by band, so that a large picture is held once: an area that is averaged never looks beyond its band.
+    Where all that is to be seen of a picture is as light as white itself, as letters meant for a dark page are, it is
+    laid on black. Made band by band, so that a large picture is held once: an area that is averaged never looks beyond
+    its band.
 
     Args:
         image: Of any kind.
@@ -31,10 +38,11 @@ def as_gray(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     bands = [(top, min(down, top + rows)) for top in range(0, down, rows)]
     sources = [(0, int(top * scale), width, min(height, math.ceil(bottom * scale))) for top, bottom in bands]
     depth = _depth(image, sources) if image.mode.startswith("I") or image.mode == "F" else None
+    paper = _paper(image) if depth is None and _has_alpha(image) else _WHITE
     gray = Image.new("L", target)
     for (top, bottom), source in zip(bands, sources, strict=True):
         piece = image.crop(source)
-        piece = _gray_band(piece) if depth is None else _scaled(piece, depth)
+        piece = _gray_band(piece, paper) if depth is None else _scaled(piece, depth)
         if image.size != target:
             above = source[1]
             box = (0.0, top * scale - above, float(width), min(bottom * scale - above, float(piece.height)))
@@ -43,10 +51,28 @@ def as_gray(image: Image.Image, target: tuple[int, int]) -> Image.Image:
     return gray
 
 
-def _gray_band(image: Image.Image) -> Image.Image:
-    if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
-        with_alpha = "LA" if image.mode in ("L", "LA", "La") else "RGBA"
-        return _flattened(image if image.mode == with_alpha else image.convert(with_alpha))
+def _has_alpha(image: Image.Image) -> bool:
+    return "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
+
+
+def _with_alpha(image: Image.Image) -> Image.Image:
+    mode = "LA" if image.mode in ("L", "LA", "La") else "RGBA"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _paper(image: Image.Image) -> int:
+    """What to lay a picture on that is transparent in places; looked at in samples."""
+    size = min(image.width, _SAMPLE_SIDE), min(image.height, _SAMPLE_SIDE)
+    sample = _with_alpha(image.resize(size, Image.Resampling.NEAREST))
+    seen = sample.getchannel("A").point([255 * (value >= _OPAQUE) for value in range(256)])
+    shades = sample.convert("L").histogram(seen)
+    is_light = sum(shades[:_LIGHT]) <= _DARK_SHARE * sum(shades)
+    return _BLACK if is_light and 0 < sum(shades) < size[0] * size[1] else _WHITE
+
+
+def _gray_band(image: Image.Image, paper: int) -> Image.Image:
+    if _has_alpha(image):
+        return _flattened(_with_alpha(image), paper)
     if image.mode in ("CMYK", "HSV"):
         return image.convert("RGB").convert("L")
     if image.mode in ("LAB", "YCbCr"):
@@ -54,12 +80,12 @@ def _gray_band(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
-def _flattened(image: Image.Image) -> Image.Image:
+def _flattened(image: Image.Image, paper: int) -> Image.Image:
     alpha = image.getchannel("A")
     gray = image.convert("L")
     if alpha.getextrema() == (255, 255):
         return gray
-    return Image.composite(gray, Image.new("L", gray.size, 255), alpha)
+    return Image.composite(gray, Image.new("L", gray.size, paper), alpha)
 
 
 def _depth(image: Image.Image, bands: Sequence[tuple[int, int, int, int]]) -> tuple[float, float]:

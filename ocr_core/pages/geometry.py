@@ -35,6 +35,17 @@ class Affine:
         x, y = point
         return self.a * x + self.b * y + self.c, self.d * x + self.e * y + self.f
 
+    def corners(self, corners: Corners) -> Corners:
+        """Map four points."""
+        a, b, c, d, e, f = self.a, self.b, self.c, self.d, self.e, self.f
+        (x1, y1), (x2, y2), (x3, y3), (x4, y4) = corners
+        return (
+            (a * x1 + b * y1 + c, d * x1 + e * y1 + f),
+            (a * x2 + b * y2 + c, d * x2 + e * y2 + f),
+            (a * x3 + b * y3 + c, d * x3 + e * y3 + f),
+            (a * x4 + b * y4 + c, d * x4 + e * y4 + f),
+        )
+
     def after(self, first: "Affine") -> "Affine":
         """The map that does `first`, then this one."""
         return Affine(
@@ -83,52 +94,66 @@ def bounds(points: Iterable[Point]) -> Box:
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def turned_box(box: Box, degrees: float) -> Corners:
-    """The rectangle along a direction whose upright bounding box is known.
+def levelled_boxes(boxes: Iterable[Box], degrees: float) -> list[Box]:
+    """Rectangles along a direction, turned back around 0, 0, from their upright bounding boxes.
 
     A rectangle w x h turned by t has a bounding box of W = w·cos t + h·sin t by H = w·sin t + h·cos t; solved for w and
     h this gives the rectangle back. Ink does not reach the corners of its rectangle, so the answer is kept from
     shrinking below a quarter of the box.
 
     Args:
-        box: left, top, right, bottom.
+        boxes: left, top, right, bottom.
         degrees: Direction of the text, clockwise.
     """
-    left, top, right, bottom = box
     quarters = round(degrees / 90)
-    rest = degrees - 90 * quarters
-    wide, high = right - left, bottom - top
-    if quarters % 2:
-        wide, high = high, wide
-    cosine, sine = math.cos(math.radians(rest)), abs(math.sin(math.radians(rest)))
+    rest = math.radians(degrees - 90 * quarters)
+    cosine, sine = math.cos(rest), abs(math.sin(rest))
+    upright = Affine.turning(-degrees, of=(0, 0), onto=(0, 0))
     spread = cosine * cosine - sine * sine
-    width, height = wide, high
-    if spread > 0.4:
-        width = min(wide / cosine, max(wide / 4, (wide * cosine - high * sine) / spread))
-        height = min(high / cosine, max(high / 4, (high * cosine - wide * sine) / spread))
-    turn = Affine.turning(degrees, of=(width, height), onto=(left + right, top + bottom))
-    return turn((0, 0)), turn((width, 0)), turn((width, height)), turn((0, height))
+    found = []
+    for left, top, right, bottom in boxes:
+        wide, high = (bottom - top, right - left) if quarters % 2 else (right - left, bottom - top)
+        width, height = wide, high
+        if spread > 0.4:
+            width = min(wide / cosine, max(wide / 4, (wide * cosine - high * sine) / spread))
+            height = min(high / cosine, max(high / 4, (high * cosine - wide * sine) / spread))
+        x, y = upright(((left + right) / 2, (top + bottom) / 2))
+        found.append((x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+    return found
+
+
+def turned_boxes(boxes: Iterable[Box], degrees: float) -> list[Corners]:
+    """Boxes turned around 0, 0.
+
+    Args:
+        boxes: left, top, right, bottom.
+        degrees: Clockwise.
+    """
+    turn = Affine.turning(degrees, of=(0, 0), onto=(0, 0)).corners
+    return [turn(((left, top), (right, top), (right, bottom), (left, bottom))) for left, top, right, bottom in boxes]
 
 
 def around(polygons: Iterable[Corners], degrees: float) -> Corners:
     """The smallest rectangle along a direction around some polygons; at least one polygon is needed."""
-    upright = Affine.turning(-degrees, of=(0, 0), onto=(0, 0))
-    left, top, right, bottom = bounds(upright(point) for corners in polygons for point in corners)
-    back = Affine.turning(degrees, of=(0, 0), onto=(0, 0))
-    return back((left, top)), back((right, top)), back((right, bottom)), back((left, bottom))
+    upright = Affine.turning(-degrees, of=(0, 0), onto=(0, 0)).corners
+    (turned,) = turned_boxes([bounds([point for corners in polygons for point in upright(corners)])], degrees)
+    return turned
 
 
 def polygon(corners: Corners, *, width: Number, height: Number, unit: Unit) -> Polygon:
     """Corners on the page as they go over the wire: inside the page, whole pixels or inches of four decimals."""
-    flat: list[Number] = []
-    for x, y in corners:
-        flat += [_rounded(min(max(x, 0), width), unit), _rounded(min(max(y, 0), height), unit)]
-    x1, y1, x2, y2, x3, y3, x4, y4 = flat
-    return x1, y1, x2, y2, x3, y3, x4, y4
-
-
-def _rounded(value: float, unit: Unit) -> Number:
-    return round(value) if unit == "pixel" else round(value, _INCH_DECIMALS)
+    digits = None if unit == "pixel" else _INCH_DECIMALS
+    (x1, y1), (x2, y2), (x3, y3), (x4, y4) = corners
+    return (
+        round(min(max(x1, 0), width), digits),
+        round(min(max(y1, 0), height), digits),
+        round(min(max(x2, 0), width), digits),
+        round(min(max(y2, 0), height), digits),
+        round(min(max(x3, 0), width), digits),
+        round(min(max(y3, 0), height), digits),
+        round(min(max(x4, 0), width), digits),
+        round(min(max(y4, 0), height), digits),
+    )
 
 
 def weighted_median(values: Sequence[tuple[float, float]]) -> float:

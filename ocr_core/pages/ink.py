@@ -78,25 +78,24 @@ def fitted(gray: Image.Image, line: FoundLine, degrees: float) -> tuple[FittedWo
         line: A line found in it.
         degrees: Direction of the line in the raster, clockwise.
     """
-    corners = tuple(geometry.turned_box(word.box, degrees) for word in line.words)
-    as_given = tuple(map(FittedWord, line.words, corners))
+    boxes = geometry.levelled_boxes((word.box for word in line.words), degrees)
     upright = Affine.turning(-degrees, of=(0, 0), onto=(0, 0))
-    boxes = [geometry.bounds(map(upright, four)) for four in corners]
     x1, y1, x2, y2 = line.baseline
     base = (upright((x1, y1))[1] + upright((x2, y2))[1]) / 2
     height = _capital_height(line.words, boxes, base)
     strip = LineStrip.of(gray, boxes, degrees, base=base, height=height) if height >= _LEAST_HEIGHT else None
     if strip is None:
-        return as_given
-    back = Affine.turning(degrees, of=(0, 0), onto=(0, 0))
+        return _placed(line.words, boxes, degrees)
     if any(word.glued for word in line.words):
-        placed = _in_cells(strip, line.words, boxes)
-        return (
-            as_given if placed is None else tuple(map(FittedWord, line.words, (_turned(one, back) for one in placed)))
-        )
+        return _placed(line.words, _in_cells(strip, line.words, boxes) or boxes, degrees)
     parts = _widened(_Fitting(strip).parts(line.words, boxes), strip.height)
     parts.sort(key=lambda part: part.number)  # stable: the parts of one word stay from left to right
-    return tuple(FittedWord(part.word, _turned(part.box, back)) for part in parts)
+    return _placed([part.word for part in parts], [part.box for part in parts], degrees)
+
+
+def _placed(words: Sequence[FoundWord], boxes: Sequence[Box], degrees: float) -> tuple[FittedWord, ...]:
+    """Words and their boxes in the upright frame, turned back to where they are in the raster."""
+    return tuple(map(FittedWord, words, geometry.turned_boxes(boxes, degrees)))
 
 
 def _in_cells(strip: LineStrip, words: Sequence[FoundWord], boxes: Sequence[Box]) -> list[Box] | None:
@@ -115,11 +114,6 @@ def _in_cells(strip: LineStrip, words: Sequence[FoundWord], boxes: Sequence[Box]
         across = (left + start) / 2 + strip.left, (right + end) / 2 + strip.left
         placed.append((across[0], first_row + strip.top, across[1], last_row + strip.top))
     return placed
-
-
-def _turned(box: Box, back: Affine) -> Corners:
-    left, top, right, bottom = box
-    return back((left, top)), back((right, top)), back((right, bottom)), back((left, bottom))
 
 
 def _capital_height(words: Sequence[FoundWord], boxes: Sequence[Box], base: float) -> float:

@@ -33,7 +33,6 @@ _ROOM = 0.2
 _LEAST_CONTRAST = 40
 _INK_SHARE = 0.58  # between ink and paper
 _RULE = 0.93
-_BLANKS = re.compile(rb"\0+")
 _RUNS = re.compile(rb"\x01+")
 
 
@@ -91,20 +90,18 @@ class LineStrip:
         row = round(base) - top
         if high - low < _LEAST_CONTRAST or not 0 < row <= strip.height:
             return None
-        mean = strip.resize((1, 1), Image.Resampling.BOX).tobytes()[0]
+        # One side after the other: over an area as large as a headline's, the library divides too coarsely.
+        mean = strip.reduce((strip.width, 1)).reduce((1, strip.height)).tobytes()[0]
         black = strip.point(_black_and_white(low, high, dark_on_light=2 * mean > low + high))
         band = black.crop((0, max(0, row - math.ceil(height)), black.width, min(black.height, row + 1)))
-        columns = _profile(band, (band.width, 1), least=max(0.9, _THINNEST * height))
-        rules = _profile(black, (black.width, 1), least=_RULE * black.height)
+        columns = _profile(band, (1, band.height), least=max(0.9, _THINNEST * height))
+        rules = _profile(black, (1, black.height), least=_RULE * black.height)
         return cls(black, left, top, row, height, _without(columns, rules) if b"\1" in rules else columns)
 
     def gaps(self, start: int, end: int, *, least: float) -> list[Span]:
         """The columns without ink between two columns, where they are at least so wide."""
-        return [
-            found.span()
-            for found in _BLANKS.finditer(self.columns, max(0, start), max(0, end))
-            if found.end() - found.start() >= least
-        ]
+        blanks = _blanks(max(1, math.ceil(least)))
+        return [found.span() for found in blanks.finditer(self.columns, max(0, start), max(0, end))]
 
     def pieces(self, start: int, end: int) -> int:
         """How many pieces of ink there are side by side."""
@@ -155,7 +152,7 @@ class LineStrip:
         if ink is not None and ink[1] and ink[3] < high - low and (hangs or low + ink[3] <= self.base + 1):
             return low + ink[1], low + ink[3]
         part = self.pixels.crop((left, 0, right, self.pixels.height))
-        runs = [found.span() for found in _RUNS.finditer(_profile(part, (1, part.height), least=0.9))]
+        runs = [found.span() for found in _RUNS.finditer(_profile(part, (part.width, 1), least=0.9))]
         capitals = self.base - self.height
         own = [run for run in runs if run[0] <= self.base and run[1] > self.base - _BODY_ABOVE * self.height]
         if not own:
@@ -173,15 +170,19 @@ class LineStrip:
         return first, last
 
 
-def _profile(part: Image.Image, size: tuple[int, int], *, least: float) -> bytes:
-    """Along one side, 1 where at least so many pixels across are ink, else 0."""
-    across = part.width * part.height // (size[0] * size[1])
-    return part.resize(size, Image.Resampling.BOX).tobytes().translate(_from(min(255, math.ceil(255 * least / across))))
+def _profile(part: Image.Image, across: tuple[int, int], *, least: float) -> bytes:
+    """For each block of so many columns and rows 1 where at least so many of its pixels are ink, else 0."""
+    return part.reduce(across).tobytes().translate(_from(min(255, math.ceil(255 * least / (across[0] * across[1])))))
 
 
 def _without(columns: bytes, rules: bytes) -> bytes:
     """The columns that are no part of a ruling line."""
     return bytes(ink & ~rule & 1 for ink, rule in zip(columns, rules, strict=True))
+
+
+@cache
+def _blanks(least: int) -> re.Pattern[bytes]:
+    return re.compile(rb"\0{%d,}" % least)
 
 
 @cache

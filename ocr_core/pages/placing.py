@@ -100,12 +100,8 @@ def _line(
     slope = page_slope if is_short or _is_of_ideographs(line) else geometry.direction(line.baseline)
     fitted = ink.fitted(reading.raster, line, slope)
 
-    def on_page(corners: Corners) -> Corners:
-        first, second, third, fourth = (reading.back(corner) for corner in corners)
-        return first, second, third, fourth
-
     def polygon(corners: Corners) -> Polygon:
-        return geometry.polygon(on_page(corners), width=image.width, height=image.height, unit=image.unit)
+        return geometry.polygon(reading.back.corners(corners), width=image.width, height=image.height, unit=image.unit)
 
     words = tuple(
         Word(

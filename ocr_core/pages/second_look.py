@@ -2,8 +2,8 @@
 
 Invariants:
 
-* What the first engine is sure of, on a page that reads well as a whole, is painted over: the second engine's time
-  goes to the rest.
+* What the first engine is sure of, on a page that reads well as a whole or is full of text, is painted over: the
+  second engine's time goes to the rest.
 * A second engine that fails, or is not done in time, leaves the first reading.
 """
 
@@ -23,6 +23,8 @@ from ocr_core.pages.turning import paper
 
 _SURE_OF_TURN_CHARACTERS = 12
 _SMALL_SIDE = 400
+_LONG_PAGE = 500
+"""Characters, a third of a page of typescript: half a second for the second engine."""
 _MARGIN = 40
 
 
@@ -34,17 +36,22 @@ def with_second_opinion(reading: Reading, showing: Showing) -> Reading:
         showing: The page before the second engine.
     """
     try:
-        return _in_part(reading, showing) if reading.is_strong else _whole(reading, showing)
+        return _in_part(reading, showing) if reading.is_strong or _is_long(reading) else _whole(reading, showing)
     except FailedToProcessError:
         return reading
 
 
+def _is_long(reading: Reading) -> bool:
+    """Whether there is so much text that lies as it should that the second engine would take long for all of it."""
+    return not reading.is_weak and sum(map(characters, reading.lines)) >= _LONG_PAGE
+
+
 def _in_part(reading: Reading, showing: Showing) -> Reading:
-    """A page that reads well but for a part of it."""
+    """A page that reads well but for a part of it, or on which what reads well would take long to be read again."""
     sure = [line for line in reading.lines if sureness(line) >= SURE_LINE]
     lines = _lines(showing, _painted_over(reading.raster, sure), reading.models)
     lines = believed(lines, beside_text=True)
-    return replace(reading, lines=merged(reading.lines, lines, is_laid_out=True))
+    return replace(reading, lines=merged(reading.lines, lines, is_laid_out=reading.is_strong))
 
 
 def _whole(reading: Reading, showing: Showing) -> Reading:

@@ -105,7 +105,7 @@ class Showing:
     def slope(self, quarters: int) -> skew.Skew:
         """How much the lines slope when the page is turned back by quarters: the same either way up."""
         if quarters % 2 not in self._slopes:
-            self._slopes[quarters % 2] = skew.estimate(turned_back(self.image.image, quarters % 2))
+            self._slopes[quarters % 2] = skew.estimate(turned_back(self.image.image, quarters % 2), exact=False)
         return self._slopes[quarters % 2]
 
     def look_for_steep_lines(self) -> bool:

@@ -5,7 +5,8 @@ Invariants:
 * The only file that imports rapidocr, onnxruntime, cv2, numpy and omegaconf. That costs most of a second and 100 MB, so
   only the second engine's own process imports this.
 * The models are those inside the package, named by path: nothing is ever downloaded, nothing is written.
-* Only pixels go in. No picture makes the detector or the recogniser work on more than a bounded number of pixels.
+* Only pixels go in. No picture makes the detector or the recogniser work on more than a bounded number of pixels, and
+  one that holds more text than two pages of typescript is left to the first engine.
 * Nothing of the libraries' own errors and log lines gets out.
 """
 
@@ -48,6 +49,7 @@ _DETECTED_SIDE = 1280
 _DETECTED_PIXELS = 1280 * 800
 _BATCH = 6
 _BATCH_RATIOS = 100
+_MOST_RATIOS = 2000
 _TALL = 1.5
 _TALL_LETTER = 2.5
 _AHEAD = 0.05
@@ -96,7 +98,7 @@ class RapidEngine:
         engine = self._engine()
         try:
             return tuple(_read(engine, picture, until))
-        except EngineTimeoutError:
+        except FailedToProcessError:
             raise
         except Exception as exc:
             raise FailedToProcessError("The second engine could not read the page.") from exc
@@ -261,6 +263,8 @@ _Recognised = tuple[str, Sequence[float], Sequence[float]]
 
 def _recognised(engine: Any, cuttings: Sequence[_Cutting], until: float) -> Iterator[tuple[_Cutting, _Recognised]]:
     """Each line that can be believed, in order, in the way that reads best."""
+    if sum(min(_ratio(cutting.crop), _BATCH_RATIOS) for cutting in cuttings) > _MOST_RATIOS:
+        raise FailedToProcessError("There is more text on the page than the second engine may read.")
     best: dict[int, tuple[float, _Cutting, _Recognised]] = {}
     for batch in _batches(sorted(cuttings, key=lambda cutting: _ratio(cutting.crop))):
         _check_time(until)

@@ -1,12 +1,16 @@
 """Where the image comes from: a bundle that is signed, or a bare archive as `docker save` and `podman save` write it.
 
-Invariant: of a bundle, nothing is handed out before all of it was held against the manifest that a trusted release key
-signed; what is then read is held against its hash once more.
+Invariants:
+
+* Of a bundle, nothing is handed out before all of it was held against the manifest that a trusted release key signed;
+  what is then read is held against its hash once more.
+* What is handed out is unpacked: Podman 4.3, as Debian 12 has it, loads no archive that gzip has packed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import io
 import json
@@ -16,7 +20,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from appliance.bundle import IMAGE, Bundle, open_bundle
 from appliance.errors import InstallError
@@ -25,6 +29,7 @@ from sidecar.deploy.plan import EXIT_DATA
 from sidecar.errors import DeployError
 
 _MAX_INDEX_BYTES = 4 * 2**20
+_GZIP = b"\x1f\x8b"
 _DIGEST = re.compile(r"(?:blobs/sha256/)?([0-9a-f]{64})(?:\.json)?")
 
 Progress = Callable[[int, int], None]
@@ -35,7 +40,7 @@ class ImageArchive:
     """An image to load.
 
     Attributes:
-        stream: The archive, at its beginning; it can be sought.
+        stream: The archive's tar, at its beginning; reading it raises `DeployError` where it is damaged.
         image_id: The id that the image has where engines name images by their configuration; empty when not told.
         reference: The name that it is to have; empty when only the archive tells.
         release_key: Fingerprint of the key that signed it; empty when nobody did.
@@ -64,12 +69,12 @@ def open_archive(path: Path, trusted: Collection[str] | None, progress: Progress
     try:
         if not path.is_dir() and not _is_bundle(path):
             with path.open("rb") as stream:
-                yield ImageArchive(stream, _image_id(stream, path))
+                yield ImageArchive(_unpacked(stream, path), _image_id(stream, path))
             return
         bundle = open_bundle(path, trusted, progress)
         with _member(bundle, bundle.manifest) as (member, finish):
             yield ImageArchive(
-                member,
+                _unpacked(member, path),
                 _image_id(member, path),
                 bundle.manifest.image,
                 bundle.manifest.key.fingerprint,
@@ -169,6 +174,27 @@ class _Window(io.RawIOBase):
             self._hashed += len(chunk)
         self._at += len(chunk)
         return len(chunk)
+
+
+class _Unpacked(gzip.GzipFile):
+    """What gzip has packed; damage is told as that of the file."""
+
+    def __init__(self, packed: BinaryIO, path: Path) -> None:
+        super().__init__(fileobj=packed, mode="rb")
+        self._path = path
+
+    def read(self, size: int | None = -1) -> bytes:
+        try:
+            return super().read(size)
+        except (EOFError, zlib.error, OSError) as exc:
+            raise _unreadable(f"{self._path} is damaged, or ends too early: {exc}", "fetch it again") from exc
+
+
+def _unpacked(stream: BinaryIO, path: Path) -> BinaryIO:
+    """The tar at the beginning of a stream, packed or not."""
+    magic = stream.read(len(_GZIP))
+    stream.seek(0)
+    return cast(BinaryIO, _Unpacked(stream, path)) if magic == _GZIP else stream
 
 
 def _image_id(stream: BinaryIO, path: Path) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sidecar.deploy.plan import NANO, SERVICE_PORT, STOP_SECONDS, TARGETS, USER, Found, Mount, Plan
+from sidecar.deploy.plan import LICENSE, NANO, SERVICE_PORT, STOP_SECONDS, TARGETS, USER, Found, Mount, Plan
 
 _PIDS = 512
 _LOG = {"max-size": "10m", "max-file": "5"}
@@ -87,7 +87,9 @@ def chown_body(plan: Plan, folder: str) -> dict[str, Any]:
 
 
 def _confined(plan: Plan) -> dict[str, Any]:
-    return {"Image": plan.image_id, "User": USER, "Env": [f"{name}={value}" for name, value in plan.settings]}
+    # The folder of licences is named: so Billing and ApiKey alone do not mean connected mode, but Sidecar:Mode does.
+    settings = [("Mounts__License", LICENSE), *plan.settings]
+    return {"Image": plan.image_id, "User": USER, "Env": [f"{name}={value}" for name, value in settings]}
 
 
 def _limits(plan: Plan) -> dict[str, Any]:

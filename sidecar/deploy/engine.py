@@ -45,6 +45,7 @@ _VERSION_LABEL = "org.opencontainers.image.version"
 _CHUNK_BYTES = 2**20
 _IN_USE = re.compile(r"port is already allocated|address already in use", re.IGNORECASE)
 _FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+_LOADING = "load the image"
 _NAME_USED = re.compile(r"name .*(is already in use|already in use)", re.IGNORECASE)
 _NO_FOLDER = re.compile(r"bind source path does not exist|no such file or directory|statfs", re.IGNORECASE)
 
@@ -182,6 +183,7 @@ class DockerEngine:
             version, info = self._api.version(), self._api.info()
         parts = [str(part.get("Name", "")) for part in version.get("Components") or ()]
         return EngineFacts(
+            host=str(info.get("Name", "")),
             kind="podman" if any("podman" in part.lower() for part in parts) else "docker",
             version=str(version.get("Version", "")),
             api_version=str(self._api.api_version),
@@ -207,7 +209,7 @@ class DockerEngine:
         """Take in the images of an archive as `docker save` writes it."""
         self._api.timeout = _LOAD_SECONDS  # an engine says nothing while it unpacks
         try:
-            with self._told("load the image"):
+            with self._told(_LOADING):
                 names = [image.id or "" for image in self._client.images.load(_chunks(archive))]  # type: ignore[arg-type]
                 return [_image(self._api.inspect_image(name), "") for name in names]
         finally:
@@ -356,7 +358,7 @@ def _refused(doing: str, told: str) -> DeployError:
     if _NAME_USED.search(told):
         step = "choose another name with --name; that container is left as it is"
         return DeployError("name_taken", f"the name is taken: {told}", next_step=step, exit_code=EXIT_TAKEN)
-    if _NO_FOLDER.search(told):
+    if doing != _LOADING and _NO_FOLDER.search(told):
         step = "make the folder that is named on the engine's host, then run this again"
         return DeployError("folder_missing", f"could not {doing}: {told}", next_step=step, exit_code=EXIT_DATA)
     step = "see the engine's own log ('journalctl -u docker -u podman'), mend that, and run this again"

@@ -152,6 +152,7 @@ class EngineFacts:
     """What an engine says of itself and its host.
 
     Attributes:
+        host: What its host calls itself.
         kind: `docker` or `podman`.
         version: Its version.
         api_version: Of the API that is spoken with it.
@@ -164,6 +165,7 @@ class EngineFacts:
         is_local: Whether its host is this machine.
     """
 
+    host: str
     kind: str
     version: str
     api_version: str
@@ -250,6 +252,7 @@ def plan_for(
         raise _usage(f"'{name}' is no name for a container", "use letters, digits, '-', '_' and '.'")
     _require_right_image(image, engine)
     memory = _memory(asked.memory, engine, before)
+    settings = _settings(asked.words, before)
     nano_cpus = _nano_cpus(asked.cpus, engine, before)
     return Plan(
         name=name,
@@ -261,14 +264,14 @@ def plan_for(
         if before
         else f"0.0.0.0:{SERVICE_PORT}",
         mounts=(
-            _mount(LICENSE, asked.license, "--license", before, default=None, read_only=True),
+            *_licenses(asked, before, settings),
             _mount(OUTPUT, asked.output, "--output", before, default=None),
             _mount(SHARE, asked.share, "--share", before, default=f"{name}-share"),
             _mount(STATE, asked.state, "--state", before, default=f"{name}-state"),
         ),
         memory_bytes=memory,
         nano_cpus=nano_cpus,
-        settings=_settings(asked.words, before),
+        settings=settings,
         # Podman starts again after a boot only what is to run always; a service that is stopped here is taken away.
         restart="always" if engine.kind == "podman" else "unless-stopped",
         release_key=release_key or (before.release_key if before else ""),
@@ -330,13 +333,24 @@ def _nano_cpus(asked: float | None, engine: EngineFacts, before: Plan | None) ->
     return round(asked * NANO)
 
 
+def _licenses(asked: Asked, before: Plan | None, settings: Sequence[tuple[str, str]]) -> tuple[Mount, ...]:
+    """The folder of licence files; a connected service, which fetches its licence, has none unless it was given."""
+    is_known = asked.license or (before.source(LICENSE) if before else "")
+    if not is_known and settings_from(dict(settings)).is_connected:
+        return ()
+    return (_mount(LICENSE, asked.license, "--license", before, default=None, read_only=True),)
+
+
 def _mount(
     target: str, asked: str | None, option: str, before: Plan | None, *, default: str | None, read_only: bool = False
 ) -> Mount:
     source = asked or (before.source(target) if before else "") or default
     if not source:
         what = "licence files" if target == LICENSE else "usage records"
-        raise _usage(f"the folder for {what} is not given", f"add {option} FOLDER")
+        step = f"add {option} FOLDER"
+        if target == LICENSE:
+            step += "; a service that fetches its licence wants Sidecar:Mode=connected billing=… apikey=…"
+        raise _usage(f"the folder for {what} is not given", step)
     if source.startswith("/"):
         folder = PurePosixPath("/", *PurePosixPath(source).parts[1:])
         if _is_the_hosts(folder):
@@ -378,7 +392,7 @@ def _settings(words: Sequence[str], before: Plan | None) -> tuple[tuple[str, str
         environment.pop(spelled, None)
         if value:
             environment[spelled] = value
-    require_start(settings_from(environment))
+    require_start(settings_from(environment), reports=True)
     return tuple(sorted(environment.items()))
 
 
@@ -397,7 +411,8 @@ def settings_from(environment: Mapping[str, str]) -> Settings:
     Raises:
         SettingsError: A setting cannot be used.
     """
-    return load_settings((), environ={**environment, "SIDECAR_CONFIG": "/dev/null"})
+    mounted = {"Mounts__License": LICENSE, "SIDECAR_CONFIG": "/dev/null"}
+    return load_settings((), environ={**environment, **mounted})
 
 
 def read_publish(text: str) -> str:

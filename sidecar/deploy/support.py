@@ -24,7 +24,8 @@ from sidecar import __version__
 from sidecar.deploy.engine import Ended, Engine
 from sidecar.deploy.plan import OUTPUT, STATE, Found, Plan
 from sidecar.deploy.redaction import Redactor, shown_settings
-from sidecar.deploy.service import Deployment, facts_of
+from sidecar.deploy.service import Deployment
+from sidecar.deploy.standing import facts_of
 from sidecar.errors import DeployError
 
 _LOG_LINES = 2000
@@ -85,7 +86,7 @@ def collect(deployment: Deployment, engine: Engine, engine_address: str, *, at: 
         else:
             members[name] = json.dumps(redactor.clean_members(value), indent=2) + "\n"
 
-    put("engine.json", lambda: asdict(engine.facts()))
+    put("engine.json", lambda: _nameless(asdict(engine.facts())))
     put("service.json", lambda: facts_of(service, engine_address) | {"status": None})
     put("settings.json", lambda: shown_settings(dict(plan.settings)))
     put("container.json", lambda: _container(engine.describe(found.id)))
@@ -158,6 +159,11 @@ def _container(told: Mapping[str, Any]) -> dict[str, Any]:
         },
         "User": (told.get("Config") or {}).get("User"),
     }  # fmt: skip
+
+
+def _nameless(facts: dict[str, Any]) -> dict[str, Any]:
+    """What an engine says of itself, without what its host is called: that is the site's own."""
+    return {name: value for name, value in facts.items() if name != "host"}
 
 
 def _private(name: str, flags: int) -> int:

@@ -47,14 +47,15 @@ def diagnose(
     now = effective_time(clock.read(), snapshot.high_water if snapshot else None)
     health, core_check = core.answer(settings)
     user = storage.service_user(settings)
+    of_folder = "Sidecar:StateDirectory" if settings.is_connected else "Mounts:License"
     checks: list[tuple[str, Callable[[], Iterable[Check]]]] = [
-        ("settings", lambda: papers.settings(settings, refused, unknown, unused)),
+        ("settings", lambda: papers.settings(settings, now, refused, unknown, unused)),
         ("core", lambda: core.self_tested(settings, health, self_test)),
         ("core", lambda: [core_check]),
         ("clock", lambda: host.clock(now, clock)),
         ("trust root", lambda: papers.trust_root(settings)),
         ("licence", lambda: papers.licenses(settings, now, snapshot)),
-        ("licence folder", lambda: storage.licenses_readable(settings.license_directory, "Mounts:License", user)),
+        ("licence folder", lambda: storage.licenses_readable(settings.license_folder, of_folder, user)),
         ("device key", lambda: papers.device(settings)),
         ("ledger", lambda: [ledger_check]),
         ("metering", lambda: storage.metering(settings, snapshot)),

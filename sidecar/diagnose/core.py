@@ -55,7 +55,8 @@ def self_tested(settings: Settings, health: CoreHealth | None, run: SelfTest) ->
 
     Args:
         settings: The settings.
-        health: The running core's word; beside it no second engine is started, which would take a gigabyte.
+        health: The running core's word; beside it no second engine is started, which would take a gigabyte, and what
+            the core tells of its own stands for that.
         run: Runs the self-test.
     """
     environ = {name: value for name, value in os.environ.items() if not is_setting(name)}
@@ -78,8 +79,20 @@ def self_tested(settings: Settings, health: CoreHealth | None, run: SelfTest) ->
             yield fail("core self-test", last, "mend that, then run 'ocr-core --self-test'")
         return
     for check in checks:
-        if health is None or check.name != "second engine":
-            yield check
+        yield check if health is None or check.name != "second engine" else _second_engine(settings, health)
+
+
+def _second_engine(settings: Settings, health: CoreHealth) -> Check:
+    """What the running core has seen of its second engine."""
+    name, second = "second engine", health.second_engine
+    if second is None:
+        off = " (Core:SecondEngine=off)" if settings.core_second_engine == "off" else ""
+        return ok(name, f"the core that runs tells of none{off}: handwriting and photos read worse without it")
+    told = f"{second.name}: {second.state}; pictures read since the core started: {second.pictures}"
+    if second.died or second.killed:
+        step = "read the core's log; if memory was short, give more, or set Core:SecondEngine=off"
+        return warn(name, f"{told}; ended by itself: {second.died}; took too long: {second.killed}", step)
+    return ok(name, f"{told}; none is tried beside a core that runs")
 
 
 def _check(told: Any) -> Check:

@@ -1,7 +1,7 @@
 """What the host offers: its clock, its port, and the ways out where there is to be one.
 
-Invariant: a way out is tried only where a setting has the service use it; a connection is made and closed, and nothing
-is sent over it.
+Invariant: a way out is tried only where a setting has the service use it. A connection is made and closed, and nothing
+is sent over it; but in connected mode the billing endpoint is asked a question that changes nothing.
 """
 
 from __future__ import annotations
@@ -13,14 +13,19 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from licenses.device_key import device_id_of, load_device_public
+from licenses.errors import LicensesError
 from licenses.verify import day_text
 from sidecar.billing_client import proxy_for
+from sidecar.bootstrap import build_billing_client
 from sidecar.clock import Clock, EffectiveTime
 from sidecar.diagnose.check import Check, fail, ok, warn
-from sidecar.errors import SettingsError
+from sidecar.errors import BillingError, SettingsError
 from sidecar.log_files import require_log_mount
+from sidecar.meter_status import MeterStatus
 from sidecar.settings import Settings
 
 _SECONDS = 5.0
@@ -108,11 +113,14 @@ def _state_told(host: str, number: int) -> str:
 
 
 def endpoint(settings: Settings) -> Iterator[Check]:
-    """Whether the billing endpoint can be reached, where a licence is to be fetched from it."""
+    """Whether the billing endpoint can be reached, where it is used; in connected mode, whether it takes the key."""
+    if settings.is_connected:
+        yield from _asked(settings)
+        return
     if not settings.billing:
         return
     if not settings.download_license:
-        told = "not asked: only DownloadLicense=True uses it; 'sidecar diagnose DownloadLicense=True …' tries it"
+        told = "not asked: metering stays local; 'sidecar diagnose DownloadLicense=True …' tries it"
         yield ok("endpoint", told)
         return
     parts = urlsplit(settings.billing)
@@ -125,7 +133,48 @@ def endpoint(settings: Settings) -> Iterator[Check]:
         yield from _reached("endpoint", proxy.host, proxy.port, step, f"the proxy {proxy.host}:{proxy.port} answers")
         return
     step = "check Billing, the network and, for https, the system's certificates"
-    yield from _reached("endpoint", host, number, step, f"{place} answers", is_tls=is_tls)
+    yield from _reached(
+        "endpoint", host, number, step, f"{place} answers", is_tls=is_tls, ca_file=settings.billing_ca_file
+    )
+
+
+def _asked(settings: Settings) -> Iterator[Check]:
+    """Ask for the acknowledgement that there is: it tells whether the key counts, and changes nothing there."""
+    if not (settings.api_key and settings.billing):
+        told = "not asked: connected mode needs Billing and ApiKey, and they are not both known here"
+        yield warn("endpoint", told, "run this with the settings of the meter; if these are they, add what is missing")
+        return
+    client = build_billing_client(settings)
+    try:
+        device = device_id_of(load_device_public(settings.state_directory).raw)
+    except LicensesError:
+        device = "0" * 16
+    well = f"{client.place} answers, and takes the key"
+    try:
+        client.fetch_acknowledgement(device)
+    except BillingError as exc:
+        # The key is looked at before the device, so these two take it.
+        is_new = exc.status == "Mismatch" and not _has_fetched(settings)
+        if exc.refusal != "exchange_refused" and not is_new:
+            yield fail("endpoint", str(exc), exc.next_step, code=exc.status)
+            return
+        well += "; it has acknowledged nothing yet"
+    finally:
+        client.close()
+    last = MeterStatus.read(settings.state_directory)
+    if last is not None and last.endpoint_problem:
+        cause = f"{well}; but the meter's last contact with it failed: {last.endpoint_problem}"
+        yield fail("endpoint", cause, "mend the cause named; the meter tries again by itself", code=last.endpoint_word)
+    else:
+        yield ok("endpoint", well)
+
+
+def _has_fetched(settings: Settings) -> bool:
+    """Whether the endpoint has given a licence, and so knows this device."""
+    try:
+        return any(settings.license_folder.iterdir())
+    except OSError:
+        return False
 
 
 def log(settings: Settings) -> Iterator[Check]:
@@ -141,12 +190,14 @@ def log(settings: Settings) -> Iterator[Check]:
             yield check if check.result == "ok" else warn("log", f"Fluentd: {check.cause}", check.next_step)
 
 
-def _reached(name: str, host: str, number: int, step: str, well: str, *, is_tls: bool = False) -> Iterator[Check]:
+def _reached(
+    name: str, host: str, number: int, step: str, well: str, *, is_tls: bool = False, ca_file: Path | None = None
+) -> Iterator[Check]:
     """Connect and go away again."""
     try:
         with socket.create_connection((host, number), _SECONDS) as plain:
             if is_tls:
-                with ssl.create_default_context().wrap_socket(plain, server_hostname=host):
+                with ssl.create_default_context(cafile=ca_file).wrap_socket(plain, server_hostname=host):
                     pass
     except (OSError, ValueError) as exc:
         reason = getattr(exc, "strerror", None) or exc

@@ -11,7 +11,7 @@ from licenses.device_key import PRIVATE_NAME, PUBLIC_NAME, device_id_of, instanc
 from licenses.errors import LicensesError
 from licenses.keyring import load_trust_root
 from sidecar.admission import Admission
-from sidecar.bootstrap import build_core_client, ledger_path
+from sidecar.bootstrap import build_core_client, ledger_path, meter_problem, require_cadence
 from sidecar.clock import Clock, EffectiveTime
 from sidecar.diagnose.check import Check, fail, ok, warn
 from sidecar.errors import SettingsError
@@ -19,25 +19,39 @@ from sidecar.gate import State
 from sidecar.ledger import Ledger, LedgerSnapshot
 from sidecar.license_mount import LicenseMount
 from sidecar.settings import Settings, require_start
-from sidecar.states import STATES
+from sidecar.states import next_step
 
+_START = (
+    "start the service with these settings, with 'sidecar run', 'systemctl start ocr-sidecar.target' or its container; "
+    "if it is started, read the meter's log"
+)
 _FINE = {"valid", "superseded", "revocation"}
 
 
 def settings(
-    given: Settings, refused: Sequence[SettingsError], unknown: Sequence[str], unused: Sequence[tuple[str, str]]
+    given: Settings,
+    now: EffectiveTime,
+    refused: Sequence[SettingsError],
+    unknown: Sequence[str],
+    unused: Sequence[tuple[str, str]],
 ) -> Iterator[Check]:
-    """Whether the service would start with these."""
+    """Whether the service would start with these, under the licence that is there."""
+    starts = not refused
     for problem in refused:
         told = f"the service does not start: {problem} (looked at below with the default)"
         yield fail("settings", told, problem.next_step)
     try:
         require_start(given)
     except SettingsError as exc:
+        starts = False
         yield warn("settings", f"the service does not start with these: {exc}", exc.next_step)
-    else:
-        if not unknown and not refused:
-            yield ok("settings", "the service starts with these")
+    try:
+        require_cadence(given, LicenseMount(given), now.at)
+    except SettingsError as exc:
+        starts = False
+        yield fail("settings", f"the service does not start with these: {exc}", exc.next_step)
+    if starts and not unknown:
+        yield ok("settings", "the service starts with these")
     for name in unknown:
         yield warn("settings", f"{name} is not known", "see 'sidecar --help' for its name")
     for name, reason in unused:
@@ -58,11 +72,15 @@ def trust_root(given: Settings) -> Iterator[Check]:
 def licenses(given: Settings, now: EffectiveTime, snapshot: LedgerSnapshot | None) -> Iterator[Check]:
     """The licence to go by, then every other file beside it."""
     mount = LicenseMount(given)
-    view = mount.look(now.at, snapshot.license_floors if snapshot else None)
+    view = mount.look(now.at, snapshot)
     if mount.trust_root is None:
         yield fail("licence", "no file can be judged without a trust root", "mend the trust root first")
     elif view.license is None or view.judgement is None:
-        step = f"put a licence file into {given.license_directory} (Mounts:License)"
+        step = f"put a licence file into {given.license_folder} (Mounts:License)"
+        if view.verdicts:
+            step = f"do what is said below of each file that is there, or {step}"
+        if given.is_connected:
+            step = "the meter fetches it from the billing endpoint: see the check of that, and the meter's log"
         yield fail("licence", view.problem, step)
     else:
         cause = f"{view.name}: {view.judgement.reason}{' EVALUATION.' if view.license.evaluation else ''}"
@@ -76,9 +94,11 @@ def licenses(given: Settings, now: EffectiveTime, snapshot: LedgerSnapshot | Non
         step = "the one before it stays in force; install the one that the vendor sent last"
         yield warn("trust root", view.trust_root_problem, step)
     for verdict in view.verdicts:
-        if verdict.name == view.name:
+        if verdict.name == view.name and verdict.license == view.license:
             continue
         cause = f"{verdict.name}: {verdict.reason}"
+        if verdict.name == view.name:
+            cause = f"{cause.removesuffix('.')}; the service still goes by what it read from it before"
         if verdict.standing_or_problem in _FINE:
             yield ok("licence file", cause)
         else:
@@ -128,10 +148,20 @@ def decision(given: Settings, clock: Clock) -> Iterator[Check]:
         ledger.close()
     verdict = admission.standing.verdict
     cause = f"{verdict.state}: {verdict.reason}"
-    step = STATES[verdict.state].next_step
+    step = next_step(verdict)
+    if verdict.state is State.STARTING:
+        # This process has waited for nothing yet: whether the service will come to serve shows in its meter.
+        down = meter_problem(given)
+        if down:
+            cause, step = f"no lease is minted for the core: {down}", _START
+        else:
+            step = "wait a few seconds and run this again; if it stays like this, read the log of the service"
+    elif verdict.state is State.UNLICENSED and not verdict.next_step:
+        step = "do what is said above of the licence and of each licence file"
     if verdict.serves and not verdict.warnings:
         yield ok("decision", cause)
     elif verdict.serves or verdict.state is State.STARTING:
-        yield warn("decision", "; ".join(dict.fromkeys((cause, *verdict.warnings))), step or "see the checks above")
+        told = (cause, *(warning.removesuffix(".") for warning in verdict.warnings))
+        yield warn("decision", "; ".join(dict.fromkeys(told)), step or "see the checks above")
     else:
         yield fail("decision", cause, step)

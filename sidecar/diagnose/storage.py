@@ -107,7 +107,8 @@ def metering(settings: Settings, snapshot: LedgerSnapshot | None) -> Iterator[Ch
         level = fail if snapshot.failed_cycles >= most else warn
         yield level("metering", cause, "mend that cause; the next try delivers all that is pending")
     else:
-        yield ok("metering", f"no failed try; {snapshot.pending_files} record files pending")
+        waiting = "1 record file" if snapshot.pending_files == 1 else f"{snapshot.pending_files} record files"
+        yield ok("metering", f"no failed try; {waiting} pending")
 
 
 # ---- folders --------------------------------------------------------------------------------------------------------

@@ -12,13 +12,14 @@ from sidecar.ledger.queries import LedgerReader
 from sidecar.ledger.repair import Repair
 from sidecar.ledger.start import Started, start_ledger
 from sidecar.ledger.use_form import API_TYPE, CONTAINER_TYPE
-from sidecar.ledger.values import Acked, LedgerSnapshot, PendingRecord, SealedWindow, UseEvent
+from sidecar.ledger.values import Acked, Delivered, LedgerSnapshot, PendingRecord, SealedWindow, UseEvent
 
 __all__ = [
     "API_TYPE",
     "CONTAINER_TYPE",
     "KEPT_NAME",
     "Acked",
+    "Delivered",
     "KeptSeal",
     "Ledger",
     "LedgerFinding",

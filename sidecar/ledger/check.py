@@ -26,7 +26,18 @@ from sidecar.ledger.database import connect, damage_path, is_damage, is_passing,
 from sidecar.ledger.queries import SIZE_SQL
 
 _SMALL_BYTES = 64 * 1024 * 1024
-_SMALL_TABLES = ("seal", "total", "license_total", "license_floor", "hwm", "frontier", "idem", "ack", "use_form")
+_SMALL_TABLES = (
+    "seal",
+    "total",
+    "license_total",
+    "license_floor",
+    "hwm",
+    "frontier",
+    "idem",
+    "ack",
+    "use_form",
+    "delivery",
+)
 _TAIL_WINDOWS = 2
 _TAIL_ENTRIES = 20_000
 _CHUNK = 2000
@@ -40,7 +51,8 @@ _SHAPE = (
     "license_total(license_id, meter, qty)",
     "license_floor(license_id, sequence)",
     "seal(size, first_seq, window, cumulative, root, note, file, file_sha256, frontier, sums)",
-    "hwm(id, effective_ns, boot_id, boottime_ns, failed_cycles, failure)",
+    "hwm(id, effective_ns, boot_id, boottime_ns, failed_cycles, failure, failure_word)",
+    "delivery(id, size, root, at_ms)",
     "frontier(level, hash)",
     "ack(size, root, cosigned, seq)",
     "entry(seq, kind, body, leaf)",

@@ -30,8 +30,8 @@ from sidecar.ledger.migrations import LEDGER_MIGRATIONS
 from sidecar.ledger.queries import SIZE_SQL, LedgerReader, high_water
 from sidecar.ledger.reserve import DiskReserve
 from sidecar.ledger.sql import Database
-from sidecar.ledger.use_form import UseForm, use_line
-from sidecar.ledger.values import PendingRecord, UseEvent, content_sha256, nested_sums
+from sidecar.ledger.use_form import UseForm, meter_of, use_line
+from sidecar.ledger.values import PendingRecord, SealedWindow, UseEvent, content_sha256, nested_sums
 
 # What the header of a record file and the entry that closes its window both tell.
 _SEALED_CONTEXT = ("product_version", "license_id", "license_sequence", "evaluation")
@@ -256,8 +256,13 @@ class Ledger(LedgerReader):
 
         return self._write(work)
 
-    def cycle_failed(self, failure: str, fields: Mapping[str, Any]) -> int:
+    def cycle_failed(self, failure: str, fields: Mapping[str, Any], *, word: str = "") -> int:
         """Count one more failed cycle, with a `fault` entry as evidence.
+
+        Args:
+            failure: Its cause, for people.
+            fields: Of the entry.
+            word: The billing endpoint's status word, where that made it fail.
 
         Returns:
             Consecutive failed cycles, this one included.
@@ -266,7 +271,9 @@ class Ledger(LedgerReader):
         def work() -> int:
             now = self._now()
             self._keep_time(now)
-            self._writer.execute("UPDATE hwm SET failed_cycles = failed_cycles + 1, failure = ?", [failure])
+            self._writer.execute(
+                "UPDATE hwm SET failed_cycles = failed_cycles + 1, failure = ?, failure_word = ?", [failure, word]
+            )
             count = int(self._writer.execute("SELECT failed_cycles FROM hwm").fetchone()[0])
             self._insert("fault", now, {**fields, "failed_cycles": count})
             return count
@@ -276,8 +283,23 @@ class Ledger(LedgerReader):
     def cycle_succeeded(self) -> None:
         """Reset the count of failed cycles."""
         self._write(
-            lambda: self._writer.execute("UPDATE hwm SET failed_cycles = 0, failure = '' WHERE failed_cycles > 0")
+            lambda: self._writer.execute(
+                "UPDATE hwm SET failed_cycles = 0, failure = '', failure_word = '' WHERE failed_cycles > 0"
+            )
         )
+
+    def mark_delivered(self, window: SealedWindow) -> None:
+        """Note that the billing endpoint has taken this window, and so all before it."""
+
+        def work() -> None:
+            now = self._now()
+            self._writer.execute(
+                """INSERT INTO delivery(id, size, root, at_ms) VALUES (1, ?, ?, ?)
+                   ON CONFLICT(id) DO UPDATE SET size = excluded.size, root = excluded.root, at_ms = excluded.at_ms""",
+                [window.size, window.root, now.ns // 1_000_000],
+            )
+
+        self._write(work)
 
     # ---- windows ----------------------------------------------------------------------------------------------------
 
@@ -409,8 +431,7 @@ class Ledger(LedgerReader):
         ).fetchone()
         if row is None:
             return True
-        meter = json.loads(row[1].replace("%d", "0"))["meter"]["name"]
-        if (row[0], meter) != (event.quantity, event.meter.replace("%", "%%")):
+        if (row[0], meter_of(row[1])) != (event.quantity, event.meter):
             raise LedgerConflictError(
                 f"event {event.event_id} was recorded with other content",
                 next_step="this is a fault of the caller; the first record stands",

@@ -125,6 +125,21 @@ def m003_compact_uses(db: Database) -> None:
     )
 
 
+@LEDGER_MIGRATIONS()
+def m004_delivery(db: Database) -> None:
+    """How far the billing endpoint has taken the usage, and with which status word the last cycle failed."""
+    for statement in (
+        """CREATE TABLE delivery(
+             id INTEGER PRIMARY KEY CHECK (id = 1),
+             size INTEGER NOT NULL,
+             root BLOB NOT NULL CHECK (length(root) = 32),
+             at_ms INTEGER NOT NULL
+           ) STRICT""",
+        "ALTER TABLE hwm ADD COLUMN failure_word TEXT NOT NULL DEFAULT ''",
+    ):
+        db.execute(statement)
+
+
 def _move_uses(db: Database) -> None:
     forms: dict[str, int] = {}
     for seq, body, leaf in db.execute("SELECT seq, body, leaf FROM line_entry WHERE kind = 'use'").fetchall():

@@ -9,25 +9,30 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from licenses.strict_json import MAX_INTEGER
 from licenses.usage_log.merkle import HASH_BYTES, Frontier
-from sidecar.clock import Clock, EffectiveTime, HighWater, effective_time, instant
+from sidecar.clock import Clock, EffectiveTime, HighWater, effective_time, instant, month_of
 from sidecar.errors import LedgerUnavailableError
 from sidecar.ledger.database import connect, unavailable
 from sidecar.ledger.kept import KeptSeal
 from sidecar.ledger.migrations import LEDGER_MIGRATIONS
 from sidecar.ledger.sql import Database
-from sidecar.ledger.values import Acked, LedgerSnapshot, PendingRecord, SealedWindow
+from sidecar.ledger.use_form import meter_of
+from sidecar.ledger.values import Acked, Delivered, LedgerSnapshot, PendingRecord, SealedWindow, nested_sums
 
 SIZE_SQL = """max(coalesce((SELECT max(seq) + 1 FROM line_entry), 0),
                   coalesce((SELECT max(seq) + 1 FROM use_entry), 0),
                   coalesce((SELECT max(size) FROM seal), 0))"""
 _CHUNK = 2000
+# Windows whose entries were lost with an earlier ledger cannot be told of any more; the vendor sees the gap.
+_UNDELIVERED = "FROM seal WHERE size > ? AND root IS NOT NULL AND first_seq >= ?"
 _COLUMNS = {
     "body": "SELECT seq, body FROM entry WHERE seq >= ? AND seq < ? ORDER BY seq",
     # Not through the view: it would put every line together, to throw it away.
@@ -89,13 +94,16 @@ class LedgerReader:
                            (SELECT max(size) FROM seal WHERE root IS NOT NULL),
                            (SELECT count(*) FROM seal WHERE file IS NULL)"""  # noqa: S608
             ).fetchone()
-            mark = db.execute("SELECT effective_ns, boot_id, boottime_ns, failed_cycles, failure FROM hwm").fetchone()
+            mark = db.execute(
+                "SELECT effective_ns, boot_id, boottime_ns, failed_cycles, failure, failure_word FROM hwm"
+            ).fetchone()
             used = db.execute("SELECT license_id, qty FROM license_total WHERE meter = ?", [meter]).fetchall()
             floors = _license_floors(db)
         return LedgerSnapshot(
             high_water=high_water(mark),
             failed_cycles=0 if mark is None else mark[3],
             failure="" if mark is None else mark[4],
+            failure_word="" if mark is None else mark[5],
             license_pages=dict(used),
             size=row[0],
             sealed_size=row[1] or 0,
@@ -176,19 +184,22 @@ class LedgerReader:
             for first, size, window, root, note in rows
         ]
 
-    def sealed_windows(self, after_size: int = 0, *, since_ms: int = 0) -> list[SealedWindow]:
+    def sealed_windows(
+        self, after_size: int = 0, *, since_ms: int = 0, until_size: int | None = None
+    ) -> list[SealedWindow]:
         """Sealed windows that end behind entry `after_size`, oldest first.
 
         Args:
             after_size: Windows up to this size are left out.
             since_ms: Windows that closed before this effective time, milliseconds since 1970 UTC, are left out.
+            until_size: Windows that end behind it are left out; None for none.
         """
         with self._reading() as db:
             rows = db.execute(
                 """SELECT first_seq, size, window, root, note, file, file_sha256,
                           (SELECT frontier FROM seal AS before WHERE before.size = seal.first_seq)
-                   FROM seal WHERE size > ? AND root IS NOT NULL ORDER BY size""",
-                [after_size],
+                   FROM seal WHERE size > ? AND size <= ? AND root IS NOT NULL ORDER BY size""",
+                [after_size, MAX_INTEGER if until_size is None else until_size],
             ).fetchall()
         windows = []
         for first, size, window, root, note, file, sha256, frontier in rows:
@@ -207,6 +218,58 @@ class LedgerReader:
                     )
                 )
         return windows
+
+    def delivered(self) -> Delivered:
+        """How far the billing endpoint has taken the usage; what the vendor has acknowledged need not be told again.
+
+        What the row says of another history than the ledger's counts for nothing.
+        """
+        with self._reading() as db:
+            row = db.execute(
+                "SELECT d.size, d.at_ms FROM delivery d JOIN seal s ON s.size = d.size AND s.root = d.root"
+            ).fetchone()
+            size, at = (0, None) if row is None else (int(row[0]), instant(row[1] * 1_000_000))
+            size = max(size, int(db.execute("SELECT coalesce(max(size), 0) FROM ack").fetchone()[0]))
+            pending = db.execute(f"SELECT count(*) {_UNDELIVERED}", [size, self._base(db)]).fetchone()[0]
+        return Delivered(size=size, at=at, pending=int(pending))
+
+    def undelivered(self, after_size: int, limit: int) -> list[SealedWindow]:
+        """The oldest sealed windows that end behind entry `after_size` and whose entries the ledger holds.
+
+        Args:
+            after_size: Where the delivery stands.
+            limit: At most so many.
+        """
+        with self._reading() as db:
+            last = db.execute(
+                f"SELECT max(size) FROM (SELECT size {_UNDELIVERED} ORDER BY size LIMIT ?)",  # noqa: S608 - our own
+                [after_size, self._base(db), limit],
+            ).fetchone()[0]
+            base = self._base(db)
+        if last is None:
+            return []
+        return [one for one in self.sealed_windows(after_size, until_size=last) if one.first_seq >= base]
+
+    def window_totals(self, window: SealedWindow) -> dict[str, dict[str, int]]:
+        """Units of a window by meter and month of the effective time (UTC), summed from its entries."""
+        with self._reading() as db:
+            rows = db.execute(
+                """SELECT f.text, strftime('%Y-%m', u.effective_ms / 1000, 'unixepoch'), sum(u.quantity)
+                   FROM use_entry u JOIN use_form f ON f.id = u.form
+                   WHERE u.seq >= ? AND u.seq < ? GROUP BY 1, 2""",
+                [window.first_seq, window.size],
+            ).fetchall()
+            spelled_otherwise = db.execute(
+                "SELECT body FROM line_entry WHERE seq >= ? AND seq < ? AND kind = 'use'",
+                [window.first_seq, window.size],
+            ).fetchall()
+        sums: Counter[tuple[str, str]] = Counter()
+        for text, month, quantity in rows:
+            sums[meter_of(text), str(month)] += int(quantity)
+        for (body,) in spelled_otherwise:
+            entry = json.loads(body)
+            sums[entry["meter"]["name"], month_of(entry["effective_ms"] * 1_000_000)] += entry["meter"]["quantity"]
+        return nested_sums([(meter, month, quantity) for (meter, month), quantity in sorted(sums.items()) if quantity])
 
     def file_sha256_before(self, size: int) -> str:
         """Digest of the record file before the window that ends at `size`; empty if there is none."""

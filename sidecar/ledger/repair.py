@@ -387,7 +387,19 @@ def _write_state(db: sqlite3.Connection, built: _Built, old: Salvage) -> None:
             built.failed_cycles,
             failure,
         )
-    db.execute("INSERT INTO hwm VALUES (1, ?, ?, ?, ?, ?)", list(mark))
+    db.execute(
+        """INSERT INTO hwm(id, effective_ns, boot_id, boottime_ns, failed_cycles, failure)
+           VALUES (1, ?, ?, ?, ?, ?)""",
+        list(mark),
+    )
+    # With what a cycle failed, and how far the endpoint has taken the usage: believed where it is of this history.
+    for (word,) in old.rows("SELECT failure_word FROM hwm WHERE failed_cycles > 0 LIMIT 1"):
+        db.execute("UPDATE hwm SET failure_word = ? WHERE failed_cycles > 0", [str(word)[:40]])
+    for size, root, at_ms in old.rows("SELECT size, root, at_ms FROM delivery WHERE id = 1"):
+        if [type(size), type(root), type(at_ms)] == [int, bytes, int] and db.execute(
+            "SELECT 1 FROM seal WHERE size = ? AND root = ?", [size, root]
+        ).fetchone():
+            db.execute("INSERT INTO delivery VALUES (1, ?, ?, ?)", [size, root, at_ms])
 
 
 def _is_likely(mark: tuple[Any, ...], built: _Built) -> bool:

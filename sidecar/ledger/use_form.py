@@ -76,5 +76,10 @@ def form_of(entry: dict[str, Any]) -> UseForm:
     )
 
 
+def meter_of(text: str) -> str:
+    """The meter's name in a form's text."""
+    return str(json.loads(text % (0, 0, "", 0, 0, 0, 0, 0))["meter"]["name"])
+
+
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=True).replace("%", "%%")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sidecar.clock import HighWater
@@ -45,6 +46,7 @@ class LedgerSnapshot:
         high_water: Highest effective time committed to; None in a ledger without entries.
         failed_cycles: Consecutive failed metering cycles.
         failure: Cause of the last failed cycle; empty after a success.
+        failure_word: The billing endpoint's status word (contract B.3) where that made it fail; else empty.
         license_pages: Pages counted under each licence id, for the meter asked.
         size: Number of entries.
         sealed_size: Entries covered by the newest seal.
@@ -55,6 +57,7 @@ class LedgerSnapshot:
     high_water: HighWater | None
     failed_cycles: int
     failure: str
+    failure_word: str
     license_pages: Mapping[str, int]
     size: int
     sealed_size: int
@@ -119,6 +122,21 @@ class Acked:
     size: int
     root: bytes
     cosigned: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """How far the billing endpoint has taken the usage.
+
+    Attributes:
+        size: Entries of all windows that it took, oldest first; 0 before the first.
+        at: When it took the last one (effective, UTC); None before the first.
+        pending: Sealed windows that it has not taken yet.
+    """
+
+    size: int
+    at: datetime | None
+    pending: int
 
 
 def content_sha256(text: str) -> bytes:

@@ -16,7 +16,7 @@ from typing import get_type_hints
 
 import msgspec
 import structlog
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, current_app, render_template, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from sidecar.admission import NotServingError
@@ -48,12 +48,14 @@ from sidecar.errors import (
 )
 from sidecar.gate import State
 from sidecar.states import STATES
+from sidecar.web.origin import root
 from sidecar.web.responses import empty_response, json_response
 
 NOT_FOUND_TEXT = (
     "Operation ID is invalid, expired or the results matching this operationId have been deleted."  # contract E.1.2
 )
 _RETRY_SECONDS = 5
+_API = ("/vision/", "/computervision/")
 _DIALECTS = "sidecar.dialects"
 _log = structlog.get_logger("Tollgate.Web")
 
@@ -293,7 +295,7 @@ def register(app: Flask, dialects: Mapping[str, Dialect]) -> None:
         if isinstance(exc, MethodNotAllowed):
             return empty_response(HTTPStatus.METHOD_NOT_ALLOWED, Allow=", ".join(sorted(exc.valid_methods or ())))
         if exc.code == HTTPStatus.NOT_FOUND:
-            return empty_response(HTTPStatus.NOT_FOUND)
+            return lost_page() if _is_of_a_person() else empty_response(HTTPStatus.NOT_FOUND)
         if exc.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             return error_response(HTTPStatus.BAD_REQUEST, "InvalidImageSize", "Input image is too large.")
         status = HTTPStatus(exc.code or 500)
@@ -330,6 +332,18 @@ def error_response(status: HTTPStatus, code: str, message: str, *, retry: bool =
     if retry:
         response.headers["Retry-After"] = str(_RETRY_SECONDS)
     return response
+
+
+def lost_page() -> Response:
+    """Where a page may be that is not here; it does not repeat what was asked for."""
+    page = render_template("lost.html", root=root())
+    return Response(page, HTTPStatus.NOT_FOUND, {"Vary": "Accept"}, content_type="text/html; charset=utf-8")
+
+
+def _is_of_a_person() -> bool:
+    """Whether a browser asks for a page, and not a client for an answer of the API, which has no body (contract D)."""
+    pages = request.method in {"GET", "HEAD"} and "text/html" in request.accept_mimetypes.values()
+    return pages and not request.path.lower().startswith(_API)
 
 
 def _route() -> str:

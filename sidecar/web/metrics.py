@@ -13,7 +13,9 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from sidecar import __version__
+from sidecar.admission import EndpointStanding
 from sidecar.gate import State
+from sidecar.states import WORDS
 from sidecar.web.services import Services
 
 
@@ -60,6 +62,8 @@ class ServiceCollector:
             "tollgate_operations_unfinished", "Operations that wait or run", value=self._one.reader.waiting_operations
         )
         yield GaugeMetricFamily("tollgate_core_up", "Whether the core answers", value=float(standing.core is not None))
+        if standing.endpoint is not None:
+            yield from _endpoint(standing.endpoint)
         if standing.ledger is not None:
             yield GaugeMetricFamily(
                 "tollgate_metering_failed_cycles",
@@ -76,6 +80,25 @@ class ServiceCollector:
             for meter, quantity in self._one.ledger.totals():
                 used.add_metric([meter], quantity)
             yield used
+
+
+def _endpoint(endpoint: EndpointStanding) -> Iterator[Metric]:
+    """Connected mode: how the billing endpoint stands."""
+    status = GaugeMetricFamily(
+        "tollgate_endpoint_status", "1 for the billing endpoint's status word, 0 for all others", labels=["status"]
+    )
+    for word in WORDS:
+        status.add_metric([word], float(word == endpoint.word))
+    yield status
+    yield GaugeMetricFamily(
+        "tollgate_reports_pending", "Sealed windows that the billing endpoint has not taken", endpoint.pending_reports
+    )
+    if endpoint.contact_at is not None:
+        yield GaugeMetricFamily(
+            "tollgate_endpoint_contact_timestamp_seconds",
+            "When the billing endpoint last took usage or gave a licence, seconds since the epoch (effective time)",
+            value=endpoint.contact_at.timestamp(),
+        )
 
 
 def render_metrics(one: Services) -> tuple[bytes, int, dict[str, str]]:

@@ -12,12 +12,13 @@ import msgspec
 from flask import Blueprint, Response, current_app, render_template
 
 from licenses.model import READ_PAGES_METER
+from licenses.verify import Standing as LicenseStanding
 from sidecar import __version__
 from sidecar.admission import Standing
 from sidecar.ledger import API_TYPE
 from sidecar.memory import service_bytes
 from sidecar.record_output import SERVICE_NAME
-from sidecar.states import STATES, public_word, status_message
+from sidecar.states import STATES, next_step, public_word, status_message
 from sidecar.web.described import Answer, ApiDocument, Described, Parameter, described
 from sidecar.web.errors import error_response
 from sidecar.web.metrics import render_metrics
@@ -84,6 +85,16 @@ class MeteringStatus(msgspec.Struct, frozen=True, rename="camel"):
     window_closes_at: str | None
 
 
+class EndpointStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """How the billing endpoint stands, in connected mode; `status` is a word such as `Valid` or `CouldNotConnect`."""
+
+    address: str
+    status: str
+    problem: str
+    last_contact_at: str | None
+    pending_reports: int
+
+
 class CoreStatus(msgspec.Struct, frozen=True, rename="camel"):
     """How the core does."""
 
@@ -112,6 +123,7 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
     license: LicenseStatus | None
     license_files: list[LicenseFileStatus]
     metering: MeteringStatus | None
+    endpoint: EndpointStatus | None
     core: CoreStatus
 
 
@@ -146,7 +158,7 @@ class UsageLogs(msgspec.Struct, frozen=True, rename="camel"):
 )
 def ready() -> Response:
     """200 when a query would be served, else 503 with the reason."""
-    verdict = services(current_app).admission.standing.verdict
+    verdict = services(current_app).admission.recent().verdict
     message = "Api is ready.." if verdict.serves and not verdict.warnings else status_message(verdict)
     body = Ready(SERVICE_NAME, "ready" if verdict.serves else "notready", message)
     status = HTTPStatus.OK if verdict.serves else HTTPStatus.SERVICE_UNAVAILABLE
@@ -164,7 +176,7 @@ def ready() -> Response:
 )
 def status() -> Response:
     """The decision and its reason; 200 in every state, so that it can be read when nothing else can."""
-    return rendered_newest(services(current_app).admission.standing, describe)
+    return rendered_newest(services(current_app).admission.recent(), describe)
 
 
 @bp.get("/ContainerLiveness")
@@ -247,10 +259,13 @@ def home() -> Response:
     """The home page: state, licence, metering, how to send the first document."""
     one = services(current_app)
     standing = one.admission.standing
+    status = describe(standing)
     page = render_template(
         "home.html",
-        status=describe(standing),
-        info=STATES[standing.verdict.state],
+        status=status,
+        reason=_sentence(status.reason),
+        warnings=[_sentence(warning) for warning in _warnings_beside_the_reason(status)],
+        days_left=_days_left(standing),
         months=one.ledger.months(READ_PAGES_METER)[-12:] if standing.ledger else [],
         origin=origin(),
         root=root(),
@@ -277,7 +292,7 @@ def describe(standing: Standing) -> Status:
         state=verdict.state.value,
         title=STATES[verdict.state].title,
         reason=verdict.reason,
-        next_step=STATES[verdict.state].next_step,
+        next_step=next_step(verdict),
         serves=verdict.serves,
         evaluation=standing.evaluation,
         warnings=list(verdict.warnings),
@@ -312,6 +327,15 @@ def describe(standing: Standing) -> Status:
             pending_files=snapshot.pending_files,
             window_closes_at=None if standing.window_closes_at is None else _instant(standing.window_closes_at),
         ),
+        endpoint=None
+        if standing.endpoint is None
+        else EndpointStatus(
+            address=standing.endpoint.address,
+            status=standing.endpoint.word,
+            problem=standing.endpoint.problem,
+            last_contact_at=None if standing.endpoint.contact_at is None else _instant(standing.endpoint.contact_at),
+            pending_reports=standing.endpoint.pending_reports,
+        ),
         core=CoreStatus(
             answers=core is not None,
             workers=core.workers if core else 0,
@@ -319,6 +343,31 @@ def describe(standing: Standing) -> Status:
             cpu_problem=core.cpu_problem if core else "",
         ),
     )
+
+
+def _warnings_beside_the_reason(status: Status) -> list[str]:
+    """The warnings that tell more than the reason does, which tells in grace when that ends."""
+    told = status.reason
+    ends = "" if status.license is None else _minute(status.license.termination_at)
+    return [one for one in status.warnings if one != told and not (ends and ends in one and ends in told)]
+
+
+def _days_left(standing: Standing) -> int:
+    """Whole days until the licence expires, or once it has, until its grace ends."""
+    lic, judgement = standing.view.license, standing.view.judgement
+    if lic is None or judgement is None:
+        return 0
+    ends = lic.termination_at if judgement.standing is LicenseStanding.GRACE else lic.expires_at
+    return max(0, (ends - standing.effective_at).days)
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}{'' if words.endswith('.') else '.'}"
+
+
+def _minute(instant: str) -> str:
+    """An instant of the wire as sentences name it, to the minute."""
+    return instant[:16].replace("T", " ")
 
 
 def _usage(month: str | None) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,13 @@ from tests.appliance.machine import KEPT, Machine
 from tests.e2e.site import wait_until
 
 
+def is_active(machine: Machine, unit: str) -> bool:
+    return machine.property(unit, "ActiveState") == "active"
+
+
 def test_units_are_up_and_tell_how_they_are(machine: Machine) -> None:
     for unit in KEPT:
-        assert machine.property(unit, "ActiveState") == "active"
+        wait_until(partial(is_active, machine, unit), 60, f"{unit} does not come up")
     assert machine.property("ocr-sidecar-web.service", "StatusText").startswith("ACTIVE: ")
     assert machine.property("ocr-sidecar-meter.service", "StatusText").startswith("ACTIVE: ")
     assert machine.property("ocr-core.service", "StatusText").endswith(" workers are up")

@@ -247,3 +247,15 @@ def test_what_the_image_says_of_itself(engine: Engine) -> None:
     assert {"pkg:pypi/tesserocr", "pkg:deb/debian/libc6"} <= {
         part["purl"].partition("@")[0] for part in bom["components"] if "purl" in part
     }
+
+
+def test_the_vendors_side_is_not_in_the_image(engine: Engine) -> None:
+    """Who holds an appliance holds nothing that issues acknowledgements or keeps the vendor's books."""
+    tool = str(Path(HEALTH).with_name("licenses"))
+    alone = ("run", "--rm", "--network=none", "--entrypoint", tool, IMAGE)
+    assert engine(*alone, "--version").returncode == 0
+    for words in (("authority", "init"), ("acknowledge", "bundle", "--keys", "keys", "--out", "out")):
+        told = engine(*alone, *words, check=False)
+        assert told.returncode != 0
+        assert "no part of an appliance" in told.stdout + told.stderr
+        assert "Traceback" not in told.stderr

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import pytest
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -34,7 +35,11 @@ class Browser:
         self.driver.get(address)
 
     def wait(self, holds: Callable[[], _T], what: str) -> _T:
-        return WebDriverWait(self.driver, _PATIENCE_SECONDS, poll_frequency=0.1).until(lambda _: holds(), what)
+        # While a page gives way to the next, what is asked of it may be gone before the answer: it is asked again.
+        waiting = WebDriverWait(
+            self.driver, _PATIENCE_SECONDS, poll_frequency=0.1, ignored_exceptions=[WebDriverException]
+        )
+        return waiting.until(lambda _: holds(), what)
 
     def find(self, css: str, *, within: WebElement | None = None) -> WebElement:
         """The first element that matches, as soon as it is there."""

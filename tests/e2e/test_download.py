@@ -80,13 +80,13 @@ def test_folder_missing(site: Site, billing: FakeBilling) -> None:
     assert billing.requests == []
 
 
-def test_billing_and_key_alone_start_nothing_and_say_why(site: Site) -> None:
+def test_a_named_folder_that_is_missing_is_told_and_billing_does_not_take_its_place(site: Site) -> None:
     done = command(
         "sidecar", "eula=accept", "billing=http://billing.example/", f"apikey={KEY}", f"Mounts:License={site.folder}/no"
     )
-    require_failed(done, 65, f"{site.folder}/no does not exist", "metering stays local", "no connected mode", "licence")
+    require_failed(done, 65, f"{site.folder}/no does not exist", "metering stays local", "are not used", "licence")
     assert "DownloadLicense=True" in done.stderr.partition("Next step:")[2]
-    assert "Mounts:License" in done.stderr.partition("Next step:")[2]
+    assert "leave Mounts:License out" in done.stderr.partition("Next step:")[2]
 
 
 def test_folder_not_writable(site: Site, billing: FakeBilling) -> None:

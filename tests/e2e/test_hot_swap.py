@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 
-from tests.e2e.site import Site, a_site
+from tests.e2e.site import Site, a_site, wait_until
 from tests.pages import as_png, printed_page
 
 SWAPS = int(os.environ.get("HOT_SWAPS", "60"))
@@ -98,3 +98,71 @@ def test_swaps_under_load_fail_no_request() -> None:
         assert set(answers) == {200}, texts[:3]
         assert answers[200] > SWAPS // 10
         assert site.settled_pages() == answers[200]
+
+
+def test_what_one_process_tells_to_be_ready_no_other_refuses() -> None:
+    """Each web process decides for itself; once any has said "ready", a query is served by all of them."""
+    with a_site("Sidecar:WebWorkers=4") as site:
+        refused = refusals(site)
+        for _ in range(3):
+            site.license_file.unlink()
+            wait_until(lambda: len(refusals(site)) == 12, 20, "queries without a licence are not refused by all")
+            site.issue("--days", "90")
+            wait_until(lambda: site.ready() == 200, 20, "not ready with a new licence")
+            refused += refusals(site)
+    assert not refused
+
+
+def refusals(site: Site, documents: int = 12) -> list[str]:
+    """What is said to those of so many documents that are not taken."""
+    answers = [site.post(PAGE) for _ in range(documents)]
+    return [answer.text for answer in answers if answer.status_code != 202]
+
+
+def test_another_licence_takes_over_when_one_is_used_up() -> None:
+    """The longest one is taken first; when its pages are used, the file beside it serves, also in the records."""
+    with a_site("Sidecar:WebWorkers=2", issue=granting("first", 1, "--days", "90", "--pages-hard", "3")) as site:
+        site.issue(*granting("second", 1, "--days", "30"), name="second.dat")
+        serve(site, 3)
+        wait_until(lambda: site.status()["license"]["id"] == "second", 5, "the second licence is not in force")
+        serve(site, 3)
+        next_steps = {one["file"]: one["nextStep"] for one in site.status()["licenseFiles"]}
+        assert next_steps["license.dat"] == "No action needed: another licence serves."
+        assert order_of_entries(site) == ["first 1", *["page"] * 3, "second 1", *["page"] * 3]
+
+
+def test_no_page_is_counted_ahead_of_the_licence_that_grants_it() -> None:
+    """A used-up licence is exchanged under a client that never rests: the entry for the next comes first."""
+    with a_site("Sidecar:WebWorkers=2", issue=granting("one", 1, "--days", "90", "--pages-hard", "2")) as site:
+        for sequence in range(2, 7):
+            serve(site, 2)
+            assert site.sync(PAGE).status_code in {403, 503}
+            site.issue(*granting("one", sequence, "--days", "90", "--pages-hard", str(2 * sequence)))
+        serve(site, 2)
+        assert order_of_entries(site) == [
+            entry for sequence in range(1, 7) for entry in (f"one {sequence}", "page", "page")
+        ]
+
+
+def granting(license_id: str, sequence: int, *options: str) -> tuple[str, ...]:
+    return ("--license-id", license_id, "--sequence", str(sequence), *options)
+
+
+def serve(site: Site, pages: int) -> None:
+    """Ask without a rest until so many pages were served."""
+    answers: Counter[int] = Counter()
+    until = time.monotonic() + 20
+    while answers[200] < pages and time.monotonic() < until:
+        answers[site.sync(PAGE).status_code] += 1
+    assert answers[200] == pages, answers
+    assert set(answers) <= {200, 403, 503}, answers
+
+
+def order_of_entries(site: Site) -> list[str]:
+    """The licences and pages in the records, in the order of the ledger; the service is stopped for it."""
+    assert site.stop() == 0
+    return [
+        "page" if line["kind"] == "use" else f"{line['license_id']} {line['sequence']}"
+        for line in site.record_lines()
+        if line["kind"] == "use" or (line["kind"] == "license" and line["in_force"])
+    ]

@@ -12,6 +12,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select
 
 from tests.e2e.browser import Browser
+from tests.e2e.legible import seen, touch
 from tests.e2e.site import Site
 from tests.pages import LINES, as_png, character_error_rate, printed_page
 
@@ -57,6 +58,14 @@ def test_page_offers_every_document_and_takes_all_of_itself_from_here(service: S
         browser.wait(lambda wanted=title: wanted in browser.find(".info .title").text, f"{title} is not shown")
         assert browser.find(".opblock")
     assert browser.complaints() == []
+
+
+@pytest.mark.parametrize("width", [1280, 800, 760, 400])
+def test_nothing_lies_over_the_heading(service: Site, browser: Browser, width: int) -> None:
+    with seen(browser, width):
+        browser.open(f"{service.url}/swagger/")
+        browser.find(".topbar select")
+        assert not touch(browser, "body > header a, .topbar .select-label span")
 
 
 def test_try_it_out_reads_a_file(service: Site, browser: Browser, picture: Path) -> None:

@@ -91,12 +91,13 @@ def site(pictures: str) -> Iterator[Site]:
     schemathesis.hooks.unregister_all()
 
 
-def failures(address: str) -> Iterator[str]:
-    """Everything that schemathesis finds wrong with what one document describes."""
+def failures(address: str, **more: Any) -> Iterator[str]:
+    """Everything that schemathesis finds wrong with what one document describes; it takes further settings."""
     settings: dict[str, Any] = {
         "continue-on-failure": True,
         "generation": {"deterministic": not FULL},
         "phases": {"fuzzing": {"generation": {"max-examples": EXAMPLES}}},
+        **more,
     }
     schema = schemathesis.openapi.from_url(address, config=SchemathesisConfig.from_dict(settings))
     sent = 0

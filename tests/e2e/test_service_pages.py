@@ -8,6 +8,8 @@ from html.parser import HTMLParser
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.e2e.browser import Browser
+from tests.e2e.legible import broken, hard_to_read, is_light, seen
 from tests.e2e.site import Site, command
 
 
@@ -81,6 +83,22 @@ def test_home_shows_the_one_decision(service: Site) -> None:
     assert "ACTIVE" in page
     assert "EVALUATION LICENCE" in page
     assert f"{service.url}/vision/v3.2/read/syncAnalyze" in page
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_every_page_is_legible_and_fits(service: Site, browser: Browser, scheme: str, width: int) -> None:
+    with seen(browser, width, scheme):
+        for path in ("/", "/languages", "/nowhere"):
+            browser.open(f"{service.url}{path}")
+            assert hard_to_read(browser) == [], path
+            assert is_light(browser) is (scheme == "light")
+            logo, title = (browser.find(f"header > {one}").rect for one in ("img", "div"))
+            assert logo["y"] < title["y"] + title["height"], f"{path}: the logo stands alone"
+            assert title["y"] < logo["y"] + logo["height"], f"{path}: the logo stands alone"
+        browser.open(f"{service.url}/")
+        assert browser.find("dd.long").text == service.status()["license"]["id"]
+        assert broken(browser, "dd.long") == []
 
 
 def test_openapi_document_describes_every_route(service: Site) -> None:

@@ -6,6 +6,7 @@ import base64
 import http.client
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -144,6 +145,9 @@ def test_grace_serves_and_warns(licensed: Site) -> None:
     licensed.wait_ready(5)
     assert licensed.status()["state"] == "GRACE"
     assert licensed.status()["warnings"]
+    home = licensed.get("/").text
+    assert re.search(r">(28|29) <small>days of grace left<", home)
+    assert home.count("grace ends") == 2, "besides the next step, it is told once"
     assert licensed.sync(PAGE).status_code == 200
 
 
@@ -182,6 +186,7 @@ def test_licence_of_a_stranger(licensed: Site, tmp_path: Path) -> None:
 @pytest.mark.parametrize("harm", ["truncate", "garbage", "directory", "half"])
 def test_a_bad_file_in_place_of_a_good_one_disturbs_nothing(licensed: Site, harm: str) -> None:
     """The licence in force stays in force as long as it is good itself, in web and core alike."""
+    wait_until(lambda: licensed.sync(PAGE).status_code == 200, 5, "the licence is not in force in the core")
     file = licensed.license_file
     kept = file.read_bytes()
     if harm == "truncate":
@@ -200,7 +205,8 @@ def test_a_bad_file_in_place_of_a_good_one_disturbs_nothing(licensed: Site, harm
                 assert licensed.ready() == 200
     until = time.monotonic() + 2.5
     while time.monotonic() < until:
-        assert licensed.sync(PAGE).status_code == 200
+        answer = licensed.sync(PAGE)
+        assert answer.status_code == 200, answer.text
 
 
 def test_best_of_many_files_wins_and_losers_are_explained(licensed: Site) -> None:

@@ -6,6 +6,7 @@ It refuses what a real one must never be asked: two containers of one service ru
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -17,6 +18,7 @@ from sidecar.errors import DeployError
 
 GIB = 2**30
 HOST = EngineFacts(
+    host=f"host-{os.getpid()}",  # tests of other processes have a turn of their own
     kind="podman",
     version="4.3.1",
     api_version="1.41",

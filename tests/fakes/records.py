@@ -8,6 +8,7 @@ verify_records(meter.folder, vendor.trust_root, device_keys=[meter.device.verify
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,8 +40,9 @@ class FakeMeter:
         vendor: str = VENDOR_DOMAIN,
         with_frontier: bool = True,
         with_context: bool = True,
+        at: datetime = NOW,
     ) -> None:
-        """Write below `output`; without frontier or context as the versions did that knew neither."""
+        """Write below `output`, from `at` on; without frontier or context as the versions did that knew neither."""
         self.with_frontier, self.with_context = with_frontier, with_context
         self.device = device or SigningKey.generate("device")
         raw = self.device.verifying.raw
@@ -52,7 +54,7 @@ class FakeMeter:
         self.files: list[Path] = []
         self.previous_sha256 = ""
         self.boot_id = "2f0d6c9a-91f5-4b43-8d8d-1c5f7a6f0e11"
-        self.now_ms = int(NOW.timestamp() * 1000)
+        self.now_ms = int(at.timestamp() * 1000)
         self.boottime_ms = 1_000_000
         self.evaluation = False
         self.license_id = "6f1c2a9e-0d2b-4d8e-9a57-3f1f6d1f2b10"
@@ -110,14 +112,17 @@ class FakeMeter:
         self.wait(WINDOW_MS)
         first_seq, closed = self.size - len(self._pending), self.moment()
         bounds = {"opened": self._opened, "closed": closed, "reason": reason, "first_seq": first_seq}
-        pages = sum(line["meter"]["quantity"] for line in map(json.loads, self._pending) if line["kind"] == "use")
+        sums: Counter[str] = Counter()
+        for line in map(json.loads, self._pending):
+            if line["kind"] == "use":
+                sums[line["meter"]["name"]] += line["meter"]["quantity"]
         context = {
             "product_version": "0.1.0",
             "license_id": self.license_id,
             "license_sequence": self.license_sequence,
             "evaluation": self.evaluation,
         }
-        meters = [{"name": READ_PAGES_METER, "quantity": pages}] if pages else []
+        meters = [{"name": name, "quantity": quantity} for name, quantity in sorted(sums.items()) if quantity]
         self.entry("window", **bounds, **(context if self.with_context else {}), meters=meters)
         frontier_before = self.frontier.hashes
         self.frontier.extend(map(leaf_hash, self._pending))

@@ -24,6 +24,7 @@ class FakeSystem(System):
         unlicensed: Whether what runs answers, and is not ready.
         kill_at: The number of the step before which the process dies; 0 for never.
         steps: How many there were.
+        loaded: Units that the service manager has read.
     """
 
     def __init__(self, places: Places) -> None:
@@ -35,6 +36,7 @@ class FakeSystem(System):
         self.stops = 0
         self.kill_at = 0
         self.steps = 0
+        self.loaded: set[str] = set()
 
     def step(self, *_: object) -> None:
         self.steps += 1
@@ -58,6 +60,8 @@ class FakeSystem(System):
 
     def reload(self) -> None:
         self.step()
+        units = self._places.units
+        self.loaded = {path.name for path in units.iterdir()} if units.is_dir() else set()
 
     def enable(self, units: Sequence[str]) -> None:
         self.step()

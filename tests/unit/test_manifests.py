@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from sidecar.settings import is_setting
 
 FOLDER = Path(__file__).resolve().parents[2] / "containers"
 COMPOSE = FOLDER / "compose.yaml"
+CONNECTED = FOLDER / "compose.connected.yaml"
 MANIFESTS = sorted(path for path in (FOLDER / "kubernetes").glob("*.yaml") if path.name != "kustomization.yaml")
 COMMANDS = ("web", "meter", "core")  # in one order: processes of one run collect tests alike
 STATE, KEY, KNOWN = "/var/lib/sidecar", "/var/lib/ocr-meter", "/var/lib/ocr-core"
@@ -36,6 +39,10 @@ def manifest(name: str) -> dict[str, Any]:
     return dict(yaml.safe_load((FOLDER / "kubernetes" / name).read_text()))
 
 
+def connected_manifest() -> dict[str, Any]:
+    return dict(yaml.safe_load((FOLDER / "kubernetes-connected" / "kustomization.yaml").read_text()))
+
+
 def containers(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in [*pod["initContainers"], *pod["containers"]]}
 
@@ -52,9 +59,59 @@ def targets(volumes: list[str]) -> dict[str, bool]:
 # ---- valid ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_compose_file_is_one_by_its_schema() -> None:
-    done = CliRunner().invoke(check_jsonschema, ["--builtin-schema", "vendor.compose-spec", str(COMPOSE)])
+@pytest.mark.parametrize("file", [COMPOSE, CONNECTED], ids=lambda file: file.name)
+def test_the_compose_file_is_one_by_its_schema(file: Path) -> None:
+    done = CliRunner().invoke(check_jsonschema, ["--builtin-schema", "vendor.compose-spec", str(file)])
     assert done.exit_code == 0, done.output
+
+
+def test_connected_mode_gives_the_meter_alone_a_network_and_the_key(services: dict[str, dict[str, Any]]) -> None:
+    connected = yaml.safe_load(CONNECTED.read_text())["services"]
+    assert set(connected) == set(services)
+    assert {name for name, one in connected.items() if "network_mode" in one or "networks" in one} == {"meter"}
+    assert {name for name, one in connected.items() if "ApiKey" in one["environment"]} == {"meter"}
+    assert {one["environment"]["Sidecar__Mode"] for one in connected.values()} == {"connected"}
+    assert all(is_setting(name) for one in connected.values() for name in one["environment"])
+
+
+@pytest.mark.parametrize("version", [OLDEST_KUBERNETES, NEWEST_KUBERNETES])
+def test_connected_mode_on_kubernetes_gives_the_meter_the_key_and_opens_two_places(version: str) -> None:
+    base = {path.name: yaml.safe_load(path.read_text()) for path in MANIFESTS}
+    patches = [yaml.safe_load(one["patch"]) for one in connected_manifest()["patches"]]
+    assert connected_manifest()["resources"] == ["../kubernetes"]
+    named = {(one["kind"], one["metadata"]["name"]) for one in base.values()}
+    assert {(one["kind"], one["metadata"]["name"]) for one in patches} <= named
+    settings, pod, policy = patches
+    assert settings["data"] == {"Sidecar__Mode": "connected"}
+    (meter,) = pod["spec"]["template"]["spec"]["containers"]
+    assert meter["name"] == "meter"
+    assert {one["name"] for one in meter["env"]} == {"Billing", "ApiKey"}
+    assert all(set(one["valueFrom"]) == {"secretKeyRef"} for one in meter["env"])
+    assert all(is_setting(one["name"]) for one in meter["env"])
+    assert len(policy["spec"]["egress"]) == 2
+    assert all(rule["to"] and rule["ports"] for rule in policy["spec"]["egress"])
+    whole = base["network-policy.yaml"]
+    whole["spec"]["egress"] = policy["spec"]["egress"]
+    kubernetes_validate.validate(whole, version, strict=True)
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl")
+def test_kustomize_makes_the_connected_manifests() -> None:
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(FOLDER / "kubernetes-connected")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    made = {one["kind"]: one for one in yaml.safe_load_all(done.stdout)}
+    assert len(made) == len(MANIFESTS)
+    told = {
+        one["name"]: {entry["name"] for entry in one.get("env", ())}
+        for one in containers(made["StatefulSet"]["spec"]["template"]["spec"]).values()
+    }
+    assert told == {"migrate": set(), "web": set(), "meter": {"Billing", "ApiKey"}, "core": set()}
+    assert made["ConfigMap"]["data"]["Sidecar__Mode"] == "connected"
+    assert len(made["NetworkPolicy"]["spec"]["egress"]) == 2
+    for one in made.values():
+        kubernetes_validate.validate(one, NEWEST_KUBERNETES, strict=True)
 
 
 @pytest.mark.parametrize("version", [OLDEST_KUBERNETES, NEWEST_KUBERNETES])

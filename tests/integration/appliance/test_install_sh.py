@@ -47,11 +47,15 @@ def test_help_and_version(bundle: Path) -> None:
     assert run(bundle, "--version").stdout == "install.sh 1.2.3\n"
 
 
-@pytest.mark.parametrize("words", [["--frobnicate"], ["--check", "--uninstall"], ["more"], ["--wait", "long"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--frobnicate"], ["--check", "--uninstall"], ["more"], ["--wait", "long"], ["--wait", "nan"], ["--wait", "inf"]],
+)
 def test_wrong_usage(bundle: Path, words: list[str]) -> None:
     told = run(bundle, *words)
     assert told.returncode == 64
     assert "Next step: " in told.stderr
+    assert words[0] != "--wait" or f"argument --wait: '{words[1]}': wants seconds" in told.stderr
 
 
 def test_check_judges_the_bundle_and_leaves_no_trace(bundle: Path) -> None:

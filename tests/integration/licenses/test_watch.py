@@ -270,6 +270,21 @@ def test_name_that_was_never_seen_is_not_awaited(place):
     assert not place.watch().look(NOW).serves
 
 
+def test_what_one_process_has_forgotten_the_keeper_does_not_bring_back(place):
+    """The meter may notice half a second later that the file is gone; until then its copy is still there."""
+    clock = [0.0]
+    assert place.watch(keeper=True).look(NOW).serves
+    watch = place.watch(monotonic=lambda: clock[0])
+    assert watch.look(NOW).serves
+    place.file.unlink()
+    assert watch.look(NOW).serves
+    clock[0] += 1
+    for _ in range(3):
+        assert not watch.look(NOW).serves
+        clock[0] += 0.1
+    assert (place.state / KEPT_NAME).exists()
+
+
 def test_removed_folder_is_removed(place):
     watch = place.watch(keeper=True)
     assert watch.look(NOW).serves

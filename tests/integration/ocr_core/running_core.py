@@ -3,7 +3,6 @@
 import base64
 import http.client
 import json
-import os
 import shutil
 import signal
 import socket
@@ -201,7 +200,6 @@ def _name(process: psutil.Process) -> str:
 
 def is_alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

@@ -232,8 +232,8 @@ def test_a_worker_that_is_stopped_in_the_middle_of_a_page_is_replaced_long_befor
         stopped.suspend()
         reading.join(10)
         assert len(lost) == 1
+        until(5, lambda: not is_alive(stopped.pid), "the stopped worker is still there")
         until(5, lambda: len(core.workers()) == 4, "the worker was not replaced")
-        assert not is_alive(stopped.pid)
         assert core.page(name)[0] == 200
 
 

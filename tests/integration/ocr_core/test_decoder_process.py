@@ -260,7 +260,8 @@ def test_there_are_as_many_places_as_there_are_to_be_and_the_kernel_frees_those_
 
 def test_a_decoder_that_swells_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_process, "MEMORY_BYTES", 100 * 2**20)
-    monkeypatch.setattr(documents, "inspect", lambda *_: bytearray(200 * 2**20))
+    # More than the allocator can have at hand of what other tests let go in this process.
+    monkeypatch.setattr(documents, "inspect", lambda *_: bytearray(4000 * 2**20))
     decoder = DecoderProcess()
     with opened(pages.as_png(PAGE)) as file, pytest.raises(errors.InvalidImageError, match="memory"):
         decoder.inspect(file)

@@ -173,6 +173,12 @@ def test_time_that_is_over_is_told(engine: rapid.RapidEngine) -> None:
         read(engine, drawn("no time for this"), seconds=0.0)
 
 
+def test_a_wall_of_letters_is_refused_before_it_is_read(engine: rapid.RapidEngine) -> None:
+    wall = drawn("\n".join(["the quick brown fox jumps " * 12] * 60), size=14)
+    with pytest.raises(FailedToProcessError, match="more text"):
+        read(engine, wall)
+
+
 def test_too_few_pixels_are_refused(engine: rapid.RapidEngine) -> None:
     with pytest.raises(FailedToProcessError):
         engine.read(Picture(pixels=b"x", width=2, height=2, dpi=None), (), timeout_seconds=5)

@@ -19,12 +19,18 @@ from typing import Any
 import pytest
 
 from licenses.device_key import DeviceKey
+from sidecar.admission import Admission
+from sidecar.bootstrap import MeterLock
 from sidecar.cli import main
 from sidecar.diagnose import Check, diagnose, rows
 from sidecar.diagnose import core as core_checks
 from sidecar.diagnose.storage import User, folder
+from sidecar.gate import Lease
 from sidecar.ledger import Ledger, prepare
+from sidecar.license_mount import LicenseMount
+from sidecar.meter_status import MeterStatus
 from sidecar.settings import Settings, load_what_is_valid
+from tests.fakes.billing import FakeBilling
 from tests.fakes.clock import FakeClock
 from tests.fakes.licences import NOW, a_license, a_vendor
 from tests.integration.sidecar.test_admission import a_core_that_answers
@@ -197,6 +203,57 @@ def test_every_file_beside_the_licence_is_told_of(appliance: Appliance) -> None:
     assert [check.result for check in found].count("warn") == 2
 
 
+@pytest.mark.parametrize("bad", [b"", b"cut", b"foreign", b"past"])
+def test_a_damaged_file_under_the_name_of_the_licence_in_force_is_told_of(appliance: Appliance, bad: bytes) -> None:
+    appliance.start_once().close()
+    LicenseMount(appliance.settings, keeper=True).look(NOW)  # the meter has written down what it read
+    good = appliance.license_file.read_bytes()
+    past = a_license(not_before=NOW - timedelta(days=9), expires_at=NOW - timedelta(days=1), termination_at=NOW)
+    content = {b"cut": good[:300], b"foreign": a_vendor().seal(), b"past": appliance.vendor.seal(past)}
+    appliance.license_file.write_bytes(content.get(bad, bad))
+    found = appliance.diagnosed()
+    assert "valid until" in the(found, "licence", "ok").cause
+    check = the(found, "licence file", "warn")
+    assert check.cause.startswith("license.dat: ")
+    assert check.cause.endswith("; the service still goes by what it read from it before")
+    if bad == b"cut":
+        assert "cut off" in check.cause
+        assert "binary mode" in check.next_step
+
+
+def test_a_file_that_is_no_licence_is_where_to_look_first(appliance: Appliance) -> None:
+    appliance.license_file.write_bytes(appliance.license_file.read_bytes()[:300])
+    found = appliance.diagnosed()
+    assert "each file that is there" in the(found, "licence", "fail").next_step
+    assert "binary mode" in the(found, "licence file", "warn").next_step
+    appliance.start_once().close()
+    assert "binary mode" in the(appliance.diagnosed(), "decision", "fail").next_step
+
+
+def test_a_licence_in_grace_is_told_in_whole_sentences(appliance: Appliance, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Admission, "_lease", lambda *_, **__: Lease.HONOURED)
+    appliance.start_once().close()
+    a_core_that_answers(appliance.path, "200 OK", json.dumps(HEALTH))
+    ends = {"expires_at": NOW - timedelta(days=1), "termination_at": NOW + timedelta(days=12)}
+    appliance.license_file.write_bytes(appliance.vendor.seal(a_license(**ends)))
+    found = appliance.diagnosed()
+    assert "left; the licence has expired; grace ends" in the(found, "decision", "warn").cause
+    assert not [check for check in found if ".;" in check.cause or ".." in check.cause]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"min_interval_seconds": 20}, {"max_interval_seconds": 901}, {"max_attempts": 9}], ids=str
+)
+def test_settings_that_need_an_evaluation_licence(appliance: Appliance, changes: dict[str, int]) -> None:
+    appliance.change(**changes)
+    check = the(appliance.diagnosed(), "settings", "fail")
+    assert "under an evaluation licence only" in check.cause
+    assert check.next_step == "take these settings away"
+    assert not [one for one in appliance.diagnosed() if one.name == "settings" and one.result == "ok"]
+    appliance.license_file.write_bytes(appliance.vendor.seal(a_license(evaluation=True)))
+    the(appliance.diagnosed(), "settings", "ok")
+
+
 def test_a_device_key_that_is_open_to_others_or_broken(appliance: Appliance) -> None:
     appliance.start_once().close()
     private = appliance.settings.state_directory / "device.key"
@@ -213,6 +270,21 @@ def test_the_decision_is_the_services_own(appliance: Appliance) -> None:
     appliance.start_once().close()
     appliance.license_file.unlink()
     assert "UNLICENSED" in the(appliance.diagnosed(), "decision", "fail").cause.upper()
+
+
+def test_a_service_that_is_down_is_not_waited_for(appliance: Appliance) -> None:
+    appliance.start_once().close()
+    check = the(appliance.diagnosed(), "decision", "warn")
+    assert "the meter is not running" in check.cause
+    assert "start the service" in check.next_step
+    lock = MeterLock(appliance.settings)
+    lock.at_work()
+    try:
+        check = the(appliance.diagnosed(), "decision", "warn")
+    finally:
+        lock.release()
+    assert check.cause.startswith("STARTING: ")
+    assert "diagnose" not in check.next_step
 
 
 # ---- the host -------------------------------------------------------------------------------------------------------
@@ -287,6 +359,75 @@ def test_the_billing_endpoint_is_asked_only_where_a_licence_is_fetched(appliance
     found = appliance.diagnosed()
     assert "cannot be reached" in the(found, "endpoint", "fail").cause
     assert "secret" not in str(found)
+
+
+# ---- connected mode -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def billing(appliance: Appliance) -> Iterator[FakeBilling]:
+    """An endpoint that this appliance is to report to."""
+    one = FakeBilling()
+    appliance.start_once().close()
+    appliance.change(mode="connected", billing=one.url, api_key="secret")
+    yield one
+    one.close()
+
+
+def refusing(http_status: int, **members: str) -> tuple[int, bytes, dict[str, str]]:
+    return http_status, json.dumps(members).encode(), {}
+
+
+def test_before_the_first_contact_only_what_comes_with_it_is_missing(appliance: Appliance) -> None:
+    appliance.change(mode="connected", billing="http://127.0.0.1:9", api_key="secret")
+    found = appliance.diagnosed()
+    assert {one.name for one in found if one.result == "fail"} <= {"endpoint", "licence", "decision"}
+    assert "fetches it" in the(found, "licence", "fail").next_step
+
+
+def test_an_endpoint_that_acknowledged_nothing_yet_is_well(appliance: Appliance, billing: FakeBilling) -> None:
+    billing.answer = refusing(409, status="Mismatch", code="exchange_refused", message="nothing yet", nextStep="Wait.")
+    assert "acknowledged nothing yet" in the(appliance.diagnosed(), "endpoint", "ok").cause
+
+
+def test_a_device_that_has_not_introduced_itself_is_well(appliance: Appliance, billing: FakeBilling) -> None:
+    billing.answer = refusing(409, status="Mismatch", code="authority_mismatch", message="no such device")
+    the(appliance.diagnosed(), "endpoint", "ok")
+
+
+def test_a_device_that_has_and_is_not_known_is_not(appliance: Appliance, billing: FakeBilling) -> None:
+    appliance.settings.license_folder.mkdir(parents=True)
+    (appliance.settings.license_folder / "license.dat").write_bytes(b"x")
+    billing.answer = refusing(
+        409, status="Mismatch", code="authority_mismatch", message="another's device", nextStep="Ask Anna."
+    )
+    check = the(appliance.diagnosed(), "endpoint", "fail")
+    assert (check.code, check.next_step) == ("Mismatch", "Ask Anna")
+    assert "another's device" in check.cause
+
+
+def test_another_service_at_that_address_is_not_taken_for_one_that_has_nothing(
+    appliance: Appliance, billing: FakeBilling
+) -> None:
+    billing.answer = (404, b"<html>", {})
+    check = the(appliance.diagnosed(), "endpoint", "fail")
+    assert "path in Billing" in check.next_step
+
+
+def test_what_the_meter_was_told_last_is_not_hidden_by_an_endpoint_that_takes_the_key(
+    appliance: Appliance, billing: FakeBilling
+) -> None:
+    billing.answer = (200, b"{}", {})
+    the(appliance.diagnosed(), "endpoint", "ok")
+    MeterStatus(
+        deadline_ns=0,
+        boot_id="",
+        output_problem="",
+        endpoint_problem="HTTP 402. Buy more pages",
+        endpoint_word="OutOfQuota",
+    ).write(appliance.settings.state_directory)
+    check = the(appliance.diagnosed(), "endpoint", "fail")
+    assert (check.code, "Buy more pages" in check.cause) == ("OutOfQuota", True)
 
 
 def test_fluentd_that_does_not_answer(appliance: Appliance) -> None:
@@ -439,7 +580,32 @@ def test_beside_a_core_that_runs_no_second_engine_is_started(appliance: Applianc
         assert environ["Core__SecondEngine"] == "off"
         return told(WELL, WELL | {"name": "second engine"})(environ)
 
-    assert "second engine" not in {check.name for check in appliance.diagnosed(run)}
+    told_of = the(appliance.diagnosed(run), "second engine", "ok").cause
+    assert told_of.startswith("the core that runs tells of none: ")
+    appliance.change(core_second_engine="off")
+    assert "Core:SecondEngine=off" in the(appliance.diagnosed(run), "second engine", "ok").cause
+
+
+@pytest.mark.parametrize(
+    ("facts", "result", "cause"),
+    [
+        ({}, "ok", "rapid 3: idle; pictures read since the core started: 12; none is tried beside a core that runs"),
+        (
+            {"state": "paused", "died": 1, "killed": 3},
+            "warn",
+            "rapid 3: paused; pictures read since the core started: 12; ended by itself: 1; took too long: 3",
+        ),
+        ({"died": None}, "ok", "the core that runs tells of none: handwriting and photos read worse without it"),
+    ],
+)
+def test_a_core_that_runs_tells_of_its_second_engine(
+    appliance: Appliance, tmp_path: Path, facts: dict[str, object], result: str, cause: str
+) -> None:
+    second = {"name": "rapid", "version": "3", "state": "idle", "pictures": 12, "killed": 0, "died": 0, "loads": 1}
+    a_core_that_answers(tmp_path, "200 OK", json.dumps(HEALTH | {"second_engine": second | facts}))
+    check = the(appliance.diagnosed(told(WELL, WELL | {"name": "second engine"})), "second engine", result)
+    assert check.cause == cause
+    assert bool(check.next_step) is (result == "warn")
 
 
 def test_a_core_on_a_processor_that_it_cannot_run_on(appliance: Appliance, tmp_path: Path) -> None:

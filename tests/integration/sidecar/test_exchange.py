@@ -14,7 +14,7 @@ import pytest
 
 from licenses import issue
 from licenses.ack import open_ack
-from licenses.authority import Acknowledged, Authority, Enclosures, KnownAcks
+from licenses.authority.cosigner import Acknowledged, Cosigner, Enclosures, KnownAcks
 from licenses.device_key import DeviceKey
 from licenses.errors import ForkError
 from licenses.issue import Issuer
@@ -86,14 +86,14 @@ class Trade:
 
     def acknowledge(self, done: Exported, vendor: FakeVendor | None = None, **enclosures: object) -> Acknowledged:
         vendor = vendor or self.site.vendor
-        authority = Authority(
+        cosigner = Cosigner(
             device=self.site.device.verifying_key,
             trust_root=vendor.trust_root,
             key=vendor.keys.ack_key,
             known=self.known,
         )
         at = self.site.ledger.now().at.replace(microsecond=0)
-        return authority.acknowledge(done.path, at=at, enclosures=Enclosures(**{"anchor": False, **enclosures}))  # type: ignore[arg-type]
+        return cosigner.acknowledge(done.path, at=at, enclosures=Enclosures(**{"anchor": False, **enclosures}))  # type: ignore[arg-type]
 
     def round_trip(self, **enclosures: object) -> Imported:
         return self.apply(self.acknowledge(self.export(), **enclosures).blob)
@@ -571,13 +571,13 @@ def test_time_is_raised_by_the_vendors_word_and_never_lowered(trade: Trade) -> N
     assert trade.site.ledger.now().at >= before
     later = acked.ack.acknowledged_at + timedelta(hours=5)
     trade.known = KnownAcks(None)
-    authority = Authority(
+    cosigner = Cosigner(
         device=trade.site.device.verifying_key,
         trust_root=trade.site.vendor.trust_root,
         key=trade.site.vendor.keys.ack_key,
         known=trade.known,
     )
-    blob = authority.acknowledge(done.path, at=later, enclosures=Enclosures()).blob
+    blob = cosigner.acknowledge(done.path, at=later, enclosures=Enclosures()).blob
     raised = trade.apply(blob)
     assert raised.time_before is not None
     assert trade.site.ledger.now().at == later

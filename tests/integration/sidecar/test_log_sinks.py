@@ -40,13 +40,6 @@ AN_EVENT = LogEvent(
 )
 
 
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
-
-
 def until(holds: Callable[[], object], what: str) -> None:
     end = time.monotonic() + 20
     while not holds():

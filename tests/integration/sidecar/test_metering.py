@@ -445,7 +445,7 @@ def test_an_older_licence_cannot_come_back(site: Site) -> None:
     site.license_file.write_bytes(old)
     site.meter.watch_license()
     assert not site.licenses.lease_path.exists()
-    view = site.licenses.look(site.ledger.now().at, site.ledger.license_floors())
+    view = site.licenses.look(site.ledger.now().at, site.ledger.snapshot(READ_PAGES_METER))
     assert view.judgement is not None
     assert view.judgement.standing is Standing.SUPERSEDED
     site.crash()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import cast
 
@@ -12,39 +12,31 @@ import pytest
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from licenses.errors import FormatError
+from licenses.folder import FileVerdict
+from licenses.verify import Standing as LicenseStanding
 from licenses.watch import LicenseView
-from sidecar.admission import NotServingError, Standing
+from sidecar.admission import Standing
 from sidecar.bootstrap import Services
 from sidecar.gate import State, Verdict
 from sidecar.settings import Settings
 from sidecar.states import STATES
 from sidecar.web.app import create_app
+from tests.fakes.admission import FixedAdmission
 from tests.fakes.clock import FakeClock
 from tests.fakes.licences import NOW
 
 SERVING = {State.ACTIVE, State.EXPIRING, State.GRACE, State.METERING_RETRY, State.OUTPUT_UNWRITABLE}
 
 
-@dataclass
-class FixedAdmission:
-    """Admission with a decision that a test has made."""
-
-    standing: Standing
-
-    def require(self) -> Standing:
-        if not self.standing.verdict.serves:
-            raise NotServingError(self.standing.verdict)
-        return self.standing
-
-
-def client_in(state: State) -> FlaskClient:
+def client_in(state: State, *verdicts: FileVerdict) -> FlaskClient:
     serves = state in SERVING
     warnings = () if state is State.ACTIVE or not serves else (f"because of {state}",)
     verdict = Verdict(state=state, reason=f"because of {state}", serves=serves, warnings=warnings)
     standing = Standing(
         verdict=verdict,
         license=None,
-        view=LicenseView(problem="none"),
+        view=LicenseView(problem="none", verdicts=verdicts),
         ledger=None,
         core=None,
         window_closes_at=None,
@@ -60,6 +52,40 @@ def client_in(state: State) -> FlaskClient:
         callers=threading.BoundedSemaphore(4),
     )
     return create_app(cast("Services", one)).test_client()
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/records/nothing/here", "/visions"])
+def test_a_person_at_a_page_that_is_not_there_is_shown_the_way(path: str) -> None:
+    page = client_in(State.ACTIVE).get(
+        f"{path}?secret=1", headers={"Accept": "text/html,application/xml;q=0.9,*/*;q=0.8"}
+    )
+    assert (page.status_code, page.content_type) == (404, "text/html; charset=utf-8")
+    text = page.data.decode()
+    assert "No such page" in text
+    assert "nothing/here" not in text
+    assert "secret" not in text
+    home = "../" * (path.count("/") - 1) or "./"
+    assert f'<a href="{home}">Home</a>' in text
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    assert page.headers["Vary"] == "Accept"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "accept"),
+    [
+        ("GET", "/nothing", "*/*"),
+        ("GET", "/nothing", "application/json"),
+        ("GET", "/nothing", "text/*"),
+        ("POST", "/nothing", "text/html"),
+        ("GET", "/vision/v9.9/read/analyze", "text/html"),
+        ("GET", "/Vision/", "text/html"),
+        ("GET", "/computervision/nothing", "text/html"),
+    ],
+)
+def test_a_client_of_the_api_gets_no_body_where_nothing_is(method: str, path: str, accept: str) -> None:
+    answer = client_in(State.ACTIVE).open(path, method=method, headers={"Accept": accept})
+    assert (answer.status_code, answer.data) == (404, b"")
+    assert "Content-Type" not in answer.headers
 
 
 @pytest.mark.parametrize("state", list(State))
@@ -82,6 +108,9 @@ def test_every_page_shows_the_same_state(state: State) -> None:
     assert state.value in home
     assert info.title in home
     assert info.next_step.replace("'", "&#39;") in home
+    word, heading = re.findall(r"<p class=\"word\">(.*)</p>\s*<div>\s*<h2>(.*)</h2>", home)[0]
+    assert heading.casefold() != word.replace("_", " ").casefold()  # said once
+    assert home.count(f"ecause of {state}.") == 1
 
     families = {family.name: family for family in text_string_to_metric_families(client.get("/metrics").data.decode())}
     shown = {sample.labels["state"] for sample in families["tollgate_state"].samples if sample.value == 1}
@@ -97,3 +126,11 @@ def test_every_page_shows_the_same_state(state: State) -> None:
         assert f"because of {state}" in error["message"]
         assert info.next_step in error["message"]
         assert ("Retry-After" in refused.headers) is (info.http_status == 503 and state is not State.HOST_UNSUPPORTED)
+
+
+def test_home_tells_of_each_file_that_is_at_fault_what_to_do() -> None:
+    cut = FileVerdict("five.dat", FormatError.code, "not JSON: cut off", next_step=FormatError.usual_step)
+    past = FileVerdict("four.dat", LicenseStanding.EXPIRED, "It expired.", next_step="Put a renewed one there.")
+    home = client_in(State.UNLICENSED, cut, past).get("/").data.decode()
+    assert f'<p class="file"><b>five.dat</b>: not JSON: cut off. {FormatError.usual_step}</p>' in home
+    assert '<p class="file"><b>four.dat</b>: It expired.</p>' in home

@@ -141,7 +141,12 @@ def test_processes_agree_on_the_pages_left(house: House) -> None:
     house.submit(one, 3)
     with pytest.raises(NotServingError, match="3 pages are asked for, and 2 of 5 are left"):
         house.submit(other, 3)
-    house.submit(other, 2)
+    house.submit(other, 1)
+    with pytest.raises(NotServingError, match="2 pages are asked for, and 1 of 5 is left"):
+        house.submit(other, 2)
+    house.submit(other, 1)
+    with pytest.raises(NotServingError, match="1 page is asked for, and 0 of 5 are left"):
+        house.submit(other, 1)
     house.core.may_read.set()
     wait_until(lambda: house.pages() == 5)
 

@@ -25,6 +25,7 @@ from sidecar.settings import Settings
 from sidecar.web import service_pages
 from sidecar.web.app import create_app
 from sidecar.web.rendered import EXTENSION, RenderedAnswers
+from tests.fakes.admission import FixedAdmission
 from tests.fakes.clock import NS, FakeClock
 from tests.fakes.licences import NOW
 
@@ -57,7 +58,7 @@ class Process:
     def __init__(self, folder: Path, clock: FakeClock) -> None:
         self.store = OperationStore(folder, result_seconds=RESULT_SECONDS)
         self.store.prepare()
-        self.admission = SimpleNamespace(standing=a_standing(State.ACTIVE))
+        self.admission = FixedAdmission(a_standing(State.ACTIVE))
         nothing = cast("Any", None)
         self.reader = CountingReader(
             store=self.store,
@@ -104,6 +105,7 @@ def a_snapshot(clock: FakeClock) -> LedgerSnapshot:
         high_water=known,
         failed_cycles=0,
         failure="",
+        failure_word="",
         license_pages={},
         size=1,
         sealed_size=0,

@@ -25,6 +25,7 @@ def places(tmp_path: Path) -> Places:
     (tmp_path / "proc/meminfo").write_text("MemTotal:       16000000 kB\n")
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    (tmp_path / "etc/group").write_text("root:x:0:\n")
     return Places(tmp_path)
 
 
@@ -87,6 +88,28 @@ def test_the_port_is_taken(places: Places) -> None:
 def test_the_services_user_is_somebody_else(places: Places, row: str) -> None:
     (places.root / "etc/passwd").write_text(f"{row}\n")
     assert looked_at(places)["users"].result == "fail"
+
+
+@pytest.mark.parametrize("row", ["nonroot:x:1000:", "somebody:x:65532:"])
+def test_the_services_group_is_somebody_elses(places: Places, row: str) -> None:
+    (places.root / "etc/group").write_text(f"{row}\n")
+    check = looked_at(places)["users"]
+    assert check.result == "fail"
+    assert "groupmod" in check.next_step
+
+
+def test_who_else_is_in_the_services_group_is_told(places: Places) -> None:
+    users = ["nonroot:x:65532:65532::/:/bin/false", "eve:x:1001:65532::/:/bin/sh", "bob:x:1002:1002::/:/bin/sh"]
+    (places.root / "etc/passwd").write_text("\n".join(users) + "\n")
+    (places.root / "etc/group").write_text("nonroot:x:65532:nonroot,bob\nstaff:x:50:alice\n")
+    check = looked_at(places)["users"]
+    assert (check.result, check.cause) == ("warn", "bob, eve can read what is the service's, by the group nonroot")
+    assert check.next_step.endswith("gpasswd --delete bob nonroot; usermod --gid GROUP eve")
+
+
+def test_users_that_cannot_be_read_are_a_warning(places: Places) -> None:
+    (places.root / "etc/group").unlink()
+    assert looked_at(places)["users"].result == "warn"
 
 
 def test_a_folder_of_another_owner_is_told_with_the_command(places: Places) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -383,6 +385,49 @@ def test_killed_at_any_step_and_run_again_it_ends_well(memory: Path, upgrade: bo
         box.install(bundle)
         assert box.system.running == bundle.manifest.release_id
         assert box.files() == whole.files()
+
+
+def test_an_uninstall_that_is_killed_at_any_step_and_run_again_ends_well(
+    memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stepping: list[Box] = []
+
+    def counted(real: Callable[..., None], *args: Any, **more: Any) -> None:
+        for box in stepping:
+            box.system.step()
+        real(*args, **more)
+
+    for name in ("unlink", "rmdir"):
+        monkeypatch.setattr(os, name, partial(counted, getattr(os, name)))
+
+    def uninstalled(box: Box) -> None:
+        stepping.append(box)
+        try:
+            Installer(box.places, box.system, box.say).uninstall()
+        finally:
+            stepping.clear()
+
+    def served(name: str) -> Box:
+        box = Box(memory / name)
+        box.served()
+        box.system.steps = 0
+        return box
+
+    whole = served("whole")
+    assert whole.system.loaded
+    uninstalled(whole)
+    assert whole.system.steps > 30
+    for step in range(1, whole.system.steps + 1):
+        box = served(str(step))
+        box.system.kill_at = step
+        with pytest.raises(Killed):
+            uninstalled(box)
+        assert (box.places.state / "ledger.db").read_text() == "12 pages"
+        box.system.kill_at = 0
+        uninstalled(box)
+        assert (box.system.running, box.system.enabled, box.system.loaded) == (None, set(), set())
+        assert box.files() == whole.files()
+        assert not box.places.programs.exists()
 
 
 def test_killed_on_the_way_back_and_run_again_the_old_one_serves(memory: Path) -> None:

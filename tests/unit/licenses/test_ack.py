@@ -193,7 +193,7 @@ def test_ack_is_signed_by_the_key_that_cosigned():
 
 
 def test_other_signed_files_are_no_acks():
-    with pytest.raises(FormatError, match="this is a license"):
+    with pytest.raises(FormatError, match="this is a licence"):
         open_ack(VENDOR.seal(), ROOT)
     relabelled = envelope.seal(envelope.unverified_payload(BLOB).payload, envelope.LICENSE_TYPE, [KEY])
     with pytest.raises(FormatError):

@@ -63,6 +63,29 @@ def test_days_end_a_term_at_the_end_of_a_day(site, run):
     assert facts["termination_at"] == facts["expires_at"]
 
 
+@pytest.mark.parametrize(
+    ("expires", "told"),
+    [
+        ("2026-03-31", "This term has ended already, on Tuesday 2026-03-31 23:59:59 UTC: the licence serves nowhere."),
+        ("2099-03-31", ""),
+    ],
+)
+def test_a_term_that_has_ended_is_issued_with_a_remark(site, run, expires, told):
+    arguments = ["issue", "--keys", site / "keys", "--customer", "x", "--not-before", "2026-01-01", "--out", site / "l"]
+    code, out, err = run(*arguments, "--expires", expires, "--json")
+    assert (code, err.strip()) == (0, told)
+    assert json.loads(out)["file"] == str(site / "l")
+    if told:
+        _, _, err = run(*arguments, "--expires", expires, "--grace-days", 3650, "--force")
+        assert "serves in grace alone" in err
+
+
+def test_help_says_when_a_sequence_is_needed(run):
+    words = " ".join(run("issue", "--help")[1].split())
+    assert "Id to renew; needs --sequence." in words
+    assert "[default: 1 for a new id; required with --license-id]" in words
+
+
 USAGE = {
     "no_end": [],
     "two_ends": ["--expires", "2099-01-01", "--days", "3"],

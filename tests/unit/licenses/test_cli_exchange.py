@@ -196,3 +196,13 @@ def test_folder_that_cannot_be_made_is_named(appliance, run):
     code, _, err = _acknowledge(run, site, a_bundle(meter, site), "--device-key", site / "device.pub")
     assert code in (64, 77)
     assert str(site / "out") in err
+
+
+@pytest.mark.parametrize("words", [["authority", "init"], ["acknowledge", "bundle", "--keys", "keys", "--out", "out"]])
+def test_an_appliance_goes_without_the_vendors_side(words: list[str], run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("licenses.authority")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "licenses.authority", None)
+    code, _, err = run(*words)
+    assert code != 0
+    assert "no part of an appliance" in err

@@ -43,7 +43,7 @@ def test_only_issuing_keys_may_make_one():
 
 
 def test_licence_is_no_token_and_a_token_no_licence():
-    with pytest.raises(FormatError, match="this is a license"):
+    with pytest.raises(FormatError, match="this is a licence"):
         open_clock_reset(VENDOR.seal(), VENDOR.trust_root)
     relabelled = envelope.seal(RESET.to_payload(), envelope.LICENSE_TYPE, [VENDOR.issuing_key])
     with pytest.raises(FormatError):

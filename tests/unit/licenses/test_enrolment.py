@@ -7,7 +7,7 @@ import pytest
 from licenses import envelope
 from licenses.device_key import DeviceKey, device_id_of
 from licenses.enrolment import Enrolment, enrol, open_enrolment, read_enrolment
-from licenses.errors import FormatError, KeyFileError, LicensesError
+from licenses.errors import BadSignatureError, FormatError, KeyFileError, LicensesError
 from licenses.host import HostFactors
 from licenses.keys import SigningKey
 from licenses.model import LedgerAnchor
@@ -42,6 +42,45 @@ def test_key_must_be_ones_own():
     for key in (other, SigningKey(KEY.key_id, other.private)):
         with pytest.raises(LicensesError):
             open_enrolment(envelope.seal(payload, envelope.ENROLMENT_TYPE, [key]))
+
+
+SEALED = ENROLMENT.seal(KEY)
+OTHERS = {
+    "empty": (b"", "the file is empty", "licenses request"),
+    "line end": (b"\n", "the file is empty", "licenses request"),
+    "licence": (envelope.seal(b"{}", envelope.LICENSE_TYPE, [KEY]), "it is a licence", "licenses request"),
+    "armoured": (
+        envelope.armour(envelope.seal(b"{}", envelope.ACK_TYPE, [KEY]), envelope.ACK_TYPE),
+        "it is an acknowledgement",
+        "licenses request",
+    ),
+    "bundle": (b"\x1f\x8b\x08" + bytes(40), "it is packed, as usage bundles are", "licenses authority intake"),
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(40), "not UTF-8", "licenses request"),
+    "cut": (SEALED[:200], "not JSON", "licenses request"),
+    "edited": (SEALED.replace(b",", b", "), "not spelled", "not saved by an editor"),
+    "too long": (b"x" * 70_000, "too many", "licenses request"),
+}
+
+
+@pytest.mark.parametrize(("blob", "cause", "step"), OTHERS.values(), ids=OTHERS)
+def test_another_file_is_called_what_it_is(tmp_path, blob, cause, step):
+    with pytest.raises(FormatError, match=f"^this is no enrolment: .*{cause}") as caught:
+        open_enrolment(blob)
+    assert step in caught.value.next_step
+    assert "vendor" not in caught.value.next_step
+    (tmp_path / "e").write_bytes(blob)
+    with pytest.raises(FormatError, match="this is no enrolment: ") as caught:
+        read_enrolment(tmp_path / "e")
+    assert step in caught.value.next_step
+
+
+def test_a_signature_of_another_is_told_with_a_step_that_fits():
+    payload = envelope.unverified_payload(SEALED).payload
+    other = SigningKey.generate("device")
+    for key in (other, SigningKey(KEY.key_id, other.private)):
+        with pytest.raises(BadSignatureError, match="not signed by the device that it names") as caught:
+            open_enrolment(envelope.seal(payload, envelope.ENROLMENT_TYPE, [key]))
+        assert "licenses request" in caught.value.next_step
 
 
 def test_checkpoints_come_in_pairs_and_from_this_device():

@@ -115,7 +115,7 @@ def test_one_key_under_two_ids_counts_once():
 
 def test_payload_does_not_pass_under_another_type():
     blob = seal(PAYLOAD, LEASE_TYPE, [KEY])
-    with pytest.raises(FormatError, match="this is a lease, not a license"):
+    with pytest.raises(FormatError, match="this is a lease, not a licence"):
         open_envelope(blob, LICENSE_TYPE, KEYS)
     relabelled = canonical({**json.loads(blob), "payloadType": LICENSE_TYPE})
     with pytest.raises(BadSignatureError):

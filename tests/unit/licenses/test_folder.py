@@ -170,6 +170,57 @@ def test_of_two_that_end_alike_the_one_issued_later_wins(ids):
     assert choose(files, VENDOR.trust_root, at=NOW).best_name == "b.dat"
 
 
+USED = {"a": 5, "b": 4}
+
+
+@pytest.mark.parametrize(
+    ("long", "short", "best"),
+    [
+        ({"page_limit": 5}, {}, "b.dat"),
+        ({"page_limit": 5}, {"page_limit": 5}, "b.dat"),
+        ({"page_limit": 5}, {"page_limit": 4}, "a.dat"),  # both are used up
+        ({"page_limit": 6}, {}, "a.dat"),
+        ({"page_limit": 5}, {"evaluation": True}, "a.dat"),  # a production licence is never left for an evaluation one
+        ({"page_limit": 5}, {"expires_at": NOW - timedelta(days=1), "termination_at": LATER}, "b.dat"),
+    ],
+)
+def test_one_with_pages_left_beats_one_that_is_used_up(long, short, best):
+    term = {"expires_at": LATER, "termination_at": LATER}
+    files = [_file("a.dat", license_id="a", **term, **long), _file("b.dat", license_id="b", **short)]
+    choice = choose(files, VENDOR.trust_root, at=NOW, used=USED)
+    assert choice.best_name == best
+    assert choice.serves
+    told = choice.verdicts[0]
+    if long["page_limit"] == 5:
+        assert told.reason.endswith("All its pages are used.")
+        assert ("more pages" in told.next_step) == (best == "a.dat")
+    else:
+        assert "used" not in told.reason
+
+
+def test_where_all_are_used_up_no_file_is_told_that_another_serves():
+    files = [_file(f"{name}.dat", license_id=name, page_limit=4) for name in "ab"]
+    verdicts = choose(files, VENDOR.trust_root, at=NOW, used=USED).verdicts
+    assert all("more pages" in verdict.next_step for verdict in verdicts)
+
+
+def test_one_exchanged_for_less_of_the_same_sequence_gives_no_pages_any_more():
+    """What a process remembers of a file counts as one more file after it."""
+    files = [_file("a.dat", license_id="a", page_limit=5), _file("a.dat", license_id="a")]
+    choice = choose(files, VENDOR.trust_root, at=NOW, used=USED)
+    assert choice.best is not None
+    assert choice.best.is_used_up(5)
+
+
+def test_where_nobody_counts_nothing_is_used_up():
+    files = [
+        _file("a.dat", license_id="a", page_limit=0, expires_at=LATER, termination_at=LATER),
+        _file("b.dat", license_id="b", page_limit=5),
+    ]
+    assert choose(files, VENDOR.trust_root, at=NOW).best_name == "b.dat"
+    assert choose(files[1:], VENDOR.trust_root, at=NOW).best_name == "b.dat"
+
+
 def test_older_sequence_is_told_what_replaced_it():
     verdict = choose([_file("a"), _file("b", sequence=2)], VENDOR.trust_root, at=NOW).verdicts[0]
     assert verdict.standing_or_problem == Standing.SUPERSEDED

@@ -75,3 +75,16 @@ def test_access_error_names_path_user_and_what_failed():
     assert str(error) == "cannot read the key: /k: Permission denied"
     assert (error.path, error.uid) == (Path("/k"), 7)
     assert "sudo chown 7:7 /k" in error.next_step
+
+
+@pytest.mark.parametrize(
+    "module", ["licenses", "licenses.cli", "licenses.usage_log.command", "licenses.verify", "licenses.folder"]
+)
+def test_neither_the_web_nor_a_database_is_loaded_but_by_the_vendors_service(module):
+    assert not _loaded_by(module) & {"flask", "werkzeug", "sqlite_utils", "sqlite3", "gunicorn"}
+
+
+def test_of_the_vendors_commands_the_service_alone_loads_the_web():
+    loaded = _loaded_by("licenses.authority.cli")
+    assert "sqlite_utils" in loaded
+    assert not loaded & {"flask", "werkzeug", "gunicorn", "argon2", "jinja2", "numpy", "pandas"}

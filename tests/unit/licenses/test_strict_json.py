@@ -62,6 +62,24 @@ def test_bad_document_is_refused(blob):
         loads(blob)
 
 
+@pytest.mark.parametrize(
+    ("blob", "told"),
+    [
+        (b'{"payload":"aGVsbG8', "not JSON: it ends after 19 characters in the middle, so it looks cut off"),
+        (b'{"payload":\n', "not JSON: it ends after 11 characters in the middle, so it looks cut off"),
+        (b'{"payload":"x"', "not JSON: it ends after 14 characters in the middle, so it looks cut off"),
+        (b" \n", "not JSON: there is nothing in it"),
+        (b"from the vendor", "not JSON: expecting value at character 0"),
+        (b'{"a":"\x01"}', "not JSON: invalid control character at character 6"),
+        (b"{}{}", "not JSON: extra data at character 2"),
+    ],
+)
+def test_what_is_no_json_is_told_in_plain_words(blob, told):
+    with pytest.raises(FormatError) as refused:
+        loads(blob)
+    assert str(refused.value) == told
+
+
 @pytest.mark.parametrize("unit", [b'"', b'\\"', b'"\\"', b"[", b'{"', b"\\", b'"\\\\"'])
 def test_hostile_repetition_is_refused_quickly(unit):
     started = time.perf_counter()

@@ -277,6 +277,36 @@ def test_what_is_transparent_is_white_paper() -> None:
         assert mean(found.image, (4, 4, 36, 16)) < 10
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_white_letters_on_nothing_stand_on_black(mode: str) -> None:
+    page = pages.printed_page(pages.LINES, size=(900, 600)).image
+    image = Image.new("RGBA", page.size, (255, 255, 255, 255))
+    image.putalpha(page.point(lambda value: 255 - value))
+    found = loaded(pages.encoded(image.quantize(8) if mode == "P" else image.convert(mode), "PNG"))
+    changed = ImageChops.difference(ImageChops.invert(found.image), page).histogram()
+    assert not sum(changed[100 if mode == "P" else 2 :])
+
+
+@pytest.mark.parametrize(
+    ("seen", "alpha", "expected"),
+    [
+        pytest.param((250, 250, 250), 0, 255, id="nothing is to be seen"),
+        pytest.param((250, 250, 250), 255, 250, id="nothing is transparent"),
+        pytest.param((250, 250, 250), 100, 255, id="all is all but transparent"),
+    ],
+)
+def test_a_light_picture_is_white_paper(seen: tuple[int, int, int], alpha: int, expected: int) -> None:
+    found = loaded(pages.encoded(Image.new("RGBA", (120, 80), (*seen, alpha)), "PNG"))
+    assert mean(found.image, (0, 0, 120, 80)) == pytest.approx(expected, abs=3)
+
+
+def test_a_sheet_with_dark_letters_is_on_white_though_its_margin_is_transparent() -> None:
+    page = pages.printed_page(pages.LINES, size=(900, 600)).image
+    image = Image.new("RGBA", (1100, 800), (255, 255, 255, 0))
+    image.paste(page.convert("RGBA"), (100, 100))
+    assert mean(loaded(pages.encoded(image, "PNG")).image, (0, 0, 90, 90)) == 255
+
+
 # ---- kinds of picture that only some callers take
 
 PICTURES = documents.Rules(formats=["jpeg", "gif", "webp", "ico"], max_side=documents.MAX_SIDE)

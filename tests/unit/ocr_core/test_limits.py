@@ -1,3 +1,4 @@
+import ctypes
 import os
 import signal
 import time
@@ -146,3 +147,54 @@ def test_memory_that_is_short_makes_fewer_workers(
 ) -> None:
     memory_bytes = None if megabytes is None else megabytes * 2**20
     assert limits.affordable_workers(cpus, memory_bytes, has_second_engine=has_second_engine) == workers
+
+
+MIB = 2**20
+PIECE = 100_000  # small enough for the allocator to keep it when it is freed
+
+
+def hold(pieces: int) -> list[int]:
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    found = [libc.malloc(PIECE) for _ in range(pieces)]
+    for address in found:
+        ctypes.memset(address, 1, PIECE)
+    return found
+
+
+def let_go(pieces: list[int]) -> None:
+    libc = ctypes.CDLL(None)
+    for address in pieces:
+        libc.free(ctypes.c_void_p(address))
+
+
+@pytest.mark.parametrize(("room", "above", "is_kept"), [(20, 112, False), (112, 20, False), (112, 112, True)])
+def test_what_was_freed_is_given_back_before_a_process_is_thought_too_large(
+    room: int, above: int, is_kept: bool
+) -> None:
+    """Below either bound the memory stays for the next page; above the lower one it goes back first."""
+
+    def work() -> int:
+        memory = limits.OwnMemory()
+        memory.trim()
+        before = memory.private_bytes()
+        pieces = hold(600)
+        let_go(pieces[:-1])  # the last one is in the way of giving back the others
+        if memory.private_bytes() < before + 40 * MIB:
+            return 1
+        if not memory.is_within(before + room * MIB, trimmed_above=before + above * MIB):
+            return 2
+        return 0 if (memory.private_bytes() > before + 40 * MIB) == is_kept else 3
+
+    assert in_child(work) == 0
+
+
+def test_a_process_that_can_give_nothing_back_is_too_large() -> None:
+    def work() -> int:
+        memory = limits.OwnMemory()
+        memory.trim()
+        before = memory.private_bytes()
+        hold(600)
+        return int(memory.is_within(before + 20 * MIB, trimmed_above=before + 20 * MIB))
+
+    assert in_child(work) == 0

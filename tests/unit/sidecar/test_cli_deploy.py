@@ -161,6 +161,27 @@ def test_a_file_gets_a_line_for_each_thing_that_is_waited_for(capsys: pytest.Cap
     assert capsys.readouterr().err == "waiting, 9 s at most: starting …\nwaiting, 6 s at most: no lease yet …\n"
 
 
+def test_a_terminal_shows_a_long_sentence_whole_and_takes_all_of_it_away(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli_deploy.sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    console = Terminal()
+    sentence = (
+        "waiting until 'tollgate' is ready, 118 s at most: Not licensed: " + "no licence file fits this host " * 4
+    )
+    console.wait(sentence)
+    shown = capsys.readouterr().err.replace("\33[J", "").strip("\r")
+    assert " ".join(shown.split("\n")) == sentence.strip()
+    assert all(len(line) < 80 for line in shown.split("\n"))
+    above = shown.count("\n")
+    assert above == 2
+    console.wait("making the container")
+    assert capsys.readouterr().err == "\r" + above * "\33[A" + "\33[J" + "making the container"
+    console.tell("It was made.")
+    assert capsys.readouterr().err == "\r\33[JIt was made.\n"
+
+
 def test_nobody_at_a_terminal_agrees_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli_deploy.click, "confirm", lambda *_args, **_more: pytest.fail("asked"))
     assert not Terminal().agrees("now?")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import structlog
 
@@ -19,13 +17,6 @@ SAID = {
     "Critical": ["critical"],
     "None": [],
 }
-
-
-@pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
 
 
 @pytest.mark.parametrize("level", SAID)

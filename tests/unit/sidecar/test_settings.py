@@ -1,5 +1,6 @@
 """Settings: the forms in which people write them, and what is refused with which exit code."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,13 @@ def test_ini_without_sections_and_toml(tmp_path: Path) -> None:
         settings = load_settings([], ENVIRONMENT, file)
         assert settings.license_directory == Path("/x")
         assert settings.strict
+
+
+def test_a_settings_file_that_cannot_be_read_is_named_once(tmp_path: Path) -> None:
+    for file, cause in ((tmp_path / "none.conf", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(SettingsError) as refused:
+            load_settings([], ENVIRONMENT, file)
+        assert str(refused.value) == f"settings file {file}: {cause}"
 
 
 def test_defaults() -> None:
@@ -165,3 +173,79 @@ def test_api_key_is_never_shown() -> None:
     environment = Settings(api_key="secret").to_environment()
     assert environment["ApiKey"] == "secret"
     assert canonical_name("API__KEY") != canonical_name("ApiKey")
+
+
+# ---- connected or disconnected ---------------------------------------------------------------------------------------
+
+BOTH = ("Billing=https://billing.example", "ApiKey=abc")
+
+
+@pytest.mark.parametrize(
+    ("words", "connected"),
+    [
+        ((), False),
+        (BOTH, True),
+        (BOTH[:1], True),
+        (BOTH[1:], True),
+        ((*BOTH, "Mounts:License=/license"), False),
+        ((*BOTH, "Mounts__License=/elsewhere"), False),
+        ((*BOTH, "Mounts:License="), True),
+        ((*BOTH, "DownloadLicense=True"), False),
+        ((*BOTH, "DownloadLicense=True", "Mounts:License=/license"), False),
+        ((*BOTH, "DownloadLicense=False"), True),
+        (("Mounts:License=/license",), False),
+        (("Sidecar:Mode=connected",), True),
+        ((*BOTH, "Mounts:License=/license", "Sidecar:Mode=CONNECTED"), True),
+        ((*BOTH, "Sidecar:Mode=disconnected"), False),
+        ((*BOTH, "Sidecar:Mode=auto"), True),
+    ],
+)
+def test_what_chooses_the_mode(words: tuple[str, ...], *, connected: bool) -> None:
+    assert load_settings(words, ENVIRONMENT).is_connected is connected
+    environ = dict(word.split("=", 1) for word in words)
+    assert (
+        load_settings([], {name.replace(":", "__"): value for name, value in environ.items()}).is_connected is connected
+    )
+
+
+def test_the_mode_holds_in_a_child_that_is_told_no_key() -> None:
+    parent = load_settings(["eula=accept", *BOTH, "Sidecar:StateDirectory=/s"], ENVIRONMENT)
+    child = load_settings([], parent.to_environment(secrets=False))
+    assert (child.is_connected, child.api_key) == (True, "")
+    assert child.license_folder == parent.license_folder == Path("/s/licenses")
+    require_start(child)
+    with pytest.raises(SettingsError, match="ApiKey is missing"):
+        require_start(child, reports=True)
+
+
+def test_the_folder_of_fetched_licences_lies_where_the_core_may_look() -> None:
+    words = [*BOTH, "Sidecar:StateDirectory=/s", "Sidecar:CoreStateDirectory=/c"]
+    assert load_settings(words, ENVIRONMENT).license_folder == Path("/c/licenses")
+    assert load_settings([*words, "Mounts:License=/l"], ENVIRONMENT).license_folder == Path("/l")
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [(BOTH[:1], "ApiKey is"), (BOTH[1:], "Billing is"), (("Sidecar:Mode=connected",), "Billing and ApiKey are")],
+)
+def test_connected_mode_wants_all_three(words: tuple[str, ...], missing: str) -> None:
+    settings = load_settings(["eula=accept", *words], ENVIRONMENT)
+    with pytest.raises(SettingsError, match=f"{missing} missing") as caught:
+        require_start(settings, reports=True)
+    assert caught.value.exit_code == 65
+    with pytest.raises(SettingsError) as caught:
+        require_start(replace(settings, eula=""), reports=True)
+    assert caught.value.exit_code == 64
+
+
+@pytest.mark.parametrize("address", ["nonsense", "ftp://x", "https://", "https://x:99999", "https://:443", "//x"])
+def test_an_endpoint_that_is_no_uri(address: str) -> None:
+    settings = load_settings(["eula=accept", f"Billing={address}", "ApiKey=abc"], ENVIRONMENT)
+    with pytest.raises(SettingsError, match=r"Invalid Billing Endpoint URI\."):
+        require_start(settings, reports=True)
+
+
+def test_the_place_that_is_shown_has_no_path_and_no_password() -> None:
+    settings = load_settings(["Billing=https://user:secret@billing.example:8443/vision?x=1", "ApiKey=abc"], ENVIRONMENT)
+    assert settings.endpoint_place == "https://billing.example:8443"
+    assert Settings().endpoint_place == ""

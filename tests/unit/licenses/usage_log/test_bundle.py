@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -375,7 +376,7 @@ def test_trailing_bytes_are_refused(path, tmp_path):
 def test_cut_or_changed_stream_is_refused(path, tmp_path):
     blob = path.read_bytes()
     for cut in (0, 5, 10, 11, len(blob) // 2, len(blob) - 9, len(blob) - 8, len(blob) - 1):
-        _refused(tmp_path, blob[:cut], "no bundle|cut off|checksum")
+        _refused(tmp_path, blob[:cut], "is empty|cut off|checksum")
     wrong_sum = bytearray(blob)
     wrong_sum[-5] ^= 1
     _refused(tmp_path, bytes(wrong_sum), "checksum")
@@ -393,10 +394,56 @@ def test_padding_is_nothing(path, tmp_path):
     _refused(tmp_path, packed(archive[:at] + b"x" + archive[at + 1 :]), "between")
 
 
+def _gzip(archive: bytes, folder) -> bytes:
+    """What the common tool makes of it, with its name in the header."""
+    (folder / "archive.tar").write_bytes(archive)
+    blob = subprocess.run(["gzip", "-c", folder / "archive.tar"], check=True, capture_output=True).stdout
+    (folder / "archive.tar").unlink()
+    return blob
+
+
 def test_gzip_of_another_tool_is_refused(path, tmp_path):
     archive = archive_of(path)
-    for blob in (gzip.compress(archive), gzip.compress(archive, mtime=0), archive, b"PK\x03\x04" + archive):
-        _refused(tmp_path, blob, "no bundle")
+    every_field = b"\x1f\x8b\x08\x1e" + bytes(6) + b"\x03\0abcname\0comment\0\x12\x34" + packed(archive)[10:]
+    for blob in (gzip.compress(archive), gzip.compress(archive, mtime=0), _gzip(archive, tmp_path), every_field):
+        _refused(tmp_path, blob, "packed anew by another tool; the files in it are those")
+    for blob in (archive, b"PK\x03\x04" + archive, b"\x89PNG\r\n\x1a\n", b"\x1f\x8b"):
+        _refused(tmp_path, blob, "is no bundle, which gzip packed")
+    for flags in range(256):
+        _refused(tmp_path, b"\x1f\x8b\x08%c" % flags + bytes(6) + b"\xff\xffname", "cut off|damaged")
+
+
+def test_a_changed_file_is_named_whoever_packed_it(path, tmp_path):
+    """As a forger would do it with tar and gzip, and as a bad disk does."""
+    members = members_of(archive_of(path))
+    for name, content in members:
+        if name == MANIFEST_NAME:
+            continue
+        changed = [(one, content[:-1] + b"?" if one == name else kept) for one, kept in members]
+        archive = b"".join(tar_member(*one) for one in changed) + bytes(1024)
+        for blob in (packed(archive), gzip.compress(archive), _gzip(archive, tmp_path)):
+            _refused(tmp_path, blob, f"{re.escape(name)} is not the file that the manifest tells of")
+        damaged = packed(archive)[:-8] + path.read_bytes()[-8:]
+        _refused(tmp_path, damaged, f"checksum is wrong, .*; changed: {re.escape(name)}$")
+
+
+def test_damage_is_told_with_its_place(path, tmp_path):
+    archive = archive_of(path)
+    first, (name, _), *_ = members_of(archive)
+    at = len(tar_member(*first)) + 512
+    _refused(tmp_path, packed(archive[: at + 5]), rf"is cut off \(at {re.escape(name)}\)")
+    _refused(
+        tmp_path, packed(archive[: at - 512] + tar_member(name, b"x", mode=0o644)), f"{re.escape(name)} has no place"
+    )
+
+
+def test_what_is_no_bundle_is_called_what_it_says_that_it_is(meter, path, tmp_path):
+    sealed = envelope.seal(b"{}", envelope.LICENSE_TYPE, [meter.device])
+    _refused(tmp_path, b"", "bad.tar.gz is empty")
+    _refused(tmp_path, sealed, "is a licence, and no bundle")
+    _refused(tmp_path, envelope.armour(sealed, envelope.LICENSE_TYPE), "is a licence, and no bundle")
+    manifest = dict(members_of(archive_of(path)))[MANIFEST_NAME]
+    _refused(tmp_path, manifest, "is a manifest of a usage bundle, and no bundle")
 
 
 def _resigned(path, key: SigningKey, **changes) -> bytes:

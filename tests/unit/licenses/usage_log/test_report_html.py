@@ -106,6 +106,16 @@ def test_page_tells_what_the_audit_found(meter):
         assert expected in words
 
 
+def test_files_are_counted_in_the_singular_too(tmp_path, capsys):
+    meter, root = FakeMeter(tmp_path / "output"), tmp_path / "root.json"
+    root.write_bytes(VENDOR.trust_root_blob)
+    for told in ("in 1 file ", "in 2 files "):
+        meter.window(uses=1)
+        assert told in " ".join(_read(_page_of(meter)).words)
+        main([str(meter.folder), "--trust", str(root)])
+        assert told in capsys.readouterr().out
+
+
 def test_verdict_stands_before_everything_else(meter):
     page = _page_of(meter)
     assert page.index('class="verdict v-good"') < page.index("<h2>")

@@ -5,6 +5,7 @@ import pytest
 from ocr_core.pages import geometry
 from ocr_core.pages.geometry import Affine
 from tests.pages import overlap
+from tests.turned_boxes import turned_box
 
 
 def flat(corners: geometry.Corners) -> tuple[float, ...]:
@@ -19,13 +20,13 @@ def bounding_box(polygon: tuple[float, ...]) -> tuple[float, float, float, float
 def test_a_turned_rectangle_is_found_back_from_its_bounding_box(degrees: float) -> None:
     turn = Affine.turning(degrees, of=(200, 40), onto=(1000, 1000))
     truth = flat((turn((0, 0)), turn((200, 0)), turn((200, 40)), turn((0, 40))))
-    found = flat(geometry.turned_box(bounding_box(truth), degrees))
+    found = flat(turned_box(bounding_box(truth), degrees))
     assert overlap(truth, found) > 0.99
     assert math.dist(truth[:2], found[:2]) < 1  # the first corner is the text's own top-left
 
 
 def test_a_box_is_never_shrunk_to_nothing() -> None:
-    box = geometry.turned_box((0, 0, 300, 20), 20)
+    box = turned_box((0, 0, 300, 20), 20)
     assert math.dist(box[0], box[3]) >= 4.9
 
 
@@ -40,6 +41,7 @@ def test_a_quarter_turn_clockwise_takes_the_top_left_to_the_top_right() -> None:
     turn = Affine.turning(90, of=(640, 480), onto=(480, 640))
     assert turn((0, 0)) == (480, 0)
     assert turn((640, 0)) == (480, 640)
+    assert turn.corners(((0, 0), (640, 0), (640, 480), (0, 480))) == ((480, 0), (480, 640), (0, 640), (0, 0))
 
 
 def test_a_line_running_downhill_has_a_positive_direction() -> None:
@@ -55,7 +57,7 @@ def test_angles_are_told_from_minus_180_to_below_180(given: float, same: float) 
 
 
 def test_around_holds_every_word_along_the_direction() -> None:
-    words = [geometry.turned_box(box, 0) for box in ((10, 10, 50, 30), (60, 12, 90, 28))]
+    words = [turned_box(box, 0) for box in ((10, 10, 50, 30), (60, 12, 90, 28))]
     assert flat(geometry.around(words, 0)) == pytest.approx((10, 10, 90, 10, 90, 30, 10, 30))
 
 

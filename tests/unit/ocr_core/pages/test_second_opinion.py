@@ -159,6 +159,26 @@ def test_of_a_form_it_is_shown_what_the_first_engine_is_not_sure_of() -> None:
     assert shown.crop((0, 400, *image.size)).tobytes() == image.crop((0, 400, *image.size)).tobytes()
 
 
+@pytest.mark.parametrize(("rows", "is_painted_over"), [(4, False), (16, True)])
+def test_only_a_page_full_of_text_that_reads_badly_is_painted_over_where_it_reads_well(
+    rows: int, is_painted_over: bool
+) -> None:
+    image = empty_page().image
+    lines = []
+    for row in range(rows):
+        top = 100 + 60 * row
+        for left in range(100, 800, 20):
+            image.paste(0, (left, top, left + 5, top + 20))
+        sureness = (0.95, 0.6)[row % 2]
+        lines.append(a_line("The meter counts each page exactly once", top=top, confidence=sureness, word_width=100))
+    second = answering(a_line("The meter counts each page exactly once", top=160, word_width=100))
+    read(lines, second, image=image)
+    shown = Image.frombytes("L", image.size, second.pictures[0].pixels)
+    inked = [any(value < 128 for value in shown.crop((100, y, 700, y + 20)).tobytes()) for y in (105, 165)]
+    assert inked == [not is_painted_over, True]
+    assert len(second.pictures) == 1
+
+
 def test_a_small_picture_gets_a_margin_and_boxes_lose_it() -> None:
     image = hard_pages.photo_without_text(size=(500, 120)).image
     second = answering(a_line("London", left=45, top=50, word_width=400, height=80))

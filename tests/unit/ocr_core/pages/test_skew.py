@@ -2,7 +2,8 @@ import pytest
 from PIL import Image
 
 from ocr_core.pages import skew
-from tests.pages import printed_page, turned
+from ocr_core.pages.turning import STRAIGHTENED_FROM_DEGREES
+from tests.pages import empty_page, printed_page, turned
 
 
 @pytest.mark.parametrize("degrees", [0, 0.3, 0.5, 1, 3, -7, 12, -14])
@@ -28,3 +29,22 @@ def test_a_page_without_lines_is_level(image: Image.Image) -> None:
 @pytest.mark.parametrize("degrees", [0, 12, 17, 20, -25, 30, -30, 35, -40, 44])
 def test_the_slope_of_steep_lines_is_found(degrees: float) -> None:
     assert skew.estimate_steep(turned(printed_page(), degrees).image).degrees == pytest.approx(degrees, abs=0.3)
+
+
+@pytest.mark.parametrize("degrees", [0, 0.3, -0.4])
+def test_a_page_that_is_plainly_level_need_not_be_measured(degrees: float) -> None:
+    page = turned(printed_page(), degrees).image
+    quick, measured = skew.estimate(page, exact=False), skew.estimate(page)
+    assert quick == skew.Skew(degrees=0.0, contrast=measured.contrast, gain=1.0)
+    assert abs(measured.degrees) < STRAIGHTENED_FROM_DEGREES
+
+
+@pytest.mark.parametrize("degrees", [-7, 3, 12])
+def test_a_slope_is_measured_in_any_case(degrees: float) -> None:
+    page = turned(printed_page(), degrees).image
+    assert skew.estimate(page, exact=False) == skew.estimate(page)
+
+
+def test_a_blank_page_has_no_slope_either_way() -> None:
+    blank = empty_page().image
+    assert skew.estimate(blank, exact=False) == skew.Skew(degrees=0.0, contrast=0.0, gain=1.0) == skew.estimate(blank)

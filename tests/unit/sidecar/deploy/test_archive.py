@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_a_bundle_hands_out_its_image(folder: Path, tmp_path: Path, is_packed: b
     with open_archive(path, trusted, told) as one:
         assert (one.image_id, one.reference) == (f"sha256:{DIGEST}", MANIFEST.image)
         assert (one.release_key, one.version) == (public(KEY).fingerprint, MANIFEST.version)
-        assert one.stream.read() == (folder / IMAGE).read_bytes()
+        assert one.stream.read() == gzip.decompress((folder / IMAGE).read_bytes())
 
 
 @pytest.mark.parametrize("is_packed", [True, False])
@@ -105,7 +106,7 @@ def test_a_bundle_with_one_byte_changed_hands_out_nothing(folder: Path, tmp_path
 
 def read_another(one: ImageArchive, image: Path) -> None:
     with image.open("r+b") as stream:
-        stream.seek(-1, 2)
+        stream.seek(9)  # what system packed it: the same is in it
         stream.write(b"?")
     one.stream.read()
 
@@ -115,6 +116,19 @@ def test_an_image_that_changes_while_it_is_read_is_told(folder: Path) -> None:
     image = folder / IMAGE
     with pytest.raises(DeployError, match="changed while it was read"), open_archive(folder, None, told) as one:
         read_another(one, image)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda blob: blob[:-9], lambda blob: blob[:-5] + b"?" + blob[-4:]], ids=["cut off", "another byte"]
+)
+def test_an_archive_that_is_damaged_behind_its_index_is_told_when_it_is_read(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "image.tar.gz"
+    path.write_bytes(damage(gzip.compress(an_archive(tmp_path / "image.tar").read_bytes() + bytes(2**20))))
+    with open_archive(path, None, told) as one, pytest.raises(DeployError, match="damaged") as refused:
+        one.stream.read()
+    assert refused.value.exit_code == 65
 
 
 def test_a_bundle_without_an_image_is_told(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sidecar.deploy.body import chown_body, container_body, plan_of, task_body
 from sidecar.deploy.decisions import differences
 from sidecar.deploy.plan import Asked, Mount, Plan
+from sidecar.settings import load_settings
 from tests.fakes.container_engine import FakeEngine
 from tests.unit.sidecar.deploy.test_plan import GIVEN, a_plan
 
@@ -86,6 +87,26 @@ def test_secrets_are_no_words_of_a_command() -> None:
     for body in (container_body(plan), task_body(plan, ["sidecar", "diagnose"])):
         assert "ApiKey=4f1d-secret" in body["Env"]
         assert "4f1d" not in json.dumps({name: value for name, value in body.items() if name != "Env"})
+
+
+def test_a_service_with_a_licence_folder_is_disconnected_whatever_else_is_given() -> None:
+    plan = a_plan(replace(GIVEN, words=(*GIVEN.words, "billing=https://vendor.example", SECRET)))
+    for body in (container_body(plan), task_body(plan, ["sidecar", "diagnose"])):
+        environ = dict(one.split("=", 1) for one in body["Env"])
+        settings = load_settings((), environ={**environ, "SIDECAR_CONFIG": "/dev/null"})
+        assert (str(settings.license_directory), settings.is_connected) == ("/license", False)
+
+
+def test_a_connected_service_is_told_so_and_reads_back_as_it_was_made() -> None:
+    words = (*GIVEN.words, "sidecar:mode=connected", "billing=https://vendor.example", SECRET)
+    plan = a_plan(replace(GIVEN, license=None, words=words))
+    body = container_body(plan)
+    environ = dict(one.split("=", 1) for one in body["Env"])
+    assert load_settings((), environ={**environ, "SIDECAR_CONFIG": "/dev/null"}).is_connected
+    assert "/license" not in {one["Target"] for one in body["HostConfig"]["Mounts"]}
+    there = plan_of(described(plan))
+    assert there is not None
+    assert differences(plan, there) == []
 
 
 def test_a_task_has_the_same_limits_and_no_network() -> None:

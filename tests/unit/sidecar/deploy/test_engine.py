@@ -64,6 +64,11 @@ def test_what_an_engine_refuses_is_told_with_what_to_do(said: str, reason: str, 
     assert "\n" not in str(told)
 
 
+def test_an_archive_that_an_engine_does_not_take_is_no_missing_folder() -> None:
+    told = _refused("load the image", "no supported format: open /var/tmp/x/index.json: no such file or directory")
+    assert (told.reason, told.exit_code) == ("engine_refused", 69)
+
+
 def test_an_engine_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(DeployError, match="does not answer") as told:
         DockerEngine(f"unix://{tmp_path}/none.sock", {})

@@ -63,6 +63,25 @@ def test_podman_starts_after_a_boot_only_what_runs_always() -> None:
     assert a_plan(engine=replace(HOST, kind="docker")).restart == "unless-stopped"
 
 
+CONNECTED = ("eula=accept", "sidecar:mode=connected", "billing=https://vendor.example", "apikey=k")
+
+
+def test_a_connected_service_needs_no_folder_of_licences() -> None:
+    plan = a_plan(replace(GIVEN, license=None, words=CONNECTED))
+    assert [one.target for one in plan.mounts] == ["/output", "/share", "/var/lib/sidecar"]
+    assert a_plan(replace(GIVEN, words=CONNECTED)).source("/license") == "/srv/license"
+    assert a_plan(Asked(words=("core:workers=2",)), before=plan).mounts == plan.mounts
+    with pytest.raises(DeployError, match="licence files is not given"):
+        a_plan(Asked(words=("sidecar:mode=",)), before=plan)
+
+
+@pytest.mark.parametrize("missing", ["billing", "apikey"])
+def test_a_connected_service_that_lacks_half_of_what_it_needs_is_not_made(missing: str) -> None:
+    words = tuple(word for word in CONNECTED if not word.startswith(missing))
+    with pytest.raises(SettingsError, match="(?i)" + missing):
+        a_plan(replace(GIVEN, license=None, words=words))
+
+
 @pytest.mark.parametrize(
     ("changes", "cause", "code"),
     [

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidecar.deploy.images import Source
 from sidecar.deploy.plan import Asked
-from sidecar.deploy.service import Deployment, Service, Source, service_url
+from sidecar.deploy.service import Deployment
+from sidecar.deploy.standing import Service, service_url
 from sidecar.errors import DeployError, SettingsError
 from tests.fakes.container_engine import HOST, NEW, OLD, FakeConsole, FakeEngine, KilledError
 

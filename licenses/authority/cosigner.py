@@ -1,4 +1,4 @@
-"""The vendor's side of the exchange: verify a bundle, compare it with what is known, cosign. Not for appliances.
+"""The exchange by files alone: verify a bundle, compare it with the acknowledgements in a folder, cosign.
 
 Invariants:
 
@@ -17,35 +17,28 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 
 from licenses import durable, issue
 from licenses.ack import Ack, ack_name, acknowledge, is_ack_name, open_ack, read_ack_file, recall_ack
+from licenses.authority.bundle_records import BundleRecords, audited
 from licenses.errors import (
     ExchangeError,
     ForkError,
     IssueError,
     KeyFileError,
-    RecordError,
     UntrustedKeyError,
 )
 from licenses.host import Bindings
 from licenses.keyring import TrustRoot
-from licenses.keys import SigningKey, VerifyingKey, read_small_file
+from licenses.keys import SigningKey, VerifyingKey
 from licenses.model import LedgerAnchor
 from licenses.revocation import open_revocation
 from licenses.usage_log.bundle import Span, unpack_bundle
-from licenses.usage_log.entry import leaf_hash, parse_entry, read_use
-from licenses.usage_log.files import CHECKPOINT_NAME, RecordReader, sequence_range
 from licenses.usage_log.fork import fork_name, prove_fork
-from licenses.usage_log.merkle import Frontier, consistency_proof_from
-from licenses.usage_log.note import MAX_NOTE_BYTES, Checkpoint, open_checkpoint
-from licenses.usage_log.report import Coverage, Finding, Severity
-from licenses.usage_log.verify import verify_records
+from licenses.usage_log.report import Finding
 from licenses.verify import Standing, judge, open_license
 
-_BATCH = 4096
 _LOCK_NAME = ".lock"
 
 
@@ -158,7 +151,7 @@ class KnownAcks:
             raise _unusable(exc, self._folder) from exc
 
 
-class Authority:
+class Cosigner:
     """The vendor, as it judges the bundles of one device.
 
     Args:
@@ -201,7 +194,7 @@ class Authority:
         """
         with self._known.locked(), tempfile.TemporaryDirectory(prefix="acknowledge-") as workspace:
             span = unpack_bundle(path, Path(workspace), device_keys=[self._device]).span
-            records = _Records(Path(workspace) / span.folder, span)
+            records = BundleRecords(Path(workspace) / span.folder, span)
             note = records.note(self._device)
             history = self._known.of(span.origin, self._device, self._trust_root)
             same = next((one for one in history if one[0].size == span.size), None)
@@ -212,7 +205,7 @@ class Authority:
             last = self._last(history, records)
             begins = 0 if last is None else last.size
             _require_continuation(span, begins)
-            findings = _audited(Path(workspace), span, self._device, self._trust_root)
+            findings = audited(Path(workspace), span, self._device, self._trust_root)
             billed = self._compare(records, last, begins, note)
             self._check(enclosures, at, records)
             before: Mapping[str, int] = {} if last is None else last.totals
@@ -237,7 +230,7 @@ class Authority:
             ack, blob = self._sign(note, at, ack.totals, wanted)
         return Acknowledged(ack=ack, blob=blob, span=span, billed_from=span.size, billed={}, repeated=True, findings=())
 
-    def _last(self, history: Sequence[tuple[Ack, bytes]], records: "_Records") -> Ack | None:
+    def _last(self, history: Sequence[tuple[Ack, bytes]], records: BundleRecords) -> Ack | None:
         """The newest acknowledgement: of those remembered, and of the one that the bundle itself follows."""
         carried = records.carried_ack(self._device, self._trust_root)
         remembered = history[-1][0] if history else None
@@ -245,7 +238,7 @@ class Authority:
             return remembered
         return carried
 
-    def _compare(self, records: "_Records", last: Ack | None, begins: int, note: str) -> dict[str, int]:
+    def _compare(self, records: BundleRecords, last: Ack | None, begins: int, note: str) -> dict[str, int]:
         """Refuse a log that is not the one known; return the units that nobody acknowledged yet."""
         claims = [] if last is None else [(last.size, last.root, last.checkpoint)]
         if self._enrolled_at is not None and self._enrolled_at.origin == records.span.origin:
@@ -256,7 +249,7 @@ class Authority:
                 raise _forked(records, size, theirs, note, self._device)
         return billed
 
-    def _check(self, enclosures: Enclosures, at: datetime, records: "_Records | None" = None) -> None:
+    def _check(self, enclosures: Enclosures, at: datetime, records: BundleRecords | None = None) -> None:
         if enclosures.revocation is not None:
             open_revocation(enclosures.revocation, self._trust_root)
         if enclosures.license is None:
@@ -325,7 +318,7 @@ def _require_continuation(span: Span, begins: int) -> None:
         raise ExchangeError(f"the bundle begins at entry {span.since}; acknowledged are {begins} entries")
 
 
-def _forked(records: "_Records", size: int, theirs: str, note: str, device: VerifyingKey) -> ForkError:
+def _forked(records: BundleRecords, size: int, theirs: str, note: str, device: VerifyingKey) -> ForkError:
     """The error, with the proof that ties the bundle's own history at `size` to its checkpoint."""
     span = records.span
     if not theirs:
@@ -336,117 +329,6 @@ def _forked(records: "_Records", size: int, theirs: str, note: str, device: Veri
         proof=prove_fork(theirs, note, device, root=root, proof=proof),
         name=fork_name(span.origin, size, span.size),
     )
-
-
-# ---- what the bundle holds ------------------------------------------------------------------------------------------
-
-
-def _audited(folder: Path, span: Span, device: VerifyingKey, trust_root: TrustRoot) -> tuple[Finding, ...]:
-    """Have the auditor's verifier look at the records; what it found that is no reason to refuse.
-
-    Raises:
-        RecordError: They do not bear out the checkpoint.
-    """
-    report = verify_records(folder, trust_root, device_keys=[device])
-    findings = (*report.findings, *(finding for one in report.instances for finding in one.findings))
-    grave = [one for one in findings if one.severity in (Severity.TAMPERED, Severity.UNREADABLE)]
-    if grave:
-        where = f"{grave[0].where}: " if grave[0].where else ""
-        raise RecordError(f"the records do not hold: {where}{grave[0].message} ({len(grave)} such findings)")
-    covered = {
-        (part.first, part.end)
-        for one in report.instances
-        for part in one.ranges
-        if part.coverage in (Coverage.ACKED, Coverage.SEALED)
-    }
-    at = span.since
-    for first, end in sorted(covered):
-        at = max(at, end) if first <= at else at
-    if at != span.size:
-        raise RecordError(f"the records do not bear out the entries [{at}, {span.size}) that the checkpoint tells of")
-    return findings
-
-
-class _Records:
-    """The record files of an unpacked bundle, which the verifier has found good."""
-
-    def __init__(self, folder: Path, span: Span) -> None:
-        self._folder = folder
-        self.span = span
-
-    def note(self, device: VerifyingKey) -> str:
-        """The device's checkpoint of all that the bundle tells of.
-
-        Raises:
-            LicensesError: It is not there, not signed by the device, or of something else.
-        """
-        path = self._folder / CHECKPOINT_NAME
-        blob = read_small_file(path, doing="read the checkpoint", mode="0444", max_bytes=MAX_NOTE_BYTES)
-        try:
-            note = blob.decode("utf-8")
-        except UnicodeDecodeError as exc:
-            raise RecordError("the bundle's checkpoint is not UTF-8") from exc
-        checkpoint = open_checkpoint(note, {self.span.origin: device})
-        if checkpoint != Checkpoint(self.span.origin, self.span.size, self.span.root):
-            raise RecordError("the bundle's checkpoint is not that of its manifest")
-        return note
-
-    def carried_ack(self, device: VerifyingKey, trust_root: TrustRoot) -> Ack | None:
-        """The vendor's own acknowledgement that the records follow, if the bundle carries it and it is good."""
-        path = self._folder / "acks" / f"{self.span.since}.dsse.json"
-        if not path.exists():
-            return None
-        ack = open_ack(read_ack_file(path), trust_root, device=device)
-        return ack if (ack.origin, ack.size) == (self.span.origin, self.span.since) else None
-
-    def roots_and_sums(self, sizes: set[int], billed_from: int) -> tuple[dict[int, bytes], dict[str, int]]:
-        """The roots at those sizes that lie within the bundle, and the units of all entries from one on."""
-        frontier, lines, sums = self._foothold(), self._lines(), Counter[str]()
-        roots: dict[int, bytes] = {}
-        for stop in sorted({size for size in (*sizes, self.span.size) if frontier.size <= size <= self.span.size}):
-            while frontier.size < stop:
-                batch = list(islice(lines, min(_BATCH, stop - frontier.size)))
-                if not batch:
-                    raise RecordError("the bundle's records end too early")
-                _add_up(batch[max(0, billed_from - frontier.size) :], sums)
-                frontier.extend(map(leaf_hash, batch))
-            roots[stop] = frontier.root()
-        return roots, dict(sums)
-
-    def consistency(self, size: int) -> tuple[bytes, list[bytes]]:
-        """The root that this log has at `size`, and the proof that ties it to the bundle's checkpoint."""
-        frontier, leaves = self._foothold(), map(leaf_hash, self._lines())
-        frontier.extend(islice(leaves, size - frontier.size))
-        return frontier.root(), consistency_proof_from(frontier, leaves, self.span.size)
-
-    def _paths(self) -> list[Path]:
-        found = [(sequence_range(path.name), path) for path in (self._folder / "usage").rglob("*.jsonl")]
-        return [path for _, path in sorted((span, path) for span, path in found if span is not None)]
-
-    def _foothold(self) -> Frontier:
-        if self.span.since == 0:
-            return Frontier()
-        with RecordReader(self._paths()[0]) as reader:
-            if reader.header.frontier is None:
-                raise ExchangeError("the records do not begin at entry 0, and do not tell what they continue")
-            return Frontier(reader.header.first_seq, reader.header.frontier)
-
-    def _lines(self) -> Iterator[bytes]:
-        for path in self._paths():
-            with RecordReader(path) as reader:
-                yield from reader
-
-
-def _add_up(lines: Sequence[bytes], sums: Counter[str]) -> None:
-    for line in lines:
-        use = read_use(line)
-        if use is not None:
-            sums[use.meter.decode("ascii")] += use.quantity
-            continue
-        entry = parse_entry(line)
-        meter = entry.get("meter")
-        if entry["kind"] == "use" and isinstance(meter, dict):
-            sums[str(meter["name"])] += int(str(meter["quantity"]))
 
 
 def _unusable(exc: OSError, folder: Path) -> KeyFileError:

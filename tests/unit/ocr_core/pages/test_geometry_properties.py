@@ -16,6 +16,7 @@ from ocr_core.pages.geometry import Affine, Box, Corners
 from ocr_core.pages.page_reader import PageReader
 from tests.fakes.engines import FakeEngine
 from tests.pages import overlap
+from tests.turned_boxes import turned_box
 
 ANGLES = st.floats(-180, 180)
 SLIGHT = st.floats(-12, 12)
@@ -56,7 +57,7 @@ def test_turning_keeps_distances_and_scaling_stretches_them(
 
 @given(BOXES, st.integers(-4, 4), SLIGHT)
 def test_a_turned_box_keeps_its_middle_and_runs_clockwise(box: Box, quarters: int, slight: float) -> None:
-    found = geometry.turned_box(box, 90 * quarters + slight)
+    found = turned_box(box, 90 * quarters + slight)
     left, top, right, bottom = box
     middle = (sum(x for x, _ in found) / 4, sum(y for _, y in found) / 4)
     assert near(middle, ((left + right) / 2, (top + bottom) / 2))
@@ -76,14 +77,14 @@ def test_a_rectangle_is_found_back_from_its_bounding_box(
     height = max(height, width / 10)  # a box keeps a quarter of its bounds: ink does not reach its corners
     turn = Affine.turning(degrees, of=(width, height), onto=(4000, 4000))
     truth = (turn((0, 0)), turn((width, 0)), turn((width, height)), turn((0, height)))
-    found = geometry.turned_box(geometry.bounds(truth), degrees)
+    found = turned_box(geometry.bounds(truth), degrees)
     flat = [tuple(value for point in corners for value in point) for corners in (truth, found)]
     assert overlap(flat[0], flat[1]) > 0.9
 
 
 @given(st.lists(BOXES, min_size=1, max_size=8), ANGLES)
 def test_around_holds_all_and_lies_along_the_direction(boxes: list[Box], degrees: float) -> None:
-    polygons = [geometry.turned_box(box, degrees) for box in boxes]
+    polygons = [turned_box(box, degrees) for box in boxes]
     upright = Affine.turning(-degrees, of=(0, 0), onto=(0, 0))
     left, top, right, bottom = geometry.bounds(map(upright, geometry.around(polygons, degrees)))
     slack = 1e-3

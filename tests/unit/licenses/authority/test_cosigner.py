@@ -10,7 +10,7 @@ import pytest
 
 from licenses import issue, rotation
 from licenses.ack import Ack, open_ack
-from licenses.authority import Authority, Enclosures, KnownAcks, load_ack_key
+from licenses.authority.cosigner import Cosigner, Enclosures, KnownAcks, load_ack_key
 from licenses.errors import (
     BadSignatureError,
     ExchangeError,
@@ -55,14 +55,14 @@ class Exchange:
 
     def acknowledge(self, path, *, at=LATER, vendor=None, **enclosures):
         vendor = vendor or self.vendor
-        authority = Authority(
+        cosigner = Cosigner(
             device=self.device,
             trust_root=vendor.trust_root,
             key=vendor.keys.ack_key,
             known=self.known,
             enrolled_at=self.enrolled_at,
         )
-        return authority.acknowledge(path, at=at, enclosures=Enclosures(**enclosures))
+        return cosigner.acknowledge(path, at=at, enclosures=Enclosures(**enclosures))
 
     def copy_of_device(self) -> FakeMeter:
         """The device as it is now, to go on elsewhere."""
