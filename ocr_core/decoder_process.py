@@ -360,7 +360,7 @@ def _serve_and_exit(line: socket.socket, worker: int, places: Places, on_start: 
         bounds.disarm()
         for number in _SIGNALS_OF_THE_WORKER:
             signal.signal(number, signal.SIG_DFL)
-        forked_process.close_all_but([line.fileno(), places.fileno()])
+        forked_process.disconnect_all_but([line.fileno(), places.fileno()])
         forked_process.leave_no_core_file()
         forked_process.be_known_as(NAME)
         with contextlib.suppress(OSError):  # a service manager may not permit it; pages are read all the same

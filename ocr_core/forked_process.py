@@ -3,8 +3,8 @@
 Invariant: nothing here can be taken back, and nothing here needs a library to be loaded.
 """
 
-import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 from collections.abc import Iterable
@@ -34,14 +34,30 @@ def leave_no_core_file() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def close_all_but(kept: Iterable[int]) -> None:
-    """Close every descriptor but the standard ones and some more."""
+def disconnect_all_but(kept: Iterable[int]) -> None:
+    """Let every descriptor but the standard ones and some more lead nowhere.
+
+    Their numbers stay taken: what the parent had open lives on here as objects that know a number; one that is written
+    to or collected would otherwise write into, or close, what this process has opened since.
+
+    Args:
+        kept: The descriptors that this process needs.
+    """
     kept = _STANDARD.union(kept)
     try:
         descriptors = [int(name) for name in os.listdir(_DESCRIPTORS)]
     except OSError:  # a host without /proc
         descriptors = list(range(_MOST_DESCRIPTORS))
+    nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for descriptor in descriptors:
-        if descriptor not in kept:
-            with contextlib.suppress(OSError):  # the listing itself had one open
-                os.close(descriptor)
+        if descriptor not in kept and descriptor != nowhere and _is_open(descriptor):
+            os.dup2(nowhere, descriptor, inheritable=False)
+    os.close(nowhere)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_GETFD)
+    except OSError:  # the one of the listing itself among them
+        return False
+    return True

@@ -205,12 +205,10 @@ class Keeper:
 
     def _hand_out(self) -> None:
         now = self._monotonic()
-        if self._waiting and self._engine is None:
-            if now >= self._not_before:
-                self._start_engine()
-            else:
-                while self._waiting:
-                    _dismiss(self._waiting.popleft(), second_wire.FAILED)
+        if self._waiting and self._engine is None and now >= self._not_before:
+            self._start_engine()
+        while self._waiting and self._engine is None:
+            _dismiss(self._waiting.popleft(), second_wire.FAILED)
         engine = self._engine
         if not self._waiting or engine is None or engine.kill_at is not None:
             return

@@ -22,7 +22,7 @@ from ocr_core import limits
 from ocr_core.confinement import Role, confine, finish
 from ocr_core.engine import OcrEngine
 from ocr_core.errors import EngineTimeoutError, FailedToProcessError
-from ocr_core.forked_process import be_known_as, close_all_but
+from ocr_core.forked_process import be_known_as, disconnect_all_but
 from ocr_core.second_engine import wire as second_wire
 from ocr_core.second_engine.wire import Request
 
@@ -78,7 +78,7 @@ def leave_family(keep: Iterable[int]) -> None:
         signal.signal(number, signal.SIG_IGN)
     for number in (signal.SIGCHLD, signal.SIGALRM, signal.SIGWINCH):
         signal.signal(number, signal.SIG_DFL)
-    close_all_but(keep)
+    disconnect_all_but(keep)
 
 
 def live(keeper: socket.socket, make_engine: EngineFactory, *, parent_pid: int, is_confined: bool = True) -> None:

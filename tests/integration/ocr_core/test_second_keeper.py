@@ -1,6 +1,7 @@
 """The keeper of the second engine, its process and its client, with an engine that does what its picture says."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -19,9 +20,10 @@ from ocr_core.errors import EngineTimeoutError, FailedToProcessError
 from ocr_core.limits import OwnMemory
 from ocr_core.second_engine import SecondEngine, SecondEngineHost
 from ocr_core.second_engine import wire as second_wire
-from ocr_core.second_engine.keeper import Terms
+from ocr_core.second_engine.keeper import Keeper, Terms
 from ocr_core.second_engine.process import MEMORY_BYTES
-from ocr_core.second_engine.state import State
+from ocr_core.second_engine.state import State, StateBoard
+from tests.forked import ways_out
 
 READ, DIE, HANG, FAIL, LATE, SLOW, LIE, HUNGRY = range(8)
 SLOW_SECONDS = 0.3
@@ -248,6 +250,7 @@ def test_a_request_whose_sender_is_gone_is_not_read() -> None:
     with hosted() as host:
         engine = host.engine
         read(engine)
+        until(5, lambda: engine.facts().state == State.IDLE)
         waiting = threading.Thread(target=read, args=(engine, SLOW))
         waiting.start()
         until(5, lambda: engine.facts().state == State.READING)
@@ -283,6 +286,31 @@ def test_an_engine_that_cannot_be_loaded_is_tried_again_after_growing_pauses() -
         assert host.engine.facts().state == State.PAUSED
 
 
+def test_where_no_process_can_be_had_nobody_waits_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    outlet, inlet = second_wire.pair()
+    board = StateBoard()
+    keeper = threading.Thread(target=Keeper(inlet, board, Puppet, TERMS).run)
+    keeper.start()
+
+    def no_fork() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", no_fork)
+    engine = SecondEngine(outlet, version="1", board=board)
+    try:
+        for _ in range(3):
+            began = time.monotonic()
+            with pytest.raises(FailedToProcessError) as failure:
+                read(engine)
+            assert not isinstance(failure.value, EngineTimeoutError)
+            assert time.monotonic() - began < 4
+        assert engine.facts().state == State.PAUSED
+    finally:
+        outlet.close()
+        keeper.join()
+        inlet.close()
+
+
 def test_an_engine_that_takes_too_long_to_load_is_killed() -> None:
     with hosted(SlowToLoad, load_seconds=0.3) as host:
         with pytest.raises(FailedToProcessError):
@@ -304,13 +332,16 @@ def test_a_keeper_that_is_killed_takes_its_engine_along_and_is_replaced() -> Non
 def test_requests_of_a_keeper_that_dies_in_the_middle_fail_at_once() -> None:
     with hosted() as host:
         read(host.engine)
+        until(5, lambda: host.engine.facts().state == State.IDLE)
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(read, host.engine, HANG)
             until(5, lambda: host.engine.facts().state == State.READING)
+            began = time.monotonic()
             keeper_of(host).kill()
             with pytest.raises(FailedToProcessError) as failure:
                 asked.result()
             assert not isinstance(failure.value, EngineTimeoutError)
+            assert time.monotonic() - began < 4, "it was waited for as if it were not there"
 
 
 def test_nothing_is_left_when_the_master_is_killed() -> None:
@@ -340,8 +371,8 @@ def test_the_engine_process_is_bound(engine: SecondEngine) -> None:
     assert MEMORY_BYTES <= soft == hard <= MEMORY_BYTES + OwnMemory().data_bytes() + 64 * 2**20
     with open(f"/proc/{process.pid}/oom_score_adj", encoding="ascii") as file:
         assert int(file.read()) >= 500
-    until(5, lambda: keeper.num_fds() == 6)  # the standard ones, the inlet, the sign of life, the engine
-    until(5, lambda: process.num_fds() == 4)
+    until(5, lambda: len(ways_out(keeper.pid)) == 3)  # the inlet, the sign of life, the engine
+    until(5, lambda: len(ways_out(process.pid)) == 1)
     with open(f"/proc/{process.pid}/status", encoding="ascii") as file:
         assert "Seccomp:\t2" in file.read()
 

@@ -2,24 +2,12 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ocr_core import limits
-
-
-def in_child(work: Callable[[], int]) -> int:
-    """The exit code of a forked child; a signal's number, negative."""
-    pid = os.fork()
-    if pid == 0:
-        code = 99
-        try:
-            code = work()
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+from tests.forked import in_child
 
 
 @pytest.mark.parametrize(
