@@ -11,6 +11,7 @@ character_error_rate(page.text, read)       what a test asserts on
 import hashlib
 import io
 import math
+import random
 import struct
 import unicodedata
 import zlib
@@ -218,6 +219,23 @@ def digital_pdf(pages: Sequence[Sequence[str]], *, password: str | None = None, 
         objects[number] = encryption.dictionary
         trailer = b" /Encrypt %d 0 R /ID [<%s> <%s>]" % (number, _ID.hex().encode(), _ID.hex().encode())
     return assembled(objects, trailer)
+
+
+def pdf_with_shared_picture(*, count: int, picture_bytes: int) -> bytes:
+    """A PDF whose pages inherit one large picture, and of which any may have units of its own."""
+    pages_at = range(4, 4 + count)
+    kids = " ".join(f"{number} 0 R" for number in pages_at)
+    picture = random.Random(picture_bytes).randbytes(picture_bytes)
+    page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /UserUnit 1 >>"
+    return assembled(
+        {
+            1: b"<< /Type /Catalog /Pages 2 0 R >>",
+            2: f"<< /Type /Pages /Kids [{kids}] /Count {count} /Resources << /XObject << /I 3 0 R >> >> >>".encode(),
+            3: b"<< /Type /XObject /Subtype /Image /Width %d /Height 1 /ColorSpace /DeviceGray /BitsPerComponent 8 "
+            b"/Length %d >>\nstream\n%s\nendstream" % (picture_bytes, picture_bytes, picture),
+            **dict.fromkeys(pages_at, page),
+        }
+    )
 
 
 def assembled(objects: dict[int, bytes], trailer: bytes = b"") -> bytes:

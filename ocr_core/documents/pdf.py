@@ -22,7 +22,8 @@ they read as well as at 200, in up to 1.8 times the time; at 150 the smallest re
 
 _PLAUSIBLE_USER_UNITS = (0.01, 75_000.0)  # the upper one is the most that PDF 1.7 knows (Annex C)
 _SMALLEST_POINTS = 0.01
-_MOST_COPIED_BYTES = 8 * 1024**3
+_MOST_COPIED_BYTES = 256 * 1024**2
+"""Half a second: each page is copied with all that it shares with others. Beyond, units count as points."""
 
 # The first one that is made maps the code behind all; a process that was confined can map no code any more.
 _FIRST_CALLBACK = ctypes.CFUNCTYPE(None)(lambda: None)

@@ -173,6 +173,8 @@ def _page_image(image: Image.Image, page: int, max_pixels: int) -> PageImage:
     turned = _exif_transposition(image)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
         image.draft("L", (max(1, target[0]), max(1, target[1])))
+    if _is_transparent_by_mistake(image):
+        image.putalpha(255)
     gray = as_gray(image, target)
     if _is_deep_negative(image):
         gray = ImageChops.invert(gray)
@@ -190,9 +192,20 @@ def _resolution(image: Image.Image) -> tuple[float | None, float | None]:
         across, down = (float(value) for value in image.info["dpi"])
     except (KeyError, TypeError, ValueError, ArithmeticError):
         return None, None
-    if all(PLAUSIBLE_DPI.start <= value < PLAUSIBLE_DPI.stop for value in (across, down)):
-        return across, down
-    return None, None
+    if not all(PLAUSIBLE_DPI.start <= value < PLAUSIBLE_DPI.stop for value in (across, down)):
+        return None, None
+    # The decoder turns a TIFF as it asks to be, and tells what it says of the rows as they are stored.
+    stored = image.tag_v2.get(EXIF_ORIENTATION, 1) if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
+    return (down, across) if _TRANSPOSITIONS.get(stored) in _SIDEWAYS else (across, down)
+
+
+def _is_transparent_by_mistake(image: Image.Image) -> bool:
+    """Whether a BMP has room for transparency that its writer never filled: viewers show it as if it had none."""
+    return (
+        isinstance(image, BmpImagePlugin.BmpImageFile)
+        and image.mode == "RGBA"
+        and image.getchannel("A").getextrema()[1] == 0
+    )
 
 
 def _is_deep_negative(image: Image.Image) -> bool:

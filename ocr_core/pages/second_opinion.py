@@ -151,22 +151,27 @@ class _Told:
     """What both engines say of a page, and of each place on it."""
 
     def __init__(self, first: Sequence[FoundLine], second: Sequence[FoundLine]) -> None:
-        self._first, self._second = first, second
+        self._first, self._second = _with_boxes(first), _with_boxes(second)
         self._first_page = _confidence(first)
         self._second_page = _confidence(second) if second else None
 
     def handwriting(self, line: FoundLine) -> float:
         """The chance that a line was written by hand."""
+        box = box_of(line)
         return style.handwriting(
-            _sureness_at(line, self._first),
-            _sureness_at(line, self._second),
+            _sureness_at(box, self._first),
+            _sureness_at(box, self._second),
             first_page=self._first_page,
             second_page=self._second_page,
         )
 
 
-def _sureness_at(line: FoundLine, lines: Sequence[FoundLine]) -> float | None:
-    there = [other for other in lines if _meet(box_of(line), box_of(other))]
+def _with_boxes(lines: Sequence[FoundLine]) -> list[tuple[FoundLine, Box]]:
+    return [(line, box_of(line)) for line in lines]
+
+
+def _sureness_at(box: Box, lines: Sequence[tuple[FoundLine, Box]]) -> float | None:
+    there = [line for line, other in lines if _meet(box, other)]
     return _confidence(there) if there else None
 
 
@@ -190,14 +195,15 @@ def _places(
     first: Sequence[FoundLine], second: Sequence[FoundLine]
 ) -> Iterator[tuple[list[FoundLine], list[FoundLine]]]:
     """Lines of both engines that lie in the same place, together."""
-    places: list[tuple[list[FoundLine], list[FoundLine]]] = [([], [line]) for line in second]
-    for line in first:
-        meets = [place for place in places if any(_meet(box_of(line), box_of(other)) for other in place[1])]
-        mine = [line, *(one for place in meets for one in place[0])]
-        others = [one for place in meets for one in place[1]]
-        places = [place for place in places if place not in meets]
+    places: list[tuple[list[FoundLine], list[tuple[FoundLine, Box]]]] = [([], [one]) for one in _with_boxes(second)]
+    for line, box in _with_boxes(first):
+        meets = [any(_meet(box, other) for _, other in others) for _, others in places]
+        mine = [line, *(one for (lines, _), met in zip(places, meets, strict=True) if met for one in lines)]
+        others = [one for (_, there), met in zip(places, meets, strict=True) if met for one in there]
+        places = [place for place, met in zip(places, meets, strict=True) if not met]
         places.append((mine, others))
-    yield from places
+    for mine, others in places:
+        yield mine, [line for line, _ in others]
 
 
 def _meet(one: Box, other: Box) -> bool:

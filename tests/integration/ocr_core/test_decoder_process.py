@@ -71,6 +71,11 @@ def test_its_refusals_are_the_document_rooms(decoder: DecoderProcess) -> None:
         decoder.load_page(file, 2, max_pixels=10**6)
 
 
+def test_pages_that_share_large_resources_are_within_the_time_of_a_look(decoder: DecoderProcess) -> None:
+    with opened(pages.pdf_with_shared_picture(count=150, picture_bytes=10_000_000)) as file:
+        assert decoder.inspect(file, documents.Rules(max_sheet_inches=17.0)).pages == 150
+
+
 def test_one_process_serves_many_documents_and_holds_nothing_of_the_worker(decoder: DecoderProcess) -> None:
     pids = set()
     with opened(pages.as_png(PAGE)) as file:

@@ -218,6 +218,47 @@ def test_oblong_pixels_are_made_square() -> None:
     assert found.image.size == (1240, 1754)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_oblong_pixels_are_made_square_however_the_sheet_lay(orientation: int) -> None:
+    across, down = 204, 98
+    stored = Image.new("1", (1728, 1100), 1)
+    ImageDraw.Draw(stored).rectangle((400, 300, 399 + 2 * across, 299 + 2 * down), fill=0)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    fax = pages.encoded(stored, "TIFF", compression="group4", exif=exif, dpi=(across, down))
+    left, top, right, bottom = loaded(fax).image.point([255] * 128 + [0] * 128).getbbox() or (0, 0, 0, 0)
+    assert right - left == pytest.approx(bottom - top, rel=0.02)
+
+
+def a_bmp_with_transparency(image: Image.Image, alpha: int) -> bytes:
+    """Four bytes a pixel, of which a header of version 4 says that one is for transparency."""
+    opaque = image.convert("RGB").convert("RGBA")
+    opaque.putalpha(alpha)
+    pixels = opaque.transpose(Image.Transpose.FLIP_TOP_BOTTOM).tobytes("raw", "BGRA")
+    size = 14 + 108
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 108, *image.size, 1, 32, 3, len(pixels), 3780, 3780, 0, 0) + masks
+    return struct.pack("<2sIHHI", b"BM", size + len(pixels), 0, 0, size) + header.ljust(108, b"\0") + pixels
+
+
+@pytest.mark.parametrize("alpha", [0, 255])
+def test_a_bmp_whose_writer_left_transparency_at_zero_is_no_empty_page(alpha: int) -> None:
+    found = loaded(a_bmp_with_transparency(a_marked_square(), alpha))
+    assert mean(found.image, (4, 4, 36, 16)) < 10
+    assert mean(found.image, (84, 64, 116, 76)) > 245
+
+
+def test_a_bmp_that_is_transparent_in_places_is_laid_on_paper() -> None:
+    image = a_marked_square("RGB")
+    blob = bytearray(a_bmp_with_transparency(image, 0))
+    for row in range(image.height - 20, image.height):  # stored from the bottom up: the mark alone is opaque
+        for column in range(40):
+            blob[122 + 4 * (row * image.width + column) + 3] = 255
+    found = loaded(bytes(blob))
+    assert mean(found.image, (4, 4, 36, 16)) < 10
+    assert mean(found.image, (84, 64, 116, 76)) > 245
+
+
 def a_marked_square(mode: str = "L") -> Image.Image:
     """White, with a black mark in the top-left corner; wider than high."""
     image = Image.new("L", (120, 80), 255)

@@ -1,5 +1,7 @@
 import random
 
+import pytest
+
 from ocr_core.page_text import Line, Polygon, Word
 from ocr_core.reading_order import ordered
 
@@ -30,13 +32,52 @@ def test_basic_does_not_depend_on_the_engines_order() -> None:
     assert texts(ordered(tuple(shuffled), "basic", angle=0)) == ["a1", "b1", "a2", "b2"]
 
 
-def test_a_page_on_its_side_is_told_as_if_it_stood() -> None:
-    def on_its_side(line: Line) -> Line:
-        xs, ys = line.polygon[::2], line.polygon[1::2]
-        flat = [value for x, y in zip(xs, ys, strict=True) for value in (1000 - y, x)]
-        polygon: Polygon = (flat[0], flat[1], flat[2], flat[3], flat[4], flat[5], flat[6], flat[7])
-        return Line(text=line.text, polygon=polygon, words=line.words, confidence=1)
+def test_columns_of_which_each_is_lower_than_the_last_stay_in_order() -> None:
+    tops = [(number, 24 * number) for number in range(8)]
+    lines = tuple(
+        a_line(f"{column} {number}", 400 * place + 15 * (number in (1, 5)), top + 8 * place, height=18)
+        for place, column in enumerate("abc")
+        for number, top in tops
+    )
+    told = texts(ordered(lines, "basic", angle=0))
+    for column in "abc":
+        assert [text for text in told if text[0] == column] == [f"{column} {number}" for number, _ in tops]
 
+
+@pytest.mark.parametrize("columns", [2, 3, 4, 5])
+@pytest.mark.parametrize("angle", [0, 90])
+def test_a_column_keeps_its_order_however_the_columns_stand(columns: int, angle: int) -> None:
+    chance = random.Random(columns)
+    for _ in range(100):
+        offsets = [chance.uniform(0, 24) for _ in range(columns)]
+        lines = [
+            a_line(
+                f"{place} {number}",
+                400 * place + chance.choice((0, 15)),
+                24 * number + offset + chance.uniform(-2, 2),
+                width=chance.uniform(100, 330),
+                height=chance.uniform(16, 20),
+            )
+            for place, offset in enumerate(offsets)
+            for number in range(12)
+        ]
+        chance.shuffle(lines)
+        if angle:
+            lines = [on_its_side(line) for line in lines]
+        told = texts(ordered(tuple(lines), "basic", angle=angle))
+        for place in range(columns):
+            numbers = [int(text.split()[1]) for text in told if text.startswith(f"{place} ")]
+            assert numbers == sorted(numbers), (offsets, told)
+
+
+def on_its_side(line: Line) -> Line:
+    xs, ys = line.polygon[::2], line.polygon[1::2]
+    flat = [value for x, y in zip(xs, ys, strict=True) for value in (1000 - y, x)]
+    polygon: Polygon = (flat[0], flat[1], flat[2], flat[3], flat[4], flat[5], flat[6], flat[7])
+    return Line(text=line.text, polygon=polygon, words=line.words, confidence=1)
+
+
+def test_a_page_on_its_side_is_told_as_if_it_stood() -> None:
     lines = tuple(on_its_side(line) for line in COLUMNS)
     assert texts(ordered(lines, "basic", angle=90)) == ["a1", "b1", "a2", "b2"]
 

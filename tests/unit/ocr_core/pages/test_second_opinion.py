@@ -7,6 +7,7 @@ from ocr_core.documents import PageImage
 from ocr_core.engine import FoundLine, FoundOrientation, FoundWord, Picture
 from ocr_core.errors import EngineTimeoutError, FailedToProcessError
 from ocr_core.page_text import PageText
+from ocr_core.pages import second_opinion
 from ocr_core.pages.page_reader import PageReader
 from ocr_core.pages.second_opinion import believed, merged
 from tests import hard_pages
@@ -303,3 +304,19 @@ def test_style_follows_from_what_both_say() -> None:
     ]
     found = read([*printed, *written], answering(*second)).lines
     assert [line.style.name for line in found if line.style] == ["other", "handwriting"] * 3
+
+
+def test_where_lines_lie_is_looked_up_once_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = [a_line("n0th1ng", confidence=0.7, top=40 * number) for number in range(30)]
+    second = [a_line("nothing", confidence=0.98, top=40 * number) for number in range(40)]
+    looked_up: list[FoundLine] = []
+    real = second_opinion.box_of
+
+    def counted(line: FoundLine) -> tuple[int, int, int, int]:
+        looked_up.append(line)
+        return real(line)
+
+    monkeypatch.setattr(second_opinion, "box_of", counted)
+    lines = merged(first, second, is_laid_out=True)
+    assert [line.words[0].text for line in lines] == ["nothing"] * 40
+    assert len(looked_up) <= 5 * (len(first) + len(second))
