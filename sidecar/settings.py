@@ -108,7 +108,22 @@ def _read_hosts(value: str) -> tuple[str, ...]:
     return tuple(hosts)
 
 
+def _read_models(value: str) -> str:
+    if not all(re.fullmatch(r"\s*[\w/.-]*\s*", model) for model in value.split("+")):
+        raise ValueError(value)
+    return value
+
+
+def _read_megapixels(value: str) -> float:
+    number = float(value)
+    if not 0.5 <= number <= 100:
+        raise ValueError(value)
+    return number
+
+
 _text = Kind("a text", str)
+_models = Kind("names of models as eng, joined by +", _read_models)
+_megapixels = Kind("a number from 0.5 to 100", _read_megapixels)
 _flag = Kind("true or false", _read_flag)
 _path = Kind("a path", _read_path)
 _socket = Kind(f"a path of at most {_MAX_SOCKET_PATH_BYTES} bytes, as the kernel does for sockets", _read_socket)
@@ -258,18 +273,25 @@ class Settings:
     )
     cpu_info: Path = _setting("Core:CpuInfo", _path, Path("/proc/cpuinfo"), "where CPU flags are read")
     core_languages: str = _setting(
-        "Core:Languages", _text, "", "models when no language is asked for, as deu+eng; empty detects"
+        "Core:Languages", _models, "", "models when no language is asked for, as deu+eng; empty detects"
     )
-    core_tessdata: str = _setting("Core:Tessdata", _text, "", "folder of language data")
-    core_max_megapixels: str = _setting(
+    core_tessdata: Path | None = _setting(
+        "Core:Tessdata", _path, None, "folder of language data (where Debian installs it)"
+    )
+    core_max_megapixels: float | None = _setting(
         "Core:MaxMegapixels",
-        _text,
-        "",
+        _megapixels,
+        None,
         "pages are read at this size at most (3), large print smaller; above 3 as they come",
     )
-    core_worker_memory: str = _setting("Core:WorkerMemoryMegabytes", _text, "", "memory limit of a core worker (2048)")
-    core_worker_recycle: str = _setting(
-        "Core:WorkerRecycleMegabytes", _text, "", "a core worker that holds more after a page is replaced (256)"
+    core_worker_memory: int | None = _setting(
+        "Core:WorkerMemoryMegabytes", _whole(512, 2**20), None, "memory limit of a core worker (2048)"
+    )
+    core_worker_recycle: int | None = _setting(
+        "Core:WorkerRecycleMegabytes",
+        _whole(32, 2**20),
+        None,
+        "a core worker that holds more after a page is replaced (256)",
     )
     core_second_engine: str = _setting(
         "Core:SecondEngine", _choice("auto", "off", "required"), "auto", "a second engine for handwriting and photos"

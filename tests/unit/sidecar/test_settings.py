@@ -86,6 +86,11 @@ def test_defaults() -> None:
         "Sidecar:Listen=nowhere",
         "Sidecar:Listen=0.0.0.0:99999",
         "Core:Workers=-1",
+        "Core:Languages=deu,eng",
+        "Core:MaxMegapixels=many",
+        "Core:MaxMegapixels=nan",
+        "Core:WorkerMemoryMegabytes=511",
+        "Core:WorkerRecycleMegabytes=1.5",
         "ErrorCompat=other",
         "StorageTimeToLiveInMinutes=59",
         "Mounts:License=\0",
@@ -98,6 +103,22 @@ def test_bad_values_are_refused_with_65(word: str) -> None:
     name = word.split("=", maxsplit=1)[0]
     assert caught.value.next_step.startswith(f"set {name} to ") or "901" in word
     assert name in str(caught.value)
+
+
+def test_what_the_core_alone_goes_by_is_taken_as_the_core_takes_it() -> None:
+    words = {
+        "Core:Languages": "deu + eng",
+        "Core:Tessdata": "/models",
+        "Core:MaxMegapixels": "2.5",
+        "Core:WorkerMemoryMegabytes": "512",
+        "Core:WorkerRecycleMegabytes": "1048576",
+    }
+    settings = load_settings([f"{name}={value}" for name, value in words.items()], ENVIRONMENT)
+    assert (settings.core_languages, settings.core_tessdata) == ("deu + eng", Path("/models"))
+    assert settings.core_max_megapixels == 2.5
+    assert (settings.core_worker_memory, settings.core_worker_recycle) == (512, 1048576)
+    left_empty = load_settings([f"{name}=" for name in words], ENVIRONMENT)
+    assert left_empty.core_max_megapixels is None
 
 
 def test_a_bad_choice_is_told_with_what_may_be_chosen() -> None:
