@@ -71,6 +71,10 @@ class Accounting:
         )
         return {at for row in rows if since <= (at := int(row["at"])) <= size}
 
+    def knows(self, origin: str, size: int) -> bool:
+        """Whether it is known which root a log has at a size."""
+        return self._database.one("SELECT 1 FROM known_root WHERE origin = ? AND size = ?", [origin, size]) is not None
+
     def is_known(self, digest: bytes) -> bool:
         """Whether a bundle with that digest was taken in before."""
         return self._database.one("SELECT 1 FROM arrival WHERE digest = ?", [digest]) is not None

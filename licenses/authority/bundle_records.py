@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from licenses.ack import Ack, open_ack, read_ack_file
-from licenses.errors import ExchangeError, LicensesError, RecordError
+from licenses.errors import ExchangeError, LicensesError, RecordError, UntrustedKeyError
 from licenses.keyring import TrustRoot
 from licenses.keys import VerifyingKey, read_small_file
 from licenses.usage_log.bundle import Span
@@ -96,12 +96,27 @@ class BundleRecords:
             raise RecordError("the bundle's checkpoint is not that of its manifest")
         return note
 
-    def carried_ack(self, device: VerifyingKey, trust_root: TrustRoot) -> Ack | None:
-        """The vendor's own acknowledgement that the records follow, if the bundle carries it and it is good."""
+    def carried_ack(self, device: VerifyingKey, trust_root: TrustRoot, *, known: bool) -> Ack | None:
+        """The vendor's own acknowledgement that the records follow, if the bundle carries it and it is good.
+
+        Args:
+            device: The pinned key.
+            trust_root: Whose ack keys to believe.
+            known: Whether the vendor's own memory tells of the log at that size. Then nothing hangs on the file: one
+                whose key was revoked or dropped since, which the appliance cannot help, is as good as none.
+
+        Raises:
+            LicensesError: It is not good.
+        """
         path = self._folder / "acks" / f"{self.span.since}.dsse.json"
         if not path.exists():
             return None
-        ack = open_ack(read_ack_file(path), trust_root, device=device)
+        try:
+            ack = open_ack(read_ack_file(path), trust_root, device=device)
+        except UntrustedKeyError:
+            if not known:
+                raise
+            return None
         return ack if (ack.origin, ack.size) == (self.span.origin, self.span.since) else None
 
     def roots_and_sums(self, sizes: set[int], billed_from: int) -> tuple[dict[int, bytes], dict[str, int]]:

@@ -232,7 +232,8 @@ class Cosigner:
 
     def _last(self, history: Sequence[tuple[Ack, bytes]], records: BundleRecords) -> Ack | None:
         """The newest acknowledgement: of those remembered, and of the one that the bundle itself follows."""
-        carried = records.carried_ack(self._device, self._trust_root)
+        known = any(ack.size == records.span.since for ack, _ in history)
+        carried = records.carried_ack(self._device, self._trust_root, known=known)
         remembered = history[-1][0] if history else None
         if carried is None or (remembered is not None and remembered.size >= carried.size):
             return remembered

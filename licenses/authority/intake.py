@@ -307,7 +307,7 @@ class Intake:
                 since_root=records.since_root,
                 since_note=records.since_note(source.key),
                 cells=tuple(records.cells(accounting.cuts(source.origin, span.since, span.size))),
-                carried=records.carried_ack(source.key, self._keys.trust_root) if span.since else None,
+                carried=self._carried(source, records),
                 findings=findings,
                 consistency=records.consistency,
             )
@@ -348,6 +348,13 @@ class Intake:
             findings=(*findings, *done.findings),
             remarks=(*_not_believed(done), *remarks),
         )
+
+    def _carried(self, source: Source, records: BundleRecords) -> Ack | None:
+        since = records.span.since
+        if not since:
+            return None
+        known = self._accounting.knows(source.origin, since)
+        return records.carried_ack(source.key, self._keys.trust_root, known=known)
 
     def _unpack(self, subscription: Subscription | None, path: Path, folder: Path) -> tuple[Device, Span]:
         keys = [device.verifying_key for device in self._licensing.devices.all()]

@@ -167,6 +167,41 @@ def test_memory_survives_a_change_of_ack_keys(exchange, tmp_path):
     assert (done.billed, done.billed_from) == ({READ_PAGES_METER: 4}, first.ack.size)
 
 
+def _after(exchange, folder, **changes):
+    """The vendor after a change of its ack keys."""
+    issue.save_vendor(exchange.vendor.keys, folder)
+    made, _ = rotation.rotate(folder, rotation.Wish(ack=True, **changes), at=LATER)
+    keys = dataclasses.replace(
+        exchange.vendor.keys, trust_root=made.trust_root, ack_key=load_ack_key(folder, made.trust_root)
+    )
+    return dataclasses.replace(exchange.vendor, keys=keys)
+
+
+@pytest.mark.parametrize("change", ["drop", "revoke"])
+def test_carried_ack_whose_key_is_no_longer_good_is_no_reason_to_refuse_what_is_known(exchange, tmp_path, change):
+    first = exchange.acknowledge(exchange.bundle())
+    vendor = _after(exchange, tmp_path / "keys", **{change: (first.ack.key_id,)})
+    exchange.meter.window(uses=4)
+    path = exchange.bundle(first.ack.size, acks={first.ack.size: first.blob})
+    done = exchange.acknowledge(path, vendor=vendor)
+    assert (done.billed, done.billed_from, done.ack.totals[READ_PAGES_METER]) == (
+        {READ_PAGES_METER: 4},
+        first.ack.size,
+        9,
+    )
+
+
+@pytest.mark.parametrize("change", ["drop", "revoke"])
+def test_carried_ack_whose_key_is_no_longer_good_proves_nothing_that_is_not_known(tmp_path, change):
+    exchange = Exchange(tmp_path, remembers=False)
+    exchange.meter.window(uses=3)
+    first = exchange.acknowledge(exchange.bundle())
+    vendor = _after(exchange, tmp_path / "keys", **{change: (first.ack.key_id,)})
+    exchange.meter.window(uses=4)
+    with pytest.raises(UntrustedKeyError):
+        exchange.acknowledge(exchange.bundle(first.ack.size, acks={first.ack.size: first.blob}), vendor=vendor)
+
+
 # ---- what is refused ------------------------------------------------------------------------------------------------
 
 

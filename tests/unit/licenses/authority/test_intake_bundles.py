@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from licenses import issue
+from licenses import issue, rotation
 from licenses.authority.bundle_records import audited
 from licenses.authority.intake import Intake
 from licenses.authority.reconcile import reconcile
@@ -24,6 +24,7 @@ from licenses.errors import (
     LicensesError,
     MismatchError,
     RecordError,
+    RevokedKeyError,
     UnauthorizedUseError,
     UntrustedKeyError,
 )
@@ -475,6 +476,29 @@ def test_acknowledgement_of_a_replaced_key_is_signed_anew(books, appliance):
     again = intake.take_bundle(None, path, renew=False)
     assert again.ack.key_id == vendor.ack_key.key_id != first.ack.key_id
     assert (again.ack.size, again.ack.totals, again.billed) == (first.ack.size, first.ack.totals, {})
+
+
+@pytest.mark.parametrize("change", ["drop", "revoke"])
+def test_bundle_that_carries_an_acknowledgement_of_a_key_no_longer_good_is_taken_in(books, appliance, change):
+    first = books.take_bundle(appliance.bundle(), renew=False)
+    rotation.rotate(books.keys_folder, rotation.Wish(ack=True, **{change: (first.ack.key_id,)}), at=LATER)
+    books.open()
+    appliance.meter.window(uses=4)
+    path = appliance.bundle(first.ack.size, acks={first.ack.size: first.blob})
+    done = books.take_bundle(path, renew=False)
+    assert (done.billed, done.ack.totals, done.missing) == ({METER: 4}, {METER: 13}, ())
+    assert done.ack.key_id != first.ack.key_id
+    assert books.findings() == []
+
+
+def test_acknowledgement_from_elsewhere_by_a_revoked_key_covers_nothing(books, appliance):
+    vendor, meter = books.vendor, appliance.meter
+    ack = meter.ack(vendor, meter.checkpoint(appliance.windows[1][1]))
+    rotation.rotate(books.keys_folder, rotation.Wish(ack=True, revoke=(ack.key_id,)), at=LATER)
+    books.open()
+    with pytest.raises(RevokedKeyError):
+        books.take_bundle(appliance.bundle(ack.size, acks={ack.size: ack.seal(vendor.keys.ack_key)}), renew=False)
+    assert books.billed() == 0
 
 
 def test_gaps_and_clock_findings_are_kept(books):
