@@ -11,7 +11,7 @@ import click
 
 from licenses import issue
 from licenses.authority.cli_options import DATABASE_OPTION, Books, columns, open_books, plain, with_keys
-from licenses.authority.devices import Device
+from licenses.authority.devices import NOT_IN_FORCE, Device
 from licenses.authority.licensing import IssuedLicense, Licensing
 from licenses.authority.vendor_keys import VendorKeys
 from licenses.cli_text import (
@@ -47,6 +47,7 @@ def enrol(
     blob = read_enrolment_file(file)
     with open_books(database) as books:
         device = books.licensing(VendorKeys(keys_folder, key_command=key_command)).devices.enrol(blob, subscription_id)
+    in_force = device.is_enrolled_by(blob)
     rows = {
         "Device": device.origin,
         "Subscription": device.subscription_id,
@@ -54,7 +55,10 @@ def enrol(
         "Host": "any" if device.bindings.floating else f"{device.bindings.threshold} facts must match",
         "Checkpoint": "none yet" if device.anchor is None else anchor_text(device.anchor),
     }
-    show(_device_facts(device), table(rows), as_json=as_json)
+    lines = table(rows)
+    if not in_force:
+        lines = [*lines, NOT_IN_FORCE]
+    show({**_device_facts(device), "in_force": in_force}, lines, as_json=as_json)
 
 
 @click.group()

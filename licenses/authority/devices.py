@@ -30,6 +30,12 @@ MAX_DEVICES = 10_000
 MAX_ENROLMENTS = 100
 """How many enrolments of one device are taken in within a day."""
 
+NOT_IN_FORCE = (
+    "The device is enrolled already, by a newer enrolment that stays in force; this one changed nothing. If the "
+    "appliance's clock was behind when it was made, set it right there and make another: 'licenses request'."
+)
+"""What to tell who brought an enrolment that is older than the one in force."""
+
 _DAY = timedelta(days=1)
 _RETRY_SECONDS = 3600
 
@@ -79,6 +85,14 @@ class Device:
         """
         return Bindings() if self.enrolment is None else open_enrolment(self.enrolment).bindings
 
+    def is_enrolled_by(self, enrolment_blob: bytes) -> bool:
+        """Whether this enrolment is the one in force; one that is older than that changed nothing.
+
+        Raises:
+            LicensesError: It is not good, or the one in the database is damaged.
+        """
+        return self.enrolment is not None and open_enrolment(self.enrolment) == open_enrolment(enrolment_blob)
+
 
 class Devices:
     """Enrols devices, and remembers what their logs showed.
@@ -99,6 +113,8 @@ class Devices:
 
     def enrol(self, enrolment_blob: bytes, subscription_id: str) -> Device:
         """Take in an enrolment; one that was taken in before, or is older than that, changes nothing.
+
+        `Device.is_enrolled_by` tells which of the two it was.
 
         Args:
             enrolment_blob: The file, from `licenses request`.
@@ -231,7 +247,7 @@ class Devices:
             _require_same_key(row, origin, enrolment.device_public)
             if row["enrolment"] is not None:
                 _require_owner(row, subscription_id)
-            if row["made_at"] is None or row["made_at"] < instant_text(enrolment.created_at):
+            if _is_newer(tx, row, enrolment.created_at):
                 row = None
         if anchor is not None:
             fork = self._keep_anchor(tx, anchor)
@@ -326,6 +342,20 @@ def _verifying_key(raw: bytes) -> VerifyingKey:
     except ValueError as exc:
         raise FormatError("a device's public key is an Ed25519 key", next_step="Send 'device.pub' anew.") from exc
     return VerifyingKey(key_id_of(public, ROLE), public)
+
+
+def _is_newer(tx: Transaction, row: dict[str, Any], made_at: datetime) -> bool:
+    """Whether an enrolment made at that time, by the device's clock, follows the one in force.
+
+    The one in force was made by the vendor's time of its arrival, whatever its own says: else one that was made while
+    the device's clock was years ahead would keep out all that follow.
+    """
+    if row["made_at"] is None:
+        return True
+    made = instant_text(made_at)
+    if made <= min(row["made_at"], row["at"]):
+        return False
+    return tx.one("SELECT 1 FROM device_enrolment WHERE origin = ? AND made_at = ?", [row["origin"], made]) is None
 
 
 def _require_same_key(row: dict[str, Any], origin: str, public_key: bytes) -> None:

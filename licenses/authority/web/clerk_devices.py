@@ -67,7 +67,7 @@ def enrol() -> AnyResponse:
     ):
         blob = read_small_file(path, doing="read the enrolment", mode="0600", max_bytes=MAX_ENROLMENT_BYTES)
         made = desk().licensing.devices.enrol(blob, fields.get("subscription", ""))
-    return see("device", done="enrolled", origin=made.origin)
+    return see("device", done="enrolled" if made.is_enrolled_by(blob) else "older_enrolment", origin=made.origin)
 
 
 def device(origin: str) -> Response:

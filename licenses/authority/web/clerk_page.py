@@ -17,6 +17,7 @@ from markupsafe import Markup
 from werkzeug.wrappers import Response as AnyResponse
 
 from licenses import __version__
+from licenses.authority.devices import NOT_IN_FORCE
 from licenses.authority.web.forms import Form
 from licenses.authority.web.services import ClerkOffice, services
 
@@ -30,6 +31,7 @@ DONE = {
     "moved": "The subscription is in the other tier from now on.",
     "revoked": "The key was revoked.",
     "enrolled": "The device is enrolled.",
+    "older_enrolment": NOT_IN_FORCE,
     "issued": "The licence was issued.",
 }
 """What a page may say on top after a form was sent, by the word in its address."""

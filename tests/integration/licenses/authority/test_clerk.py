@@ -23,11 +23,13 @@ from licenses.authority.passwords import Cost, PasswordFile
 from licenses.authority.proxies import NO_PROXIES, Proxies
 from licenses.authority.web.app import create_app
 from licenses.authority.web.services import ClerkOffice, Services, Uploads
+from licenses.enrolment import open_enrolment
 from licenses.errors import ConflictError
 from licenses.model import CONTAINER_TYPE, READ_PAGES_METER
 from licenses.usage_log.fork import verify_fork
 from licenses.usage_report import UsageRequest
 from licenses.verify import open_license
+from tests.fakes.licences import NOW
 from tests.fakes.vendor_books import VendorBooks
 
 PASSWORD = "four words nobody joins"
@@ -450,6 +452,18 @@ def test_approval_and_tier_are_changed_in_the_clerks_name(vendor: Vendor, visit:
     now = accounts.subscription(subscription)
     assert (now.approved, now.tier) == (False, "other")
     assert {line.actor for line in vendor.books.trail.lines(limit=2)} == {"clerk:anna"}
+
+
+def test_an_enrolment_that_is_not_kept_is_told(vendor: Vendor, visit: Visit) -> None:
+    site = vendor.books.site()
+    device = site.meter.device
+    older = replace(open_enrolment(site.enrolment()), created_at=NOW - timedelta(days=1)).seal(device)
+    visit.open("/clerk/devices")
+    said = []
+    for blob in (site.enrolment(), older):
+        answer = visit.drop("/clerk/devices", "enrolment", blob, subscription=vendor.books.subscription_id)
+        said.append("this one changed nothing" in told(visit.open(answer.headers["Location"])))
+    assert said == [False, True]
 
 
 def test_a_device_is_enrolled_by_file_and_licensed_until_a_day(vendor: Vendor, visit: Visit) -> None:

@@ -6,6 +6,7 @@ import pwd
 import stat
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 
@@ -16,8 +17,10 @@ from licenses.authority.database import open_database
 from licenses.cli_text import now
 from licenses.errors import InvalidKeyError
 from licenses.keyring import load_trust_root
+from licenses.keys import SigningKey
 from licenses.model import READ_PAGES_METER
 from licenses.verify import open_license
+from tests.fakes.vendor_accounts import FakeDevice
 
 SETTINGS = ("DATABASE", "KEYS", "KEY_COMMAND")
 
@@ -288,6 +291,17 @@ def test_a_key_is_revoked(office):
 
 
 # ---- devices and licences -------------------------------------------------------------------------------------------
+
+
+def test_an_enrolment_that_is_not_kept_is_told(office):
+    subscription, device = office.a_subscription(), FakeDevice(SigningKey.generate("device"), "vendor.example")
+    path, told = office.folder / "enrolment.json", []
+    for at in (now(), now() - timedelta(days=1)):
+        path.write_bytes(device.enrolment(at=at))
+        told.append(office("enrol", path, "--subscription", subscription)[1])
+        told.append(office.facts("enrol", path, "--subscription", subscription)["in_force"])
+    assert ("changed nothing" in told[0], told[1]) == (False, True)
+    assert ("this one changed nothing" in " ".join(told[2].split()), told[3]) == (True, False)
 
 
 def test_from_enrolment_to_licence(office, enrolment):

@@ -91,6 +91,30 @@ def test_a_newer_enrolment_brings_newer_facts(books):
     assert len(books.licensing.devices.all()) == 1
 
 
+def test_an_enrolment_made_under_a_clock_in_the_future_does_not_keep_out_those_that_follow(books):
+    subscription, device = books.a_subscription(), books.a_device()
+    wrong = device.enrolment(at=NOW + 26_000 * DAY)
+    assert books.licensing.devices.enrol(wrong, subscription.id).is_enrolled_by(wrong)
+    books.clock.move(DAY)
+    right = device.enrolment(at=NOW + DAY, bindings=HostFactors(operator_id="w7").bind())
+    known = books.licensing.devices.enrol(right, subscription.id)
+    assert (known.enrolment, known.bindings.threshold) == (right, 1)
+    books.clock.move(DAY)
+    known = books.licensing.devices.enrol(wrong, subscription.id)  # the file that is still on the clerk's stick
+    assert (known.enrolment, known.is_enrolled_by(right), known.is_enrolled_by(wrong)) == (right, True, False)
+    assert [line.action for line in books.trail.lines(subject=device.origin)] == ["device.enrol"] * 2
+
+
+def test_an_older_enrolment_is_told_from_the_one_in_force(books):
+    subscription, device = books.a_subscription(), books.a_device()
+    newer, older = device.enrolment(at=NOW), device.enrolment(at=NOW - DAY)
+    books.licensing.devices.enrol(newer, subscription.id)
+    assert books.licensing.devices.enrol(newer, subscription.id).is_enrolled_by(newer)
+    assert not books.licensing.devices.enrol(older, subscription.id).is_enrolled_by(older)
+    bare = books.licensing.devices.register(books.a_device().public, subscription.id)
+    assert not bare.is_enrolled_by(newer)
+
+
 def test_enrolments_that_are_not_good_are_refused(books):
     subscription, device, other = books.a_subscription(), books.a_device(), books.a_device()
     good = device.enrolment()
