@@ -6,11 +6,13 @@ Invariants:
   acknowledgement or an enrolment.
 * A fork is kept, and is a line of the trail, in the caller's transaction; so a refusal is returned, and raised only
   after the commit. A contradiction for which nothing signed makes a proof is kept without one.
+* A device can sign as many histories as it likes. So of one log `MAX_FORKS` are kept, and beyond them one a day: the
+  first stays provable, and so does a recent one. What is not kept is refused all the same.
 """
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from licenses.authority.audit_trail import AuditTrail
 from licenses.authority.database import Transaction
@@ -18,6 +20,10 @@ from licenses.errors import ForkError, RecordError
 from licenses.keys import VerifyingKey
 from licenses.strict_json import canonical, instant_text
 from licenses.usage_log.fork import fork_name, prove_fork
+
+MAX_FORKS = 200
+"""Second histories of one log that are kept as they come; beyond, one within `FORKS_EVERY`."""
+FORKS_EVERY = timedelta(days=1)
 
 
 def known_roots(tx: Transaction, origin: str, sizes: Iterable[int]) -> dict[int, bytes]:
@@ -57,7 +63,7 @@ def keep_fork(
     proof: bytes | None,
     at: datetime,
 ) -> ForkError:
-    """Keep a fork; the same again is not kept twice.
+    """Keep a fork, if there is room; the same again is not kept twice.
 
     Args:
         tx: The transaction of the arrival that showed it.
@@ -77,6 +83,9 @@ def keep_fork(
     """
     cause = f"the first {size} entries of the log {origin} are not those that are known"
     name = "" if proof is None else fork_name(origin, size, end)
+    refusal = ForkError(cause, proof=proof, name=name)
+    if not _has_room(tx, origin, at):
+        return refusal
     digest = content_digest(origin, "fork", size, end, root.hex())
     done = tx.execute(
         "INSERT OR IGNORE INTO fork(origin, at, cause, name, proof, digest) VALUES (?, ?, ?, ?, ?, ?)",
@@ -85,7 +94,12 @@ def keep_fork(
     if done.rows:
         facts = {"size": size, "end": end, "root": root.hex(), "proven": proof is not None}
         trail.record(tx, "device.fork", origin, facts)
-    return ForkError(cause, proof=proof, name=name)
+    return refusal
+
+
+def _has_room(tx: Transaction, origin: str, at: datetime) -> bool:
+    row = tx.one("SELECT count(*) AS n, max(at) AS newest FROM fork WHERE origin = ?", [origin])
+    return row is None or row["n"] < MAX_FORKS or row["newest"] <= instant_text(at - FORKS_EVERY)
 
 
 def content_digest(*parts: object) -> bytes:

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from licenses.authority.database import Database, kept_instant, summed, whole_sum
 from licenses.errors import MismatchError
@@ -20,11 +20,14 @@ SILENT_AFTER = timedelta(days=35)
 """So long after its last report, or its enrolment, a device counts as silent: a monthly bundle and some days."""
 MAX_FINDINGS = 200
 """Findings listed of one device: the gravest, and among equals the newest."""
+MAX_FORKS_LISTED = 200
+"""Forks listed of one device: the newest, and the first."""
 
 _EACH = "SELECT origin, since, size FROM "
 _BILLED = f"({_EACH} span UNION ALL {_EACH} unsettled_now)"
 _COVERED = f"({_EACH} span UNION ALL {_EACH} unsettled_now UNION ALL {_EACH} claim)"
 _GRAVITY = " ".join(f"WHEN '{severity.value}' THEN {rank}" for rank, severity in enumerate(Severity))
+_MAX_NUMBER = 2**31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +57,27 @@ class KnownFork:
         at: UTC instant of the arrival that showed it.
         cause: In one sentence.
         name: The file name of the proof; empty without one.
-        proof: The proof, for `licenses check-fork`; None where nothing signed is known that would make one.
+        proven: Whether `find_proof` has a proof; not where nothing signed is known that would make one.
+        number: Counted from the first that was found of the device, which is 1.
     """
 
     at: datetime
     cause: str
     name: str
-    proof: bytes | None
+    proven: bool
+    number: int
+
+
+class ForkProof(NamedTuple):
+    """What `licenses check-fork` verifies.
+
+    Attributes:
+        name: Its file name.
+        blob: Its bytes.
+    """
+
+    name: str
+    blob: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +101,8 @@ class DeviceBooks:
         elsewhere: Stretches that an acknowledgement covers, and of which nothing was billed here.
         findings: The gravest first, and among equals the newest; `MAX_FINDINGS` at most.
         left_out: How many more there are, none of them graver.
-        forks: The newest first.
+        forks: The newest first; `MAX_FORKS_LISTED` at most, of which the last is the first that was found.
+        forks_left_out: How many more there are, before the newest ones.
     """
 
     origin: str
@@ -104,6 +122,7 @@ class DeviceBooks:
     findings: tuple[DeviceFinding, ...] = ()
     left_out: int = 0
     forks: tuple[KnownFork, ...] = ()
+    forks_left_out: int = 0
 
     @property
     def unverified(self) -> dict[str, int]:
@@ -148,9 +167,10 @@ class DeviceBooks:
             "findings": _finding_members(self.findings),
             "findings_left_out": self.left_out,
             "forks": [
-                {"at": instant_text(one.at), "cause": one.cause, "name": one.name, "proven": one.proof is not None}
+                {"at": instant_text(one.at), "cause": one.cause, "name": one.name, "proven": one.proven}
                 for one in self.forks
             ],
+            "forks_left_out": self.forks_left_out,
         }
 
     def to_lines(self) -> Iterator[str]:
@@ -174,8 +194,10 @@ class DeviceBooks:
                 "billed, take in all records of the device: sidecar usage export --all"
             )
         for fork in self.forks:
-            proof = f"; the proof: {fork.name}" if fork.proof is not None else "; there is no portable proof"
+            proof = f"; the proof: {fork.name}" if fork.proven else "; there is no portable proof"
             yield f"  FORK: {instant_text(fork.at)}: {printable(fork.cause)}{proof}"
+        if self.forks_left_out:
+            yield f"  and {counted(self.forks_left_out, 'more fork', 'more forks')} after the first"
         yield from _finding_lines(self.findings, self.left_out)
 
 
@@ -297,6 +319,20 @@ def reconcile(
     return Reconciliation(at=at, devices=devices, subscriptions=subscriptions)
 
 
+def find_proof(database: Database, origin: str, number: int) -> ForkProof | None:
+    """The portable proof of a fork of a device, by its `KnownFork.number`; None if there is none.
+
+    Raises:
+        AuthorityError: The database refused it.
+    """
+    if not 1 <= number <= _MAX_NUMBER:
+        return None
+    row = database.one(
+        "SELECT name, proof FROM fork WHERE origin = ? ORDER BY seq LIMIT 1 OFFSET ?", [origin, number - 1]
+    )
+    return None if row is None or row["proof"] is None else ForkProof(row["name"], bytes(row["proof"]))
+
+
 class _Sums:
     """What the books hold of each device, read with one statement per table."""
 
@@ -341,10 +377,18 @@ class _Sums:
             else:
                 self.left_out[row["origin"]] += 1
         self.forks: defaultdict[str, list[KnownFork]] = defaultdict(list)
-        for row in database.query(f"SELECT * FROM fork {_only('', origin)} ORDER BY seq DESC", params):  # noqa: S608
-            self.forks[row["origin"]].append(
-                KnownFork(at=kept_instant(row["at"]), cause=row["cause"], name=row["name"], proof=row["proof"])
-            )
+        self.forks_left_out: Counter[str] = Counter()
+        for row in database.query(
+            f"""SELECT * FROM (
+                  SELECT seq, origin, at, cause, name, proof IS NOT NULL AS proven,
+                    row_number() OVER (PARTITION BY origin ORDER BY seq) AS number,
+                    count(*) OVER (PARTITION BY origin) AS total
+                  FROM fork {_only("", origin)})
+                WHERE number = 1 OR number > total - ? + 1 ORDER BY seq DESC""",  # noqa: S608
+            [*params, MAX_FORKS_LISTED],
+        ):
+            self.forks[row["origin"]].append(_fork(row))
+            self.forks_left_out[row["origin"]] = row["total"] - len(self.forks[row["origin"]])
 
 
 def _device(row: Mapping[str, Any], sums: _Sums, at: datetime, silent_after: timedelta) -> DeviceBooks:
@@ -370,6 +414,7 @@ def _device(row: Mapping[str, Any], sums: _Sums, at: datetime, silent_after: tim
         findings=_standing(sums.findings[origin], claimed=bool(sums.elsewhere[origin])),
         left_out=sums.left_out[origin],
         forks=tuple(sums.forks[origin]),
+        forks_left_out=sums.forks_left_out[origin],
     )
 
 
@@ -417,6 +462,16 @@ def _only(prefix: str, origin: str | None, word: str = "WHERE") -> str:
 
 def _params(origin: str | None) -> list[str]:
     return [] if origin is None else [origin]
+
+
+def _fork(row: Mapping[str, Any]) -> KnownFork:
+    return KnownFork(
+        at=kept_instant(row["at"]),
+        cause=row["cause"],
+        name=row["name"],
+        proven=bool(row["proven"]),
+        number=row["number"],
+    )
 
 
 def _finding(row: Mapping[str, Any]) -> DeviceFinding:

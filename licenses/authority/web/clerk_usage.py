@@ -9,7 +9,7 @@ from datetime import datetime
 from flask import Blueprint, Response, current_app, g, request
 
 from licenses.ack import ack_name
-from licenses.authority.reconcile import reconcile
+from licenses.authority.reconcile import find_proof, reconcile
 from licenses.authority.statement_csv import to_csv
 from licenses.authority.statement_html import to_html
 from licenses.authority.statements import statement
@@ -142,17 +142,14 @@ def findings() -> Response:
 
 def fork_proof(origin: str, number: int) -> Response:
     """The portable proof of a fork, counted from the first that was found of the device."""
-    one = desk()
-    one.licensing.devices.one(origin)
-    books = reconcile(services(current_app).database, at=one.now(), origin=origin).devices
-    forks = tuple(reversed(books[0].forks)) if books else ()
-    proof = forks[number - 1].proof if 1 <= number <= len(forks) else None
+    desk().licensing.devices.one(origin)
+    proof = find_proof(services(current_app).database, origin, number)
     if proof is None:
         raise ExchangeError(
             "there is no portable proof of that fork",
             next_step="Without one, keep both bundles: the vendor's database holds what was known before.",
         )
-    return download(proof, forks[number - 1].name, "application/json")
+    return download(proof.blob, proof.name, "application/json")
 
 
 # ---- the audit trail ------------------------------------------------------------------------------------------------

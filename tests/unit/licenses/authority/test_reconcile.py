@@ -2,16 +2,20 @@
 
 import dataclasses
 import json
+import uuid
 from datetime import timedelta
 
 import pytest
 
-from licenses.authority.reconcile import reconcile
+from licenses.authority import forks
+from licenses.authority import reconcile as reconciliation
+from licenses.authority.reconcile import find_proof, reconcile
 from licenses.authority.statement_csv import to_csv
 from licenses.authority.statement_html import to_html
 from licenses.authority.statements import billed_use, statement
 from licenses.errors import ConflictError, ExchangeError, ForkError, MismatchError
 from licenses.model import READ_PAGES_METER
+from licenses.usage_log.note import sign_checkpoint
 from licenses.usage_log.report import Severity
 
 METER = READ_PAGES_METER
@@ -82,8 +86,47 @@ def test_forks_conflicts_and_clocks_are_listed(books, appliance):
     assert [finding.code for finding in one.findings] == ["overlap", "clock_ahead"]
     assert [finding.code for finding in one.clock_findings] == ["clock_ahead"]
     (fork,) = one.forks
-    assert (fork.proof, fork.name) == (caught.value.proof, caught.value.name)
+    assert (fork.proven, fork.name, fork.number) == (True, caught.value.name, 1)
+    assert find_proof(books.database, appliance.origin, 1) == (caught.value.name, caught.value.proof)
     assert one.worst is Severity.TAMPERED
+
+
+def _fork(books, site, number):
+    """A second history of the first window, which the device signed like the first."""
+    size = site.windows[0][1]
+    note = sign_checkpoint(site.origin, size, number.to_bytes(32, "big"), site.meter.device)
+    with pytest.raises(ForkError) as caught:
+        books.take(site, site.report(0, id=str(uuid.UUID(int=number)), checkpoint=note))
+    return caught.value.proof
+
+
+def test_one_device_does_not_fill_the_books_with_forks(books, appliance, monkeypatch):
+    monkeypatch.setattr(forks, "MAX_FORKS", 3)
+    books.take(appliance, appliance.report(0))
+    proofs = [_fork(books, appliance, number) for number in range(1, 6)]
+    assert all(proofs)  # also where it is not kept, the refusal bears it
+    lines = len(books.trail.lines(limit=1000))
+    assert len(_of(books, appliance).forks) == 3
+    books.at += timedelta(days=1)
+    later = [_fork(books, appliance, number) for number in (6, 7)]
+    one = _of(books, appliance)
+    assert [fork.number for fork in one.forks] == [4, 3, 2, 1]
+    kept = [find_proof(books.database, appliance.origin, number) for number in range(1, 6)]
+    assert [proof and proof.blob for proof in kept] == [*proofs[:3], later[0], None]
+    assert len(books.trail.lines(limit=1000)) == lines + 1
+
+
+def test_many_forks_are_listed_with_the_first_and_the_newest(books, appliance, monkeypatch):
+    monkeypatch.setattr(reconciliation, "MAX_FORKS_LISTED", 3)
+    books.take(appliance, appliance.report(0))
+    for number in range(1, 6):
+        _fork(books, appliance, number)
+    one = _of(books, appliance)
+    assert ([fork.number for fork in one.forks], one.forks_left_out) == ([5, 4, 1], 2)
+    assert any("2 more forks" in line for line in one.to_lines())
+    assert one.to_members()["forks_left_out"] == 2
+    assert find_proof(books.database, appliance.origin, 2) is not None
+    assert find_proof(books.database, appliance.origin, 0) is None
 
 
 def test_findings_of_the_audit_are_listed(books):
