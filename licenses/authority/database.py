@@ -39,6 +39,8 @@ BUSY_SECONDS = 10.0
 """How long a change waits for another one, in seconds."""
 RETRY_SECONDS = 5
 """What a caller is told to wait when that was too short, in seconds."""
+RESERVE_BYTES = 64 * 1024**2
+"""So much of its disk is left to the database, whatever arrives, in bytes."""
 
 Params = Sequence[Any] | Mapping[str, Any]
 

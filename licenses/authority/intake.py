@@ -8,6 +8,7 @@ Invariants:
   together, or not at all. Whoever is cut off sends the same again.
 * What was billed is durable before the answer leaves. A refusal leaves its finding or its proof, and bills nothing.
 * An arrival has the time at which it is written, and time does not run back: what was told of a closed month stays.
+* A bundle never takes the last of the disk: what it unpacks to is counted before a byte is written.
 * An acknowledgement covers what was billed and is proven to continue the log from its first entry on; the same bundle
   again gives the same file again.
 """
@@ -30,7 +31,7 @@ from licenses.authority.accounts import Accounts, Subscription
 from licenses.authority.arrivals import Billed, Evidence, Source
 from licenses.authority.audit_trail import AuditTrail, Clock
 from licenses.authority.bundle_records import BundleRecords, audited
-from licenses.authority.database import Database, Transaction
+from licenses.authority.database import RESERVE_BYTES, Database, Transaction
 from licenses.authority.devices import Device
 from licenses.authority.key_kinds import note_key_kind
 from licenses.authority.licensing import IssuedLicense, Licensing
@@ -358,7 +359,14 @@ class Intake:
 
     def _unpack(self, subscription: Subscription | None, path: Path, folder: Path) -> tuple[Device, Span]:
         keys = [device.verifying_key for device in self._licensing.devices.all()]
-        span = unpack_bundle(path, folder, device_keys=keys, pinned_only=True, max_bytes=self._max_unpacked_bytes).span
+        span = unpack_bundle(
+            path,
+            folder,
+            device_keys=keys,
+            pinned_only=True,
+            max_bytes=self._max_unpacked_bytes,
+            before_writing=lambda coming: _require_room(folder.parent, coming),
+        ).span
         return self._device_of(subscription, span.origin), span
 
     def _device_of(self, subscription: Subscription | None, origin: str) -> Device:
@@ -550,6 +558,17 @@ def _workspace(beside: Path) -> Iterator[Path]:
     finally:
         _remove(folder, Path(name))
         os.close(lock)
+
+
+def _require_room(beside: Path, coming: int) -> None:
+    """A few bytes unpack to very many, and the database needs the disk that they would fill."""
+    free = shutil.disk_usage(beside).free
+    if free < coming + RESERVE_BYTES:
+        raise UnknownStateError(
+            f"the bundle unpacks to {coming:,} bytes, and of the {free:,} that are free in {beside}, {RESERVE_BYTES:,} "
+            "are left to the database",
+            next_step=f"Free some space on {beside}, then send the same again: nothing of it was kept.",
+        )
 
 
 def _unusable(beside: Path, exc: OSError | FileAccessError) -> UnknownStateError:

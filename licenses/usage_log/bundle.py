@@ -307,6 +307,7 @@ def unpack_bundle(
     device_keys: Sequence[VerifyingKey] = (),
     pinned_only: bool = False,
     max_bytes: int = MAX_BYTES,
+    before_writing: Callable[[int], None] = lambda _: None,
 ) -> Manifest:
     """Unpack a bundle into a folder, and check it against its manifest.
 
@@ -316,6 +317,7 @@ def unpack_bundle(
         device_keys: The keys of devices that the caller pinned.
         pinned_only: Whether to refuse a bundle of any other device, before a byte of it is written.
         max_bytes: Most bytes to unpack.
+        before_writing: Told how many bytes it unpacks to, once it was read and before one is written; may refuse.
 
     Returns:
         What the bundle says of itself; `signer` tells whether a pinned key vouches for it.
@@ -348,6 +350,7 @@ def unpack_bundle(
         for name in digests:
             _require_name(name, manifest.span.instance)
         stream.require_own_packing()
+        before_writing(stream.given)
         packed.seek(0)
         stream = _Inflated(packed, path.name, max_bytes)
         written = _read_members(stream, lambda name: into / name)
@@ -496,6 +499,11 @@ class _Inflated:
         self._header = packed.read(len(_GZIP_HEADER))
         if self._header != _GZIP_HEADER:
             self._pass_foreign_header()
+
+    @property
+    def given(self) -> int:
+        """Bytes unpacked so far."""
+        return self._given
 
     def require_own_packing(self) -> None:
         """Refuse what another tool packed. Such a one is read that far only so that a changed file in it is named."""

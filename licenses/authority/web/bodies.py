@@ -26,6 +26,7 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected
 
 from licenses import durable
+from licenses.authority.database import RESERVE_BYTES
 from licenses.authority.web import worker
 from licenses.authority.web.errors import PROTOCOL, RequestRefusedError
 from licenses.authority.web.services import Uploads
@@ -43,7 +44,6 @@ _PIECE = 64 * 1024
 _UPLOAD_SECONDS = 30.0
 _SLOWEST_BYTES_PER_SECOND = 64 * 1024
 _LINGER_SECONDS = 30.0
-_RESERVE_BYTES = 64 * 1024**2
 _BUNDLE_NAME = "bundle.tar.gz"
 _READ = "authority.body_read"
 
@@ -175,7 +175,7 @@ def store(parts: Iterator[bytes], path: Path, *, coming: int, max_bytes: int) ->
                 before, received = received, received + len(part)
                 if received > max_bytes:
                     raise _too_large(max_bytes)
-                if before // _RESERVE_BYTES != received // _RESERVE_BYTES:
+                if before // RESERVE_BYTES != received // RESERVE_BYTES:
                     _require_room(path.parent, 0)
                 file.write(part)
                 allowed = began + _UPLOAD_SECONDS + received / _SLOWEST_BYTES_PER_SECOND
@@ -197,7 +197,7 @@ def cannot_keep(exc: OSError) -> UnknownStateError:
 
 
 def _require_room(folder: Path, coming: int) -> None:
-    if shutil.disk_usage(folder).free < coming + _RESERVE_BYTES:
+    if shutil.disk_usage(folder).free < coming + RESERVE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

@@ -6,11 +6,13 @@ import os
 import shutil
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from licenses import issue, rotation
 from licenses.authority.bundle_records import audited
+from licenses.authority.database import RESERVE_BYTES
 from licenses.authority.intake import Intake
 from licenses.authority.reconcile import reconcile
 from licenses.authority.statements import closes_at, statement
@@ -26,6 +28,7 @@ from licenses.errors import (
     RecordError,
     RevokedKeyError,
     UnauthorizedUseError,
+    UnknownStateError,
     UntrustedKeyError,
 )
 from licenses.keys import SigningKey
@@ -349,6 +352,21 @@ def test_bundle_that_unpacks_to_too_much_is_refused(books, appliance):
     with pytest.raises(RecordError):
         bounded.take_bundle(None, appliance.bundle())
     assert _nothing_kept(books)
+
+
+def test_bundle_never_takes_the_last_of_the_disk(books, appliance, monkeypatch):
+    path = appliance.bundle()
+    unpacked = len(archive_of(path))
+    free = unpacked + RESERVE_BYTES - 1
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr("licenses.usage_log.bundle._unpack_member", lambda *_: pytest.fail("a file was written"))
+    with pytest.raises(UnknownStateError, match=f"{unpacked:,} bytes") as caught:
+        books.take_bundle(path)
+    assert "Free some space" in caught.value.next_step
+    assert _nothing_kept(books)
+    monkeypatch.undo()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free + 1))
+    assert books.take_bundle(path).billed == {METER: 9}
 
 
 def test_bundle_that_is_not_there_is_the_callers_mistake(books):
