@@ -21,6 +21,7 @@ from werkzeug.test import TestResponse
 
 from licenses.ack import open_ack
 from licenses.authority import database as database_module
+from licenses.authority import intake
 from licenses.authority.accounts import Subscription
 from licenses.authority.web import bodies
 from licenses.authority.web.app import create_app
@@ -555,10 +556,21 @@ def test_a_disk_that_is_full_for_a_bundle(office: Office, monkeypatch: pytest.Mo
     site = office.books.site()
     site.meter.window(uses=1)
     with monkeypatch.context() as patch:
-        patch.setattr(bodies, "_RESERVE_BYTES", 2**62)
+        patch.setattr(bodies, "RESERVE_BYTES", 2**62)
         answer = office.bundle(site.bundle())
     assert refusal(answer) == (503, "Unknown")
     assert "No space left" in answer.get_json()["message"]
+    assert office.bundle(site.bundle()).status_code == 200
+
+
+def test_a_disk_that_is_too_full_to_unpack_a_bundle(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = office.books.site()
+    site.meter.window(uses=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(intake, "RESERVE_BYTES", 2**62)
+        answer = office.bundle(site.bundle())
+    assert refusal(answer) == (503, "Unknown")
+    assert str(office.books.folder) not in answer.text
     assert office.bundle(site.bundle()).status_code == 200
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from licenses.authority import intake
 from licenses.errors import LicensesError
 from licenses.model import READ_PAGES_METER
 from tests.fakes import disks, intake_life
@@ -130,7 +131,8 @@ def test_disk_fails_at_any_call(stage, origin, road, error):
             _require_whole_or_nothing(folder, origin, road, promised=True)
 
 
-def test_full_disk_is_told_and_nothing_is_lost(tmp_path, origin):
+def test_full_disk_is_told_and_nothing_is_lost(tmp_path, origin, monkeypatch):
+    monkeypatch.setattr(intake, "RESERVE_BYTES", 1024**2)  # of a small disk
     disk = tmp_path / "disk"
     disk.mkdir()
     with disks.mounted(disk, "size=8m"):
