@@ -10,6 +10,7 @@ Invariants:
 
 import contextlib
 import errno
+import heapq
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -97,7 +98,9 @@ class Choice:
 
 
 def read_folder(path: Path) -> tuple[LicenseFile, ...]:
-    """Read the files of a licence folder, in the order of their names.
+    """Read the files of a licence folder, in the order of their names; of more than `MAX_FILES` the newest.
+
+    An appliance that takes a licence each month has more of them after some years, and serves under the last.
 
     Hidden names and what editors and copiers leave behind are passed over. Links are followed: that is how
     orchestrators mount single files.
@@ -112,7 +115,8 @@ def read_folder(path: Path) -> tuple[LicenseFile, ...]:
         FolderError: The folder is missing or cannot be listed.
     """
     try:
-        names = sorted(_names(path))
+        names = list(_names(path))
+        read = sorted(_newest(path, names))
     except OSError as exc:
         error = FolderError.from_os_error(exc, path, doing="read the licence folder", mode="u+rx")
         if isinstance(exc, FileNotFoundError):
@@ -125,9 +129,9 @@ def read_folder(path: Path) -> tuple[LicenseFile, ...]:
         raise FolderError(
             f"cannot read the licence folder: {exc}", path=path, next_step="Correct Mounts:License."
         ) from exc
-    files = [_read(path, name) for name in names[:MAX_FILES]]
-    if len(names) > MAX_FILES:
-        unread = f"{len(names) - MAX_FILES} more files were not read: at most {MAX_FILES} are"
+    files = [_read(path, name) for name in read]
+    if len(names) > len(read):
+        unread = f"{len(names) - len(read)} older files were not read: at most {MAX_FILES} are, the newest"
         files.append(LicenseFile("…", None, unread))
     return tuple(files)
 
@@ -351,6 +355,20 @@ def _names(path: Path) -> Iterator[str]:
                 return
             if not entry.name.startswith((".", "#")) and not entry.name.endswith(_LEFTOVERS):
                 yield entry.name
+
+
+def _newest(folder: Path, names: Sequence[str]) -> Sequence[str]:
+    """As many names as are read: all, or those whose files were written last."""
+    if len(names) <= MAX_FILES:
+        return names
+
+    def age(name: str) -> tuple[int, str]:
+        try:
+            return -os.stat(folder / name).st_mtime_ns, name
+        except OSError:
+            return 0, name
+
+    return heapq.nsmallest(MAX_FILES, names, key=age)
 
 
 def _read(folder: Path, name: str) -> LicenseFile:

@@ -565,8 +565,8 @@ def _require_room(beside: Path, coming: int) -> None:
     free = shutil.disk_usage(beside).free
     if free < coming + RESERVE_BYTES:
         raise UnknownStateError(
-            f"the bundle unpacks to {coming:,} bytes, and of the {free:,} that are free in {beside}, {RESERVE_BYTES:,} "
-            "are left to the database",
+            f"the bundle unpacks to {coming:,} bytes; of the {free:,} that are free on the database's disk, "
+            f"{RESERVE_BYTES:,} are left to the database",
             next_step=f"Free some space on {beside}, then send the same again: nothing of it was kept.",
         )
 

@@ -68,7 +68,22 @@ def test_reading_is_bounded(tmp_path):
     files = read_folder(tmp_path)
     assert len(files) == MAX_FILES + 1
     assert files[-1].problem is not None
-    assert files[-1].problem.startswith("3 more files")
+    assert files[-1].problem.startswith("3 older files")
+
+
+def test_of_too_many_files_the_newest_are_read(tmp_path):
+    """A licence for each month: no order of their names may keep the last one from being read."""
+    names = [f"s-1.{2027 + number // 12}-{number % 12 + 1:02}-1.dat" for number in range(MAX_FILES + 3)]
+    (tmp_path / "a-gone").symlink_to("nowhere")
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(name.encode())
+        os.utime(tmp_path / name, (number * 1000, number * 1000))
+    files = read_folder(tmp_path)
+    assert [file.name for file in files] == [*names[3:], "…"]
+    assert files[-1].problem is not None
+    assert files[-1].problem.startswith("4 older files")
+    os.utime(tmp_path / names[0])
+    assert [file.name for file in read_folder(tmp_path)][:2] == [names[0], names[4]]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
