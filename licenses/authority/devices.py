@@ -32,7 +32,7 @@ MAX_ENROLMENTS = 100
 
 NOT_IN_FORCE = (
     "The device is enrolled already, by a newer enrolment that stays in force; this one changed nothing. If the "
-    "appliance's clock was behind when it was made, set it right there and make another: 'licenses request'."
+    "appliance's clock was wrong when one of the two was made, set it right and make another: 'licenses request'."
 )
 """What to tell who brought an enrolment that is older than the one in force."""
 
