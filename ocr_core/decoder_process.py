@@ -10,6 +10,7 @@ Invariants:
   answered, so that its successor comes with another.
 * The process gets the document as a descriptor, and holds no other but its end of the line to the worker.
 * What comes back is believed no further than its shape: a refusal of this product, or as many pixels as it says.
+* Of a failure that nobody foresaw comes back the type alone: an exception's text may hold bytes of a document.
 * The process dies with its worker.
 """
 
@@ -24,7 +25,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Literal, NoReturn
+from typing import Annotated, BinaryIO, Literal, NoReturn
 
 import msgspec
 from PIL import Image
@@ -57,6 +58,7 @@ _MAX_HEAD_BYTES = 64 * 1024
 _STRIP_BYTES = 256 * 1024
 _SECONDS_TO_END = 0.5
 _GLANCE_SECONDS = 0.001
+_EXIT_FAILED = 1
 _LAST_AFTER_CPU_SECONDS = 1000.0
 TOO_LARGE = "The document needs more memory to decode than one page may take."
 FAILED = "The document is damaged: its decoder failed."
@@ -110,9 +112,15 @@ class _Refused(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
+class _Failed(msgspec.Struct, frozen=True, tag=True):
+    """Something that nobody foresaw: the type of the exception."""
+
+    kind: Annotated[str, msgspec.Meta(pattern=r"\A\w{1,64}\Z")]
+
+
 _decode_question: Callable[[bytes], _Look | _Load] = msgspec.json.Decoder(_Look | _Load).decode
-_decode_answer: Callable[[bytes | bytearray], _Found | _Loaded | _Refused] = msgspec.json.Decoder(
-    _Found | _Loaded | _Refused
+_decode_answer: Callable[[bytes | bytearray], _Found | _Loaded | _Refused | _Failed] = msgspec.json.Decoder(
+    _Found | _Loaded | _Refused | _Failed
 ).decode
 _REFUSALS = {
     kind.__name__: kind
@@ -251,6 +259,9 @@ class DecoderProcess:
             raise self._nonsense() from exc
         if isinstance(answer, _Refused):
             raise _REFUSALS.get(answer.error, errors.FailedToProcessError)(answer.message)
+        if isinstance(answer, _Failed):
+            _log.error("the decoder failed on a document: %s", answer.kind)
+            raise errors.FailedToProcessError(f"The decoder failed: {answer.kind}.")
         return answer, pixels
 
     def _started(self, on_start: Callable[[], object] = lambda: None) -> socket.socket:
@@ -279,7 +290,11 @@ class DecoderProcess:
         line, self._line = self._line, None
         if line is not None:
             line.close()
-        number, used = self._reaped(_SECONDS_TO_END)
+        code, used = self._reaped(_SECONDS_TO_END)
+        if code > 0:
+            _log.error("a decoder failed beside its documents")
+            return errors.DecoderLostError("The decoder failed; the page may be tried again.")
+        number = -code
         if number == signal.SIGPROF:
             return _too_long(budget)
         if number == _OUTGROWN:
@@ -306,13 +321,17 @@ class DecoderProcess:
         return errors.InvalidImageError(FAILED)
 
     def _reaped(self, seconds: float) -> tuple[int, resource.struct_rusage | None]:
-        """The signal by which the process ended, 0 where none or where it does not end; and what it had used."""
+        """How the process ended, and what it had used.
+
+        Returns:
+            Its exit code; a signal's number, negative; 0 where it does not end, or somebody else was told.
+        """
         until = time.monotonic() + seconds
         with contextlib.suppress(ChildProcessError):
             while time.monotonic() < until:
                 pid, status, used = os.wait4(self._pid, os.WNOHANG)
                 if pid:
-                    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, used
+                    return os.waitstatus_to_exitcode(status), used
                 time.sleep(_GLANCE_SECONDS)
         return 0, None
 
@@ -355,6 +374,7 @@ def _received(line: socket.socket, length: int, until: float) -> bytearray:
 
 def _serve_and_exit(line: socket.socket, worker: int, places: Places, on_start: Callable[[], object]) -> NoReturn:
     """Decode what is asked for until the worker hangs up."""
+    code = _EXIT_FAILED
     try:
         limits.die_with_parent(signal.SIGKILL, parent_pid=worker)
         bounds.disarm()
@@ -374,14 +394,14 @@ def _serve_and_exit(line: socket.socket, worker: int, places: Places, on_start: 
         share = MemoryShare(places, memory, _give_up)
         share.watch()
         kept_above = memory.private_bytes() + _KEPT_BYTES
-        while _answered(line, memory, share, kept_above):
-            pass
-    except OSError:
-        pass  # the worker hung up
+        with contextlib.suppress(OSError):  # the worker hung up
+            while _answered(line, memory, share, kept_above):
+                pass
+        code = 0
     except BaseException as exc:  # noqa: BLE001 - nothing may escape into the worker's own code
-        _log.error("the decoder failed: %s", type(exc).__name__)
+        _log.error("the decoder failed: %s", type(exc).__name__)  # heard until it falls silent; the code always tells
     finally:
-        os._exit(0)
+        os._exit(code)
 
 
 def _give_up(is_too_large: bool) -> None:
@@ -396,7 +416,7 @@ def _answered(line: socket.socket, memory: limits.OwnMemory, share: MemoryShare,
         return False
     question = _decode_question(blob)
     image: Image.Image | None = None
-    answer: _Found | _Loaded | _Refused
+    answer: _Found | _Loaded | _Refused | _Failed
     with os.fdopen(descriptors[0], "rb", buffering=0) as file:
         try:
             with share.document(wait_seconds=question.budget.place_seconds):
@@ -409,6 +429,8 @@ def _answered(line: socket.socket, memory: limits.OwnMemory, share: MemoryShare,
             answer = _Refused(type(exc).__name__, str(exc))
         except MemoryError:
             answer = _Refused("InvalidImageError", TOO_LARGE)
+        except Exception as exc:  # noqa: BLE001 - nobody hears this process but the worker, which is told
+            answer = _Failed(type(exc).__name__)
     bounds.disarm()
     head = msgspec.json.encode(answer)
     if memory.private_bytes() > kept_above:

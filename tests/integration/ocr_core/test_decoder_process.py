@@ -113,6 +113,70 @@ def test_a_decoder_that_dies_costs_one_document(
     decoder.close()
 
 
+@pytest.mark.parametrize(
+    "fault", [BufferError("of the text"), OSError(errno.ENOLCK, "of the text"), KeyboardInterrupt()]
+)
+def test_a_decoder_that_fails_unexpectedly_tells_by_what_and_nothing_of_the_document(
+    fault: BaseException, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = documents.inspect
+
+    def failing(*some: object) -> documents.Inspection:
+        monkeypatch.setattr(documents, "inspect", real)
+        raise fault
+
+    monkeypatch.setattr(documents, "inspect", failing)
+    decoder = DecoderProcess()
+    decoder.start()
+    monkeypatch.setattr(documents, "inspect", real)
+    first = decoder.pid
+    with opened(pages.as_png(PAGE)) as file:
+        with pytest.raises(errors.FailedToProcessError) as refusal:
+            decoder.inspect(file)
+        assert decoder.inspect(file).pages == 1
+    told = f"{refusal.value} {caplog.text}"
+    if isinstance(fault, Exception):
+        assert type(refusal.value) is errors.FailedToProcessError
+        assert type(fault).__name__ in str(refusal.value)
+        assert type(fault).__name__ in caplog.text
+        assert decoder.pid == first
+    else:
+        assert "failed" in caplog.text
+    assert "text" not in told
+    assert "outside" not in told
+    decoder.close()
+
+
+def test_a_place_that_cannot_be_taken_costs_one_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> bool:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    places = Places()
+    monkeypatch.setattr(places, "take", refused)
+    decoder = DecoderProcess(places)
+    with opened(pages.as_png(PAGE)) as file:
+        with pytest.raises(errors.FailedToProcessError, match="OSError"):
+            decoder.inspect(file, budget=PATIENT)
+        first = decoder.pid
+        assert decoder.inspect(file, budget=USUAL).pages == 1
+        assert decoder.pid == first
+    decoder.close()
+
+
+def test_a_decoder_that_fails_at_its_start_is_not_called_ended_from_outside(
+    decoder: DecoderProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing() -> None:
+        time.sleep(0.5)  # it is asked by then
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    decoder.start(failing)
+    with opened(pages.as_png(PAGE)) as file, pytest.raises(errors.DecoderLostError):
+        decoder.inspect(file)
+    assert "failed" in caplog.text
+    assert "outside" not in caplog.text
+
+
 def spin(*_: object) -> None:
     while True:
         pass
