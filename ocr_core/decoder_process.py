@@ -151,6 +151,7 @@ class DecoderProcess:
         self._owner = 0
         self._pid = 0
         self._line: socket.socket | None = None
+        self._has_failed = False
 
     @property
     def pid(self) -> int | None:
@@ -173,8 +174,16 @@ class DecoderProcess:
         if self.pid is None:
             return False
         with contextlib.suppress(ChildProcessError):
-            return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+            return self._glanced_at() is not None
         return True
+
+    def has_failed(self) -> bool:
+        """Whether the last process ended because it could not work at all, as where no thread may be started."""
+        if self.pid is not None and not self._has_failed:
+            with contextlib.suppress(ChildProcessError):
+                ended = self._glanced_at()
+                self._has_failed = ended is not None and ended.si_code == os.CLD_EXITED and ended.si_status > 0
+        return self._has_failed
 
     def inspect(self, file: BinaryIO, rules: Rules = documents.USUAL, *, budget: Budget = LOOK) -> Inspection:
         """`documents.inspect`.
@@ -229,6 +238,10 @@ class DecoderProcess:
 
     # ---- the worker's end
 
+    def _glanced_at(self) -> os.waitid_result | None:
+        """How the process ended, while it waits to be reaped; None while it runs."""
+        return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+
     def _ask(
         self, file: BinaryIO, question: _Look | _Load, budget: Budget, *, most: int
     ) -> tuple[_Found | _Loaded, bytearray]:
@@ -271,18 +284,20 @@ class DecoderProcess:
                 self._line.close()  # another process's
             self._line, self._owner = None, os.getpid()
         if self._line is None:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             worker = os.getpid()
-            try:
-                self._pid = os.fork()
-            except OSError as exc:
-                ours.close()
-                theirs.close()
-                raise errors.DecoderLostError(f"The document cannot be decoded here: {exc.strerror}.") from exc
+            with contextlib.ExitStack() as opened:
+                try:
+                    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+                    opened.callback(ours.close)
+                    opened.callback(theirs.close)
+                    self._pid = os.fork()
+                except OSError as exc:
+                    raise errors.DecoderLostError(f"The document cannot be decoded here: {exc.strerror}.") from exc
+                opened.pop_all()
             if not self._pid:
                 _serve_and_exit(theirs, worker, self._places, on_start)
             theirs.close()
-            self._line = ours
+            self._line, self._has_failed = ours, False
         return self._line
 
     def _died(self, budget: Budget) -> errors.CoreError:
@@ -292,6 +307,7 @@ class DecoderProcess:
             line.close()
         code, used = self._reaped(_SECONDS_TO_END)
         if code > 0:
+            self._has_failed = True
             _log.error("a decoder failed beside its documents")
             return errors.DecoderLostError("The decoder failed; the page may be tried again.")
         number = -code

@@ -6,6 +6,7 @@ Invariants:
   decode, and one to answer `/health` and `/inspect`.
 * A worker dies with its master, at its deadline, and at its memory limit; the master starts another in its place.
 * A worker that has grown ends of itself after an answer. What waits to be accepted waits in the socket, which all hold.
+* Where no process may be started for a while, those that are there serve on; it is tried again about every second.
 """
 
 import errno
@@ -14,6 +15,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 import time
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from ocr_core import confinement, limits
 from ocr_core.app import DECODING_SECONDS, HARD_DEADLINE_AFTER_SECONDS, SERVICE, WsgiApp
 from ocr_core.confinement import Role
 from ocr_core.decoder_process import DecoderProcess
+from ocr_core.errors import DecoderLostError
 from ocr_core.gatekeeper import Gatekeeper
 from ocr_core.log import ServerLogger
 from ocr_core.memory_share import most_at_once
@@ -41,6 +44,7 @@ _PROBE_PAUSE_SECONDS = 0.1
 _MASTER_DEADLINE_AFTER_SECONDS = 30
 _MASTER_WAITS_SECONDS = 1.0
 _PATIENCE_SECONDS = 5.0
+_PAUSE_SECONDS = 1.0  # before a worker ends that could not begin: the next is forked at once, and would fare no better
 _TRIMMED_ABOVE_BYTES = 112 * 2**20  # what is given back must be fetched again for the next page
 _REQUESTS = 20_000
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -178,8 +182,9 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
             _log.log(logging.DEBUG if found.complete else logging.WARNING, "master: %s", found)
         self.gatekeeper.start()
 
-    def _before_fork(self, _arbiter: Arbiter, worker: "CoreWorker") -> None:
+    def _before_fork(self, arbiter: "CoreArbiter", worker: "CoreWorker") -> None:
         worker.slot = self.slots.give()
+        arbiter.unborn = worker
         self.slots.hand_down()
 
     def _on_fork(self, _arbiter: Arbiter, worker: "CoreWorker") -> None:
@@ -194,12 +199,17 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
         if self.second is not None:
             self.second.leave_in_worker()
         self.gatekeeper.leave_in_worker()
-        # Before the worker is confined: it may start no process from then on.
-        if not self.settings.is_confined:
-            self.decoder.start()
-            return
         seconds = cpu_seconds(self.settings)
-        self.decoder.start(lambda: confinement.confine(Role.READER, cpu_seconds=2 * seconds))
+        # Before the worker is confined: it may start no process from then on.
+        try:
+            if not self.settings.is_confined:
+                self.decoder.start()
+                return
+            self.decoder.start(lambda: confinement.confine(Role.READER, cpu_seconds=2 * seconds))
+        except DecoderLostError as exc:
+            _log.error("worker: no process for its decoder: %s; another begins in its place", exc.__cause__)
+            time.sleep(_PAUSE_SECONDS)
+            sys.exit(0)  # with any other code the master would stop, and all workers with it
         models = confinement.readable_models(self.settings.tessdata)
         found = confinement.confine(Role.READER, readable=models, cpu_seconds=seconds)
         if not found.complete:
@@ -224,6 +234,13 @@ class CoreWorker(SyncWorker):  # type: ignore[misc]
         """Begin to serve."""
         self.requests_left = _REQUESTS + self.slot * _REQUESTS // 16  # so that not all are replaced at once
         super().init_process()
+
+    def run(self) -> None:
+        """Serve until told to end, or until it is better to."""
+        super().run()
+        if self.app.decoder.has_failed():
+            _log.error("worker: its decoder could not work; another begins in its place")
+            time.sleep(_PAUSE_SECONDS)
 
     def init_signals(self) -> None:
         """Listen to signals; to that of a decoder that went away as well: nobody is to be sent here then."""
@@ -259,9 +276,12 @@ class CoreArbiter(Arbiter):  # type: ignore[misc]
     """The master; it also ends workers that no timer of their own can end, because they were stopped."""
 
     app: CoreServer
+    unborn: CoreWorker | None
 
     def __init__(self, app: CoreServer) -> None:
         self._stopped: frozenset[int] = frozenset()
+        self._is_refused = False
+        self.unborn = None
         super().__init__(app)
 
     def manage_workers(self) -> None:
@@ -271,13 +291,28 @@ class CoreArbiter(Arbiter):  # type: ignore[misc]
         super().manage_workers()
 
     def spawn_worker(self) -> None:
-        """Fork one worker; told to end before it can listen to signals, it ends."""
+        """Fork one worker, where that is possible; told to end before it can listen to signals, it ends."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         try:
             super().spawn_worker()
+            self.unborn, self._is_refused = None, False
+        except OSError as exc:
+            if os.getpid() != self.pid:
+                raise  # in the worker itself
+            self._give_up_unborn(exc)
         finally:
             self.app.slots.leave_out()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+    def _give_up_unborn(self, reason: OSError) -> None:
+        """Start no worker now; `manage_workers` tries again."""
+        if not self._is_refused:  # once, not every second
+            _log.error("no process for another worker: %s; %d serve on", reason.strerror, len(self.WORKERS))
+        self._is_refused = True
+        worker, self.unborn = self.unborn, None
+        if worker is not None:
+            self.app.slots.take_back(worker.slot)
+            worker.tmp.close()
 
     def murder_workers(self) -> None:
         """End workers that hang or stand still; called every second."""

@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -59,6 +60,7 @@ class RunningCore:
             f"Mounts:Shared={self.shared}",
             *words,
         )
+        self.environment: dict[str, str] = {}
         self.log = self.folder / "core.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -67,7 +69,11 @@ class RunningCore:
     def start(self, *, wait: bool = True) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ocr_core", *self.words], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [sys.executable, "-m", "ocr_core", *self.words],
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         if wait:
             self.wait_until_ready()
