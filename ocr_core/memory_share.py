@@ -7,6 +7,7 @@ Invariants:
 
 * However the holder of a place ends, the kernel frees it: a place is a byte of a file in memory, locked by the process.
 * Only growth counts: what a decoder inherited from its worker is shared with it.
+* What is seen to grow counts for the document that grew: no document ends between the look and what follows from it.
 """
 
 import contextlib
@@ -113,8 +114,8 @@ class MemoryShare:
         try:
             yield
         finally:
-            self._awaited.clear()
             with self._changed:
+                self._awaited.clear()
                 if self._has_place:
                     self._places.leave()
                 self._has_place = False
@@ -125,8 +126,9 @@ class MemoryShare:
         Raises:
             SlowDocumentError: There is none; somebody patient is to ask again.
         """
-        if bytes_needed > SHARE_BYTES and not self._is_allowed_more():
-            raise SlowDocumentError("The document takes much memory to decode.")
+        with self._changed:
+            if bytes_needed > SHARE_BYTES and not self._is_allowed_more():
+                raise SlowDocumentError("The document takes much memory to decode.")
         self._largest_bytes = max(self._largest_bytes, bytes_needed + SHARE_BYTES)
 
     def watch(self) -> None:
@@ -136,15 +138,25 @@ class MemoryShare:
 
     def _watch(self) -> None:
         while self._awaited.wait():
-            grown = self._memory.private_bytes() - self._idle_bytes
-            if grown > SHARE_BYTES and self._awaited.is_set():
-                if not self._is_allowed_more():
-                    self._give_up(False)
-                elif grown > self._largest_bytes:
-                    self._give_up(True)
+            with self._changed:
+                if self._awaited.is_set():  # else the document has ended meanwhile
+                    self._look()
             time.sleep(_GLANCE_SECONDS)
 
+    def _look(self) -> None:
+        grown = self._memory.private_bytes() - self._idle_bytes
+        if grown <= SHARE_BYTES:
+            return
+        try:
+            is_allowed = self._is_allowed_more()
+        except OSError:  # the kernel has no lock to give; nobody would watch any more
+            is_allowed = False
+        if not is_allowed:
+            self._give_up(False)
+        elif grown > self._largest_bytes:
+            self._give_up(True)
+
     def _is_allowed_more(self) -> bool:
-        with self._changed:
-            self._has_place = self._has_place or self._places.take()
-            return self._has_place
+        """Take a place, unless there is one already; only for who holds `_changed`."""
+        self._has_place = self._has_place or self._places.take()
+        return self._has_place
