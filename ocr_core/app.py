@@ -41,7 +41,8 @@ INSPECTION_SECONDS = decoder_process.PATIENT_LOOK.longest_seconds + 2.0
 DECODING_SECONDS = decoder_process.PATIENT_LOAD.longest_seconds + 2.0
 """Deadlines of the worker itself, a little after those of the process that decodes for it."""
 HARD_DEADLINE_AFTER_SECONDS = 6.0
-"""Later than the sidecar gives a page up, so that it does not try a hopeless one again."""
+"""Later than the sidecar gives a page up, so that it does not try a hopeless one again; where the page timeout is so
+small that the sidecar waits for decoding's sake, the second try is refused at once."""
 
 _LOOKS = {
     None: decoder_process.LOOK,

@@ -149,7 +149,7 @@ class CoreServer(BaseApplication):  # type: ignore[misc]
             "worker_class": CoreWorker,
             "workers": processes(settings),
             "preload_app": True,
-            "timeout": settings.page_timeout_seconds + _MASTER_DEADLINE_AFTER_SECONDS,
+            "timeout": max(settings.page_timeout_seconds, int(DECODING_SECONDS)) + _MASTER_DEADLINE_AFTER_SECONDS,
             "graceful_timeout": _GRACEFUL_SECONDS,
             "control_socket_disable": True,
             "proc_name": SERVICE,

@@ -27,7 +27,7 @@ from sidecar.admission import Admission, Standing
 from sidecar.billing_client import BillingClient, proxy_for
 from sidecar.clock import Clock, SystemClock
 from sidecar.connection import Connection
-from sidecar.core_client import CoreClient
+from sidecar.core_client import DECODING_SECONDS, CoreClient
 from sidecar.document_download import DocumentDownload
 from sidecar.endpoint import Endpoint
 from sidecar.errors import LedgerUnavailableError, MeterAlreadyRunningError, SettingsError, SidecarError
@@ -212,7 +212,7 @@ def build_core_client(settings: Settings) -> CoreClient:
     return CoreClient(
         settings.core_socket,
         settings.state_directory / LEASE_NAME,
-        page_seconds=settings.page_timeout_seconds + 5,
+        page_seconds=max(settings.page_timeout_seconds, DECODING_SECONDS) + 5,
     )
 
 

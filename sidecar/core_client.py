@@ -33,6 +33,9 @@ from sidecar.errors import (
 )
 
 LEASE_HEADER = "Tollgate-Lease"
+DECODING_SECONDS = 38.0
+"""As long as the core may wait for a place to decode a page, and then for the decoding. Its page timeout does not end
+that: whoever gave up sooner would fail a page that the core was only about to answer as busy."""
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _SLOW = "SlowDocument"
 _BUSY = "MachineBusy"

@@ -7,6 +7,9 @@ import re
 from collections import defaultdict
 from pathlib import Path
 from types import ModuleType
+from typing import Any, cast
+
+import pytest
 
 import appliance.errors
 import appliance.installer
@@ -14,8 +17,15 @@ import appliance.places
 import ocr_core.__main__ as core_command
 import sidecar.cli
 import sidecar.cli_usage
+from ocr_core import app as core_app
+from ocr_core.decoder_process import PATIENT_LOAD
+from ocr_core.server import CoreServer
+from ocr_core.settings import Settings as CoreSettings
+from sidecar import core_client
+from sidecar.bootstrap import build_core_client
 from sidecar.deploy import decisions, plan, words
 from sidecar.gate import State
+from sidecar.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -56,6 +66,26 @@ def test_checks_that_deploying_goes_by_are_checks_of_diagnose() -> None:
     }
     gone_by = {*decisions._HEALS, *decisions._FOLDERS, decisions.WRONG_OWNER, "processor"}
     assert gone_by <= said, gone_by - said
+
+
+@pytest.mark.parametrize("page_timeout_seconds", [1, 20, 38, 60, 3600])
+def test_the_core_is_waited_for_until_it_has_said_that_it_is_too_busy(page_timeout_seconds: int) -> None:
+    waits = build_core_client(Settings(page_timeout_seconds=page_timeout_seconds))._page_seconds
+    least_for_reading = 1.0  # also where all the time of the page went into decoding it
+    assert waits > PATIENT_LOAD.longest_seconds + least_for_reading
+    assert waits > core_app.DECODING_SECONDS
+    assert waits > page_timeout_seconds
+    assert the_masters_patience(page_timeout_seconds) > waits
+    assert core_client._INSPECT_SECONDS > core_app.INSPECTION_SECONDS
+
+
+def the_masters_patience(page_timeout_seconds: int) -> float:
+    """How long gunicorn bears a worker that says nothing, as one does that is at a page."""
+    nothing = cast("Any", None)
+    server = CoreServer(
+        CoreSettings(page_timeout_seconds=page_timeout_seconds), nothing, nothing, decoder=nothing, gatekeeper=nothing
+    )
+    return float(server.cfg.timeout)
 
 
 def text(path: str) -> str:
