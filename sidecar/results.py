@@ -27,6 +27,7 @@ import json
 import os
 import re
 import shutil
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ class Operation:
         status: In the words of Read 3.2.
         created_ns: When it was accepted, nanoseconds since the epoch.
         updated_ns: When it last changed.
-        pages: The pages read; empty unless succeeded.
+        pages: The pages read, one at a time; none unless succeeded.
         errors: `(code, message)` pairs; empty unless failed.
         ending: How it ended, to be known again; None until it has, and where it may be fetched once only.
         fetched_once: It is to be forgotten as soon as a client has had it.
@@ -102,10 +103,44 @@ class Operation:
     status: Status
     created_ns: int
     updated_ns: int
-    pages: tuple[PageText, ...] = ()
+    pages: Iterable[PageText] = ()
     errors: tuple[tuple[str, str], ...] = ()
     ending: Ending | None = None
     fetched_once: bool = False
+
+
+class StoredPages:
+    """The pages of a result, read from its file one at a time: all of them at once may be more than the memory holds.
+
+    The file is open from the start, and can be read to its end also when the operation is removed meanwhile. Not to be
+    read by two threads.
+
+    Args:
+        path: The file.
+        operation_id: Whose result it is.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+
+    def __init__(self, path: Path, operation_id: str) -> None:
+        self._operation_id = operation_id
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
+
+    def __iter__(self) -> Iterator[PageText]:
+        """The pages, in order.
+
+        Raises:
+            SpoolUnavailableError: The file cannot be read, or holds something else.
+        """
+        try:
+            with open(self._file, "rb", closefd=False) as lines:
+                lines.seek(0)
+                for line in lines:
+                    yield PageText.from_bytes(line)
+        except (OSError, ValueError) as exc:
+            raise SpoolUnavailableError(f"the result of operation {self._operation_id} cannot be read: {exc}") from exc
 
 
 @dataclass(slots=True)
@@ -409,8 +444,8 @@ class OperationStore:
         failed = [list(error) for error in errors]
         if not failed:
             with self._writing(operation_id):
-                lines = b"".join((folder / "pages" / f"{page}.json").read_bytes() + b"\n" for page in pages)
-            self._replace(folder / "result.jsonl", lines, operation_id, durable=True)
+                lines = ((folder / "pages" / f"{page}.json").read_bytes() + b"\n" for page in pages)
+                write_file(folder / "result.jsonl", lines, mode=0o640, overwrite=True)
         outcome = {
             "status": "failed" if failed else "succeeded",
             "finished_ns": finished_ns,
@@ -528,10 +563,10 @@ class OperationStore:
         except OSError as exc:
             raise _unavailable(exc, self._root) from exc
 
-    def _result(self, folder: Path) -> tuple[PageText, ...]:
+    def _result(self, folder: Path) -> StoredPages:
         try:
-            return tuple(PageText.from_bytes(line) for line in (folder / "result.jsonl").read_bytes().splitlines())
-        except (OSError, ValueError) as exc:
+            return StoredPages(folder / "result.jsonl", folder.name)
+        except OSError as exc:
             if isinstance(exc, FileNotFoundError) and self._mark(folder.name, "outcome.json") is None:
                 raise OperationNotFoundError(f"operation {folder.name} was removed just now") from exc
             raise SpoolUnavailableError(f"the result of operation {folder.name} cannot be read: {exc}") from exc

@@ -23,8 +23,8 @@ def picture_text(parameters: Callable[[], ReadParameters]) -> PageText:
         SidecarError: Whatever refuses the request, or stops the reading.
     """
     operation = intake.read_now(parameters)
-    if operation.status == "succeeded" and operation.pages:
-        return operation.pages[0]
+    for page in operation.pages:
+        return page
     if operation.status == "failed":
         codes = {code for code, _ in operation.errors}
         if "StorageException" in codes:

@@ -35,6 +35,7 @@ from sidecar.web.read_v3 import EARLIER_CODES, MAX_SHEET_INCHES, waited_for
 from sidecar.web.read_v3_wire import FailedSync
 from sidecar.web.rendered import rendered
 from sidecar.web.services import services
+from sidecar.web.wording import Wording
 
 VERSIONS = ("v2.0", "v2.1")
 DIALECT = Dialect(body=flat_body, codes=EARLIER_CODES)
@@ -112,25 +113,25 @@ class RecognizedDirect(msgspec.Struct, frozen=True, kw_only=True):
 # ---- rendering ------------------------------------------------------------------------------------------------------
 
 
-def render_read(operation: Operation) -> BatchReadResult:
-    """An operation as `read/operations` tells it."""
-    pages = [_render_page(page) for page in operation.pages] if operation.status == "succeeded" else None
-    return BatchReadResult(status=_STATUS[operation.status], recognition_results=pages)
+def _read(operation: Operation, pages: list[RecognizedPage]) -> BatchReadResult:
+    return BatchReadResult(
+        status=_STATUS[operation.status], recognition_results=pages if operation.status == "succeeded" else None
+    )
 
 
-def render_text(operation: Operation) -> TextOperationResult:
-    """An operation as `textOperations` tells it."""
-    lines = RecognizedLines(lines=_all_lines(operation)) if operation.status == "succeeded" else None
-    return TextOperationResult(status=_STATUS[operation.status], recognition_result=lines)
+def _text(operation: Operation, lines: list[RecognizedLine]) -> TextOperationResult:
+    return TextOperationResult(
+        status=_STATUS[operation.status],
+        recognition_result=RecognizedLines(lines=lines) if operation.status == "succeeded" else None,
+    )
 
 
-def render_direct(operation: Operation) -> RecognizedDirect:
-    """An operation as `recognizeTextDirect` tells it."""
-    return RecognizedDirect(status=_STATUS[operation.status], lines=_all_lines(operation))
+def _direct(operation: Operation, lines: list[RecognizedLine]) -> RecognizedDirect:
+    return RecognizedDirect(status=_STATUS[operation.status], lines=lines)
 
 
-def _all_lines(operation: Operation) -> list[RecognizedLine]:
-    return [_render_line(line) for page in operation.pages for line in page.lines]
+def _render_lines(page: PageText) -> list[RecognizedLine]:
+    return [_render_line(line) for line in page.lines]
 
 
 def _render_page(page: PageText) -> RecognizedPage:
@@ -140,7 +141,7 @@ def _render_page(page: PageText) -> RecognizedPage:
         width=page.width,
         height=page.height,
         unit=page.unit,
-        lines=[_render_line(line) for line in page.lines],
+        lines=_render_lines(page),
     )
 
 
@@ -154,6 +155,14 @@ def _render_word(word: Word) -> RecognizedWord:
     return RecognizedWord(
         bounding_box=list(word.polygon), text=word.text, confidence="Low" if word.confidence < LOW_CONFIDENCE else None
     )
+
+
+READ = Wording(around=_read, of_page=lambda page: [_render_page(page)])
+"""An operation as `read/operations` tells it."""
+TEXT = Wording(around=_text, of_page=_render_lines)
+"""An operation as `textOperations` tells it."""
+DIRECT = Wording(around=_direct, of_page=_render_lines)
+"""An operation as `recognizeTextDirect` tells it."""
 
 
 # ---- routes ---------------------------------------------------------------------------------------------------------
@@ -214,13 +223,13 @@ def blueprint(version: str) -> Blueprint:
     @described(polling("Fetch the result of a read", "getReadOperationResult", BatchReadResult))
     def read_operation(operation_id: str) -> Response:
         """How an operation stands, page by page; answers in every state of the service."""
-        return rendered(operation_id, f"{bp.name}.read", render_read)
+        return rendered(operation_id, f"{bp.name}.read", READ)
 
     @bp.post("/read/core/Analyze")
     @described(waiting("Read a document and wait for the result", "readAnalyze", BatchReadResult))
     def read_analyze() -> Response:
         """Take a document in and answer with its pages."""
-        return waited_for(_parameters, render_read)
+        return waited_for(_parameters, READ)
 
     @bp.post("/recognizeText")
     @described(submitting("Start recognising the text of a picture", "recognizeText", MODE))
@@ -232,7 +241,7 @@ def blueprint(version: str) -> Blueprint:
     @described(polling("Fetch the text of a picture", "getTextOperationResult", TextOperationResult))
     def text_operation(operation_id: str) -> Response:
         """How an operation stands, its lines in one list; answers in every state of the service."""
-        return rendered(operation_id, f"{bp.name}.text", render_text)
+        return rendered(operation_id, f"{bp.name}.text", TEXT)
 
     @bp.post("/recognizeTextDirect")
     @described(
@@ -240,7 +249,7 @@ def blueprint(version: str) -> Blueprint:
     )
     def recognize_text_direct() -> Response:
         """Take a document in and answer with its lines."""
-        return waited_for(_parameters, render_direct)
+        return waited_for(_parameters, DIRECT)
 
     return bp
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any
 
 from flask import Blueprint, Response, request
 
 from sidecar.core_client import DocumentRules
 from sidecar.page_selection import PAGES_ADVICE, require_pages_expression
 from sidecar.reading import READ_RULES, ReadParameters
-from sidecar.results import Operation
 from sidecar.web import intake
 from sidecar.web.described import (
     ACCEPTED,
@@ -38,12 +37,13 @@ from sidecar.web.read_v3_wire import (
     SHAPE_3_2,
     SHAPE_3_2_PREVIEW,
     FailedSync,
-    ReadOperation,
     Shape,
     render,
+    render_page,
 )
-from sidecar.web.rendered import rendered
+from sidecar.web.rendered import rendered, worded
 from sidecar.web.responses import json_response
+from sidecar.web.wording import Wording
 
 LANGUAGE = Parameter(
     name="language",
@@ -125,9 +125,13 @@ class ReadVersion:
         """Where its routes are."""
         return f"/vision/{self.path}/read"
 
-    def render(self, operation: Operation) -> ReadOperation:
-        """An operation in this version's words."""
-        return render(operation, self.shape, version=self.version, codes=self.codes)
+    @property
+    def wording(self) -> Wording:
+        """How it words an operation."""
+        return Wording(
+            around=partial(render, shape=self.shape, version=self.version, codes=self.codes),
+            of_page=lambda page: [render_page(page, self.shape)],
+        )
 
     def dialect(self, *, observed: bool) -> Dialect:
         """How it says an error.
@@ -202,7 +206,7 @@ def blueprint(version: ReadVersion) -> Blueprint:
     """The routes of one version."""
     bp = Blueprint("read_" + version.path.replace(".", "_"), __name__, url_prefix=version.prefix)
     document = ApiDocument(name=f"vision-{version.path}-read", title=f"Read {version.path.removeprefix('v')}")
-    model = version.shape.operation
+    model, wording = version.shape.operation, version.wording
 
     def parameters() -> ReadParameters:
         return read_parameters(version)
@@ -240,7 +244,7 @@ def blueprint(version: ReadVersion) -> Blueprint:
     )
     def sync_analyze() -> Response:
         """Take a document in and answer with its result."""
-        return waited_for(parameters, version.render)
+        return waited_for(parameters, wording)
 
     @bp.get("/operations/<operation_id>")
     @bp.get("/analyzeResults/<operation_id>")
@@ -256,22 +260,22 @@ def blueprint(version: ReadVersion) -> Blueprint:
     )
     def analyze_results(operation_id: str) -> Response:
         """How an operation stands, and its result once there is one; answers in every state of the service."""
-        return rendered(operation_id, bp.name, version.render)
+        return rendered(operation_id, bp.name, wording)
 
     return bp
 
 
-def waited_for(parameters: Callable[[], ReadParameters], render: Callable[[Operation], Any]) -> Response:
+def waited_for(parameters: Callable[[], ReadParameters], wording: Wording) -> Response:
     """The answer to a document whose sender waits; a failure to read it is a 500 that says no more (contract E.1.3).
 
     Args:
         parameters: As in `intake.submit`.
-        render: From an operation that succeeded to the version's model; pure.
+        wording: How the version words an operation that succeeded.
     """
     operation = intake.read_now(parameters)
     if operation.status != "succeeded":
         return json_response(FailedSync(), HTTPStatus.INTERNAL_SERVER_ERROR)
-    return json_response(render(operation))
+    return worded(operation, wording)
 
 
 def read_parameters(version: ReadVersion) -> ReadParameters:

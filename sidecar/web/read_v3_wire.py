@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
@@ -238,16 +237,13 @@ SHAPE_3_0_PREVIEW = Shape(
 
 
 def render(
-    operation: Operation,
-    shape: Shape = SHAPE_3_2,
-    *,
-    version: str = "3.2.0",
-    codes: Mapping[str, str] = MappingProxyType({}),
+    operation: Operation, pages: list[Any], shape: Shape, *, version: str, codes: Mapping[str, str]
 ) -> ReadOperation:
     """An operation in the words of a version.
 
     Args:
         operation: The operation.
+        pages: Its pages in these words, from `render_page`.
         shape: What the version's answers look like.
         version: What `analyzeResult.version` says.
         codes: What the version calls an error; those not named keep their name.
@@ -260,7 +256,6 @@ def render(
             analysed["model_version"] = MODEL_VERSION
         if operation.errors:
             analysed["errors"] = [ReadError(codes.get(code, code), message) for code, message in operation.errors]
-        pages = [_render_page(page, shape) for page in operation.pages]
         said["analyze_result"] = shape.analysis(read_results=pages, **analysed)
     rendered: ReadOperation = shape.operation(
         status=operation.status,
@@ -271,7 +266,13 @@ def render(
     return rendered
 
 
-def _render_page(page: PageText, shape: Shape) -> Any:
+def render_page(page: PageText, shape: Shape) -> Any:
+    """A page in the words of a version.
+
+    Args:
+        page: The page.
+        shape: What the version's answers look like.
+    """
     return shape.page(
         page=page.page,
         language=page.language or UNDETERMINED if shape.names_language else page.language,

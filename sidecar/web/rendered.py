@@ -2,15 +2,17 @@
 
 Invariant: an operation that has ended never changes, so its bytes may be kept; but whether it is still there is asked
 at every poll. Nothing is kept of an operation that has not ended or that may be fetched once only, and never more than
-`KEPT_BYTES` in one process.
+`KEPT_BYTES` in one process. What is too large to be kept is sent while it is rendered, so that any number of clients
+takes little memory; its length is not known before.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,9 +22,13 @@ from sidecar.reading import Reader
 from sidecar.results import Ending, Operation
 from sidecar.web.responses import JSON
 from sidecar.web.services import services
+from sidecar.web.wording import Wording
 
 EXTENSION = "sidecar.rendered"
 KEPT_BYTES = 4 * 2**20
+WHOLE_BYTES = KEPT_BYTES // 8
+"""An answer of up to so many bytes is sent with its length, and may be kept."""
+PART_BYTES = 64 * 1024
 Source = TypeVar("Source")
 
 
@@ -84,13 +90,13 @@ class RenderedAnswers:
             self._size -= len(gone.body)
 
 
-def rendered(operation_id: str, version: str, render: Callable[[Operation], Any]) -> Response:
+def rendered(operation_id: str, version: str, wording: Wording) -> Response:
     """The answer to a poll: how an operation stands, in the words of one version.
 
     Args:
         operation_id: As the client sent it.
-        version: Names all that the rendering depends on besides the operation.
-        render: From an operation to the version's model; pure.
+        version: Names all that the wording depends on besides the operation.
+        wording: How the version words an operation.
 
     Raises:
         OperationNotFoundError: Unknown, expired or deleted, as of this moment.
@@ -105,14 +111,29 @@ def rendered(operation_id: str, version: str, render: Callable[[Operation], Any]
             return Response(kept.body, content_type=JSON)
         answers.drop(operation_id, version)
     operation = reader.find(operation_id)
-    body = msgspec.json.encode(render(operation))
-    if operation.ending is not None:
-        answers.put(version, operation.ending, body)
+    body = _body(operation, wording)
+    parts: Iterable[bytes] = [body] if isinstance(body, bytes) else body
     if operation.fetched_once:
-        once = Response(_once(body, operation_id, reader), content_type=JSON)
-        once.content_length = len(body)
-        return once
-    return Response(body, content_type=JSON)
+        parts = _once(parts, operation_id, reader)
+    answer = Response(parts, content_type=JSON)
+    if isinstance(body, bytes):
+        answer.content_length = len(body)
+        if operation.ending is not None:
+            answers.put(version, operation.ending, body)
+    return answer
+
+
+def worded(operation: Operation, wording: Wording) -> Response:
+    """The answer to who waited for an operation.
+
+    Args:
+        operation: The operation.
+        wording: How the version words it.
+
+    Raises:
+        SpoolUnavailableError: The spool cannot be read.
+    """
+    return Response(_body(operation, wording), content_type=JSON)
 
 
 def rendered_newest(source: Source, render: Callable[[Source], Any]) -> Response:
@@ -126,7 +147,32 @@ def rendered_newest(source: Source, render: Callable[[Source], Any]) -> Response
     return Response(answers.of_newest(source, render), content_type=JSON)
 
 
-def _once(body: bytes, operation_id: str, reader: Reader) -> Iterator[bytes]:
+def _body(operation: Operation, wording: Wording) -> bytes | Iterator[bytes]:
+    """The body, where it is in memory at once; else its parts, each made when the one before was sent."""
+    parts = _parts(wording.pieces(operation))
+    begun: list[bytes] = []
+    size = 0
+    for part in parts:
+        begun.append(part)
+        size += len(part)
+        if size > WHOLE_BYTES:
+            return chain(begun, parts)
+    return b"".join(begun)
+
+
+def _parts(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in parts of at least `PART_BYTES`; the last may be shorter."""
+    part = bytearray()
+    for piece in pieces:
+        part += piece
+        if len(part) >= PART_BYTES:
+            yield bytes(part)
+            part.clear()
+    if part:
+        yield bytes(part)
+
+
+def _once(parts: Iterable[bytes], operation_id: str, reader: Reader) -> Iterator[bytes]:
     """The body, after which the operation is gone; not for a HEAD, nor where the client had hung up."""
-    yield body
+    yield from parts
     reader.forget(operation_id)

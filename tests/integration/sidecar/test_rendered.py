@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import tracemalloc
 import uuid
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 from flask.testing import FlaskClient
 
@@ -17,14 +20,15 @@ from ocr_core.page_text import Line, PageText, Word
 from sidecar.admission import Standing
 from sidecar.bootstrap import Services
 from sidecar.clock import HighWater
+from sidecar.errors import SpoolUnavailableError
 from sidecar.gate import State, Verdict
 from sidecar.ledger import LedgerSnapshot
 from sidecar.reading import Reader
 from sidecar.results import Ending, Operation, OperationStore, ReadRequest
 from sidecar.settings import Settings
-from sidecar.web import service_pages
+from sidecar.web import read_v3, service_pages
 from sidecar.web.app import create_app
-from sidecar.web.rendered import EXTENSION, RenderedAnswers
+from sidecar.web.rendered import EXTENSION, PART_BYTES, WHOLE_BYTES, RenderedAnswers
 from tests.fakes.admission import FixedAdmission
 from tests.fakes.clock import NS, FakeClock
 from tests.fakes.licences import NOW
@@ -56,6 +60,7 @@ class Process:
     """One web process on a spool that it shares with others."""
 
     def __init__(self, folder: Path, clock: FakeClock) -> None:
+        self.folder = folder
         self.store = OperationStore(folder, result_seconds=RESULT_SECONDS)
         self.store.prepare()
         self.admission = FixedAdmission(a_standing(State.ACTIVE))
@@ -231,6 +236,98 @@ def test_what_may_be_fetched_once_is_never_kept(two: tuple[Process, Process], cl
     assert other.client.head(f"/vision/v3.2/read/analyzeResults/{one}").status_code == 200
     assert web.poll(one)[0] == 200
     assert [process.poll(one)[0] for process in two] == [404, 404]
+
+
+def large_result(process: Process, clock: FakeClock, *, result_seconds: int = RESULT_SECONDS) -> tuple[str, bytes]:
+    """An operation whose answer is larger than any that is kept, and that answer."""
+    one = begin(process, clock, result_seconds=result_seconds)
+    line = PAGE.lines[0]
+    pages = [msgspec.structs.replace(PAGE, page=number, lines=(line,) * 1000) for number in range(1, 41)]
+    for page in pages:
+        process.store.put_page(one, page)
+    process.store.finish(
+        one, finished_ns=clock.wall_ns, result_seconds=result_seconds, pages=[page.page for page in pages]
+    )
+    wording = read_v3.V3_2.wording
+    told = [page for stored in pages for page in wording.of_page(stored)]
+    return one, msgspec.json.encode(wording.around(process.store.get(one, now_ns=clock.wall_ns), told))
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_a_large_result_is_sent_in_parts_that_are_the_same_as_all_at_once(
+    two: tuple[Process, Process], clock: FakeClock
+) -> None:
+    web, _ = two
+    one, wanted = large_result(web, clock)
+    assert len(wanted) > 8 * WHOLE_BYTES
+    before = open_files()
+    for _ in range(2):
+        answer = web.client.get(f"/vision/v3.2/read/analyzeResults/{one}")
+        parts = list(answer.iter_encoded())
+        assert b"".join(parts) == wanted
+        assert len(parts) > 20
+        assert min(map(len, parts[:-1])) >= PART_BYTES
+        assert "Content-Length" not in answer.headers
+        answer.close()
+    assert open_files() == before
+    assert web.client.head(f"/vision/v3.2/read/analyzeResults/{one}").data == b""
+    assert open_files() == before
+
+
+def test_polls_of_a_large_result_take_little_memory(two: tuple[Process, Process], clock: FakeClock) -> None:
+    web, _ = two
+    one, wanted = large_result(web, clock)
+    tracemalloc.start()
+    try:
+        answers = [web.client.get(f"/vision/v3.2/read/analyzeResults/{one}") for _ in range(3)]
+        side_by_side = zip(*(answer.iter_encoded() for answer in answers), strict=True)
+        length = sum(len(part) for parts in side_by_side for part in parts)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert length == 3 * len(wanted)
+    assert most < 2 * len(wanted)  # a page of each, in all its forms; one answer alone took 9 times its length
+
+
+def test_a_large_result_that_is_being_sent_is_sent_to_its_end(two: tuple[Process, Process], clock: FakeClock) -> None:
+    web, other = two
+    one, wanted = large_result(web, clock)
+    parts = web.client.get(f"/vision/v3.2/read/analyzeResults/{one}").iter_encoded()
+    first = next(parts)
+    other.store.discard(one)
+    assert first + b"".join(parts) == wanted
+    assert web.poll(one)[0] == 404
+
+
+def test_a_large_result_that_may_be_fetched_once_stays_until_all_of_it_was_sent(
+    two: tuple[Process, Process], clock: FakeClock
+) -> None:
+    web, other = two
+    one, wanted = large_result(web, clock, result_seconds=0)
+    path = f"/vision/v3.2/read/analyzeResults/{one}"
+    assert other.client.head(path).status_code == 200
+    hung_up = other.client.get(path)
+    next(hung_up.iter_encoded())
+    hung_up.close()
+    assert web.poll(one) == (200, wanted)
+    assert [process.poll(one)[0] for process in two] == [404, 404]
+
+
+def test_a_damaged_result_is_refused_and_a_large_one_breaks_off(two: tuple[Process, Process], clock: FakeClock) -> None:
+    web, _ = two
+    one = begin(web, clock)
+    finish(web, clock, one)
+    (web.folder / "operations" / one / "result.jsonl").write_bytes(b'{"page":1}\n')
+    assert web.poll(one)[0] == 500
+    large, _ = large_result(web, clock)
+    with (web.folder / "operations" / large / "result.jsonl").open("ab") as result:
+        result.write(b'{"page":41}\n')
+    parts = web.client.get(f"/vision/v3.2/read/analyzeResults/{large}").iter_encoded()
+    with pytest.raises(SpoolUnavailableError):
+        list(parts)
 
 
 def test_status_shows_a_change_of_standing_at_once(

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -15,14 +16,15 @@ from sidecar.results import Operation
 from sidecar.web import read_v2, read_v3
 from sidecar.web.errors import DOCUMENTED, OBSERVED, FlatError, Refusal
 from sidecar.web.read_v3_wire import wire_angle, wire_instant
+from sidecar.web.wording import Wording
 from tests.unit.sidecar.web.operations import GATE, operation, page_texts
 
 V3 = {version.path: version for version in read_v3.VERSIONS}
-RENDERERS: dict[str, tuple[Callable[[Operation], Any], type]] = {
-    **{path: (version.render, version.shape.operation) for path, version in V3.items()},
-    "v2 read": (read_v2.render_read, read_v2.BatchReadResult),
-    "v2 text": (read_v2.render_text, read_v2.TextOperationResult),
-    "v2 direct": (read_v2.render_direct, read_v2.RecognizedDirect),
+WORDINGS: dict[str, tuple[Wording, type]] = {
+    **{path: (version.wording, version.shape.operation) for path, version in V3.items()},
+    "v2 read": (read_v2.READ, read_v2.BatchReadResult),
+    "v2 text": (read_v2.TEXT, read_v2.TextOperationResult),
+    "v2 direct": (read_v2.DIRECT, read_v2.RecognizedDirect),
 }
 NINETEEN_CODES = {
     "InvalidImageFormat", "UnsupportedMediaType", "InvalidImageUrl", "NotSupportedFeature", "NotSupportedImage",
@@ -40,8 +42,8 @@ SEVENTEEN_CODES = (
 
 def wire(name: str, one: Operation) -> dict[str, Any]:
     """An operation as a client of the version gets it; what is sent must be what the version's model says."""
-    render, model = RENDERERS[name]
-    body = msgspec.json.encode(render(one))
+    wording, model = WORDINGS[name]
+    body = b"".join(wording.pieces(one))
     msgspec.json.decode(body, type=model)
     return dict(json.loads(body))
 
@@ -344,7 +346,7 @@ def pieces(value: Any) -> Iterator[dict[str, Any]]:
 def test_any_page_has_a_valid_shape_in_every_version(pages: list[PageText]) -> None:
     done = operation("succeeded", *pages)
     wanted = [[word.text for word in one.words] for page in pages for one in page.lines]
-    for name in RENDERERS:
+    for name in WORDINGS:
         answer = wire(name, done)
         for piece in pieces(answer):
             assert len(piece["boundingBox"]) == 8
@@ -358,6 +360,32 @@ def test_any_page_has_a_valid_shape_in_every_version(pages: list[PageText]) -> N
             assert 0 <= shown.get("clockwiseOrientation", 0) < 360
         lines = [piece for piece in pieces(answer) if "words" in piece]
         assert [[word["text"] for word in one["words"]] for one in lines] == wanted
+
+
+def at_once(wording: Wording, one: Operation) -> bytes:
+    """The version's model of a whole operation, encoded as one."""
+    return msgspec.json.encode(wording.around(one, [told for page in one.pages for told in wording.of_page(page)]))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(page_texts(), max_size=4), st.text(max_size=8))
+def test_an_answer_in_pieces_is_the_same_as_all_at_once(pages: list[PageText], message: str) -> None:
+    stands = [operation("running"), operation("failed", errors=(("InvalidImage", message),))]
+    for one in (operation("succeeded", *pages), *stands):
+        for name, (wording, _) in WORDINGS.items():
+            assert b"".join(wording.pieces(one)) == at_once(wording, one), name
+
+
+def test_a_page_is_rendered_when_its_piece_is_asked_for() -> None:
+    taken = []
+
+    def pages() -> Iterator[PageText]:
+        for number in range(1, 4):
+            taken.append(number)
+            yield msgspec.structs.replace(GATE, page=number)
+
+    pieces = V3["v3.2"].wording.pieces(replace(operation("succeeded"), pages=pages()))
+    assert [list(taken) for _ in pieces] == [[], [1], [1, 2], [1, 2, 3], [1, 2, 3]]
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------
