@@ -33,7 +33,14 @@ from licenses.verify import Standing, judge, open_license
 from sidecar import __version__
 from sidecar.billing_client import BillingClient
 from sidecar.clock import Clock, EffectiveTime, instant
-from sidecar.errors import AckRefusedError, BillingError, LedgerForkError, LedgerUnavailableError, OutputUnwritableError
+from sidecar.errors import (
+    AckRefusedError,
+    BillingError,
+    LedgerConflictError,
+    LedgerForkError,
+    LedgerUnavailableError,
+    OutputUnwritableError,
+)
 from sidecar.exchange import Exchange
 from sidecar.ledger import API_TYPE, Ledger, SealedWindow
 from sidecar.ledger import CONTAINER_TYPE as REPORTED_TYPE
@@ -285,14 +292,19 @@ class Connection:
             Entries acknowledged.
 
         Raises:
-            BillingError: The endpoint cannot be reached or refuses, or what it sent does not count here.
-            LedgerUnavailableError: The ledger cannot be read or written.
+            BillingError: The endpoint cannot be reached or refuses, or what it sent does not count here, or could not
+                be entered.
         """
         blob = self._client.fetch_acknowledgement(self._device.device_id)
         try:
             done = self._exchange.import_ack(blob, proof_folder=self._proof_folder)
         except (AckRefusedError, LedgerForkError) as exc:
             raise BillingError("Mismatch", str(exc), next_step=exc.next_step) from exc
+        except (OutputUnwritableError, LedgerUnavailableError, LedgerConflictError) as exc:
+            # The reports are taken already: what goes wrong here is no failure of metering.
+            raise BillingError(
+                "Unknown", f"the acknowledgement came and could not be entered: {exc}", next_step=exc.next_step
+            ) from exc
         if not done.repeated:
             _log.info("acknowledged by the vendor", entries=done.ack.size)
         return done.ack.size

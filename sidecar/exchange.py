@@ -376,9 +376,12 @@ class Exchange:
             proof_folder: Where to put the proof, if it turns out that histories differ.
 
         Raises:
-            AckRefusedError: It is not the vendor's, not of this log, or older than the last one.
+            AckRefusedError: It is not the vendor's, not of this log, older than the last one, or of entries that the
+                ledger lost.
+            LedgerConflictError: Time went past the vendor's meanwhile.
             LedgerForkError: It is of another history than the ledger's.
             LedgerUnavailableError: The ledger cannot be read or written.
+            OutputUnwritableError: It cannot be kept in the state directory.
         """
         view = self._look()
         root = self._licenses.trust_root
@@ -480,8 +483,15 @@ class Exchange:
 
     def _require_same_history(self, ack: Ack, proof_folder: Path) -> None:
         size = self._ledger.snapshot(READ_PAGES_METER).size
-        if ack.size <= size and self._ledger.root_at(ack.size) == ack.root:
+        root = self._ledger.known_root_at(ack.size) if ack.size <= size else b""
+        if root == ack.root:
             return
+        if root is None:
+            raise AckRefusedError(
+                f"this acknowledges {ack.size} entries; the ledger was begun anew at entry {self._ledger.base()}, and "
+                "nothing here tells whether they are its own",
+                next_step="wait for an acknowledgement of more entries; call the vendor if none comes",
+            )
         sealed = self._ledger.last_seal()
         self._ledger.append(
             "fault",

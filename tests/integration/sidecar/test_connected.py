@@ -6,6 +6,7 @@ Each window is told once, whatever the endpoint does in between; ten failures cu
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,7 +27,8 @@ from licenses.usage_log.fork import prove_fork
 from licenses.usage_log.note import sign_checkpoint
 from sidecar.billing_client import BillingClient
 from sidecar.bootstrap import build_meter
-from sidecar.errors import OutputUnwritableError
+from sidecar.errors import LedgerConflictError, OutputUnwritableError
+from sidecar.exchange import Exchange
 from sidecar.gate import State
 from sidecar.ledger import Ledger, UseEvent, note_damage
 from sidecar.meter_status import METER_STATUS_NAME, MeterStatus
@@ -121,7 +123,8 @@ class Connected:
         return self.meter._verdict().serves and (self.settings.state_directory / "lease.dsse.json").exists()
 
     def faults(self) -> list[dict[str, Any]]:
-        entries = [parse_entry(line) for line in self.ledger.lines(0, self.ledger.snapshot(READ_PAGES_METER).size)]
+        first, size = self.ledger.base(), self.ledger.snapshot(READ_PAGES_METER).size
+        entries = [parse_entry(line) for line in self.ledger.lines(first, size)]
         return [entry for entry in entries if entry["kind"] == "fault"]
 
 
@@ -821,6 +824,68 @@ def test_without_an_acknowledgement_the_work_goes_on(site: Connected) -> None:
     with capture_logs() as lines:
         site.meet()
     assert [line["event"] for line in lines if line["log_level"] == "warning"] == [line["event"]]
+
+
+def test_an_acknowledgement_that_cannot_be_kept_fails_nothing_and_is_told(site: Connected) -> None:
+    site.meet()
+    (site.settings.state_directory / "acks").write_text("no folder")
+    for _ in range(11):
+        site.use(1)
+        with capture_logs() as lines:
+            assert site.cycle() == 0
+    (line,) = (line for line in lines if line["log_level"] == "warning")
+    assert "gave no acknowledgement" in line["event"]
+    assert str(site.settings.state_directory / "acks") in line["cause"]
+    assert line["next_step"]
+    assert site.serves()
+    assert site.told == site.counted == 11
+    assert site.ledger.acked() is None
+    (site.settings.state_directory / "acks").unlink()
+    assert site.cycle() == 0
+    assert site.ledger.acked() is not None
+
+
+def test_an_anchor_that_time_has_passed_meanwhile_fails_nothing(
+    site: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def passed(*_: object, **__: object) -> None:
+        raise LedgerConflictError("time can only be set back with a token", next_step="ask the vendor for one")
+
+    monkeypatch.setattr(Exchange, "import_ack", passed)
+    site.meet()
+    site.use(1)
+    assert site.cycle() == 0
+    assert site.serves()
+
+
+def test_an_acknowledgement_of_entries_that_were_lost_fails_nothing_and_is_told(site: Connected) -> None:
+    site.meet()
+    site.use(3)
+    assert site.cycle() == 0
+    site.use(2)
+    assert site.cycle() == 0
+    acked = site.ledger.delivered().size
+    site.endpoint.leave()
+    site.use(4)
+    assert site.cycle() == 1  # the endpoint never learns of this window
+    site.ledger.close()
+    for path in site.settings.state_directory.glob("ledger.db*"):
+        path.unlink()
+    shutil.rmtree(site.settings.output_directory)
+    site.settings.output_directory.mkdir()
+    site.endpoint.listen()
+    site.start()
+    assert site.ledger.base() > acked
+    site.meet()
+    for _ in range(3):
+        site.use(1)
+        with capture_logs() as lines:
+            assert site.cycle() == 0
+    (line,) = (line for line in lines if "gave no acknowledgement" in line["event"])
+    assert f"acknowledges {acked} entries" in line["cause"]
+    assert "call the vendor" in line["next_step"]
+    assert site.serves()
+    assert [entry["code"] for entry in site.faults()] == []
 
 
 # ---- the client ------------------------------------------------------------------------------------------------------
