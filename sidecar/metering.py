@@ -365,7 +365,9 @@ class Meter:
         except BillingError:
             pass  # told, and remembered, where it was noticed
         else:
-            if done.failure is None and not done.interrupted and not self._output_problem:
+            # A test write may succeed where a record file does not: none may be left to write either.
+            is_written = not self._output_problem and not self._ledger.pending_records()
+            if done.failure is None and not done.interrupted and is_written:
                 self._ledger.cycle_succeeded()
                 self._failed_cycles = self._unpersisted_failures = 0
         self._publish()

@@ -23,6 +23,7 @@ from licenses.keys import SigningKey
 from licenses.model import READ_PAGES_METER, License, Reporting
 from licenses.model import Meter as Allowance
 from licenses.usage_log.entry import parse_entry
+from licenses.usage_log.files import FOLDER
 from licenses.usage_log.fork import prove_fork
 from licenses.usage_log.note import sign_checkpoint
 from sidecar.billing_client import BillingClient
@@ -656,6 +657,30 @@ def test_an_output_that_fails_is_a_failed_cycle_and_no_word_of_the_endpoint(site
     (site.folder / "elsewhere").rename(site.settings.output_directory)
     assert site.cycle() == 0
     assert site.told == site.counted == 1
+
+
+def test_a_contact_ends_no_cutoff_while_records_cannot_be_written(site: Connected) -> None:
+    site.meet()
+    assert site.cycle() == 0
+    records = site.meter._output.folder / FOLDER
+    records.rename(site.folder / "elsewhere")
+    records.write_text("no folder")  # the folder above it takes the test write all the same
+    for attempt in range(1, 11):
+        site.use(1)
+        assert site.cycle() == attempt
+    assert site.state() is State.METERING_CUTOFF
+    site.restart()
+    site.meter.watch_output()
+    site.meet()
+    assert site.ledger.snapshot(READ_PAGES_METER).failed_cycles == 10
+    assert (site.state(), site.serves()) == (State.METERING_CUTOFF, False)
+    records.unlink()
+    (site.folder / "elsewhere").rename(records)
+    site.restart()
+    site.meet()
+    assert site.serves()
+    assert site.ledger.pending_records() == []
+    assert site.told == site.counted == 10
 
 
 def test_the_last_window_is_told_at_shutdown_where_the_endpoint_was_well(site: Connected) -> None:
