@@ -109,6 +109,7 @@ class Meter:
         self._terms = LedgerTerms(ledger, licenses)
         self._license: License | None = None
         self._minted: tuple[str, int, int] | None = None
+        self._published: MeterStatus | None = None
         self._deadline_ns = clock.read().boottime_ns
         self._output_problem = ""
         self._seen_note = ""
@@ -333,7 +334,11 @@ class Meter:
         threading.Thread(target=work, name="ledger-check", daemon=True).start()
 
     def watch_output(self) -> None:
-        """See whether the output mount is well, between two windows; no attempt is counted."""
+        """See whether the output mount is well, between two windows; no attempt is counted.
+
+        Status and lease are made up for here, where a window's begin could not write them: the core would refuse all
+        until the next one.
+        """
         before = self._output_problem
         self._ledger.restore_reserve()
         try:
@@ -347,9 +352,8 @@ class Meter:
             self._output_problem = ""
             if before:
                 _log.info("the output folder can be written again")
-        if self._output_problem != before:
-            self._publish()
-            self.mint()
+        self._publish()
+        self.mint()
 
     def watch_endpoint(self) -> None:
         """Between two cycles: the first contact, a licence where there is none, what an outage has left to report.
@@ -385,12 +389,12 @@ class Meter:
         if lic is None or not verdict.serves:
             self._revoke()
             return
-        now = self._ledger.keep_time()
-        from_ms = now.reading.boottime_ns // 1_000_000
         until_ms = self._deadline_ns // 1_000_000 + LEASE_SLACK_SECONDS * 1000
         key = (lic.license_id, lic.sequence, until_ms)
         if key == self._minted:
             return
+        now = self._ledger.keep_time()
+        from_ms = now.reading.boottime_ns // 1_000_000
         lease = Lease(
             license_id=lic.license_id,
             license_sequence=lic.sequence,
@@ -624,7 +628,7 @@ class Meter:
         )
 
     def _publish(self) -> None:
-        """Tell the web what the meter alone knows."""
+        """Tell the web what the meter alone knows, unless just that was told before."""
         status = MeterStatus(
             deadline_ns=self._deadline_ns,
             boot_id=self._clock.read().boot_id,
@@ -633,8 +637,11 @@ class Meter:
             endpoint_word=self._endpoint.word if self._endpoint else "",
             contact_ms=self._endpoint.contact_ms if self._endpoint else 0,
         )
+        if status == self._published:
+            return
         with self._keeping_state():
             status.write(self._settings.state_directory)
+        self._published = status
 
     @contextmanager
     def _keeping_state(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ Each window is told once, whatever the endpoint does in between; ten failures cu
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import uuid
@@ -681,6 +682,24 @@ def test_a_contact_ends_no_cutoff_while_records_cannot_be_written(site: Connecte
     assert site.serves()
     assert site.ledger.pending_records() == []
     assert site.told == site.counted == 10
+
+
+def test_a_lease_that_a_failed_write_took_is_minted_again_before_the_next_cycle(
+    site: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.meet()
+    write = MeterStatus.write
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(MeterStatus, "write", full)
+    assert site.cycle() == 1
+    assert not site.serves()
+    monkeypatch.setattr(MeterStatus, "write", write)
+    site.clock.pass_seconds(10)
+    site.meter.watch_output()
+    assert site.serves()
 
 
 def test_the_last_window_is_told_at_shutdown_where_the_endpoint_was_well(site: Connected) -> None:

@@ -1,5 +1,6 @@
 """The metering cycle with a real ledger and real files: ten failures cut off, one success resumes, nothing is lost."""
 
+import errno
 import random
 import shutil
 import uuid
@@ -21,7 +22,7 @@ from licenses.usage_log.report import Verdict
 from licenses.usage_log.verify import verify_records
 from licenses.verify import Standing
 from sidecar.bootstrap import ledger_path, migrate
-from sidecar.errors import LedgerConflictError
+from sidecar.errors import LedgerConflictError, LedgerUnavailableError
 from sidecar.ledger import Ledger, UseEvent
 from sidecar.license_mount import LicenseMount
 from sidecar.meter_status import MeterStatus
@@ -304,6 +305,37 @@ def test_lease_is_for_one_window_and_a_little_more(site: Site) -> None:
     assert honoured(now_ms)
     assert not honoured(now_ms + 961_000)
     assert lease.until_boottime_ms == site.meter.deadline_ns // 1_000_000 + 60_000
+
+
+def test_status_and_lease_that_could_not_be_written_are_made_up_for(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = MeterStatus.write
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(MeterStatus, "write", full)
+    site.clock.pass_seconds(700)
+    with pytest.raises(LedgerUnavailableError):
+        site.meter.cycle()
+    monkeypatch.setattr(MeterStatus, "write", write)
+    site.clock.pass_seconds(10)
+    site.meter.watch_output()
+    lease = open_lease((site.settings.state_directory / "lease.dsse.json").read_bytes(), site.device.verifying_key)
+    assert lease.until_boottime_ms >= site.meter.deadline_ns // 1_000_000
+    status = MeterStatus.read(site.settings.state_directory)
+    assert status is not None
+    assert status.deadline_ns == site.meter.deadline_ns
+
+
+def test_looking_at_a_well_output_writes_no_lease_anew(site: Site) -> None:
+    path = site.settings.state_directory / "lease.dsse.json"
+    before = path.stat().st_ino
+    for _ in range(3):
+        site.clock.pass_seconds(10)
+        site.meter.watch_output()
+    assert path.stat().st_ino == before
 
 
 def test_licence_taken_away_takes_the_lease_and_is_noted(site: Site) -> None:
