@@ -189,10 +189,27 @@ class Connection:
                 f"what the endpoint sent is no licence that this trust root knows: {exc}",
                 next_step=exc.next_step,
             ) from exc
-        judgement = judge(lic, at=now.at, device_public=self._device.public_raw)
+        judgement = judge(  # by all that the folder goes by, or what is taken here would be refused there
+            lic,
+            at=now.at,
+            device_public=self._device.public_raw,
+            sequence_floor=self._ledger.license_floors(),
+            product_version=__version__,
+        )
         if not judgement.serves and judgement.standing is not Standing.NOT_YET_VALID:
             raise BillingError("Invalid", judgement.reason, next_step=judgement.next_step)
         return lic, judgement.standing
+
+    def unlicensed(self, now: EffectiveTime) -> BillingError:
+        """Why no licence is in force though the endpoint gave one, as the folder tells it.
+
+        Raises:
+            LedgerUnavailableError: The ledger cannot be read.
+        """
+        view = self._licenses.look(now.at, self._ledger.snapshot(READ_PAGES_METER))
+        if view.judgement is None:
+            return BillingError("Invalid", view.problem, next_step=view.next_step)
+        return BillingError("Invalid", view.judgement.reason, next_step=view.judgement.next_step)
 
     # ---- the reports ------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ Invariants:
 * What must happen comes first: a licence where there is none, then the reports. Another licence and the vendor's
   acknowledgement are asked for when usage is told, and their failure fails nothing.
 * It counts as met when it has taken usage or given what was asked for. With nothing to tell, nobody was met where it
-  gave nothing.
+  gave nothing, or a licence that does not serve.
 * A cycle's own attempt is never put off. Between two cycles the endpoint is met at the start, while there is no
   licence, and while reports are left over that it was taking; never sooner than it asked for by `Retry-After`.
 """
@@ -109,16 +109,19 @@ class Endpoint:
             self._note_failure(exc, is_first=is_first, licensed=lic is not None)
             raise
         if done.failure is not None:
-            self._note_failure(done.failure, is_first=is_first, licensed=True)
+            self._note_failure(done.failure, is_first=is_first, licensed=lic is not None)
         elif not done.interrupted:
-            if done.delivered or not was_licensed:
+            if done.delivered or (lic is not None and not was_licensed):
                 self._note_success()
             self.has_backlog = done.pending > 0
             failure = self._ask_for_more(lic, look, has_told_all=not done.pending)
-            if failure is not None and not self._has_answered:
+            is_licensed = lic is not None or look() is not None  # an acknowledgement may have brought what was missing
+            if not is_licensed:
+                failure = self._connection.unlicensed(self._ledger.now())
+            if failure is not None and not (is_licensed and self._has_answered):
                 if self._connection.is_interrupted:
                     return replace(done, interrupted=True)
-                self._note_failure(failure, is_first=is_first, licensed=True)
+                self._note_failure(failure, is_first=is_first, licensed=is_licensed)
                 return replace(done, failure=failure)
         return done
 

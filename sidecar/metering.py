@@ -395,6 +395,8 @@ class Meter:
             return
         now = self._ledger.keep_time()
         from_ms = now.reading.boottime_ns // 1_000_000
+        if from_ms >= until_ms:
+            return  # the window is over, and the cycle that is due mints for the next
         lease = Lease(
             license_id=lic.license_id,
             license_sequence=lic.sequence,

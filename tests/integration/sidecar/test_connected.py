@@ -791,6 +791,82 @@ def test_a_licence_of_a_later_day_does_not_take_the_place_of_the_one_in_force(si
     assert site.meter._license.sequence == 1
 
 
+@pytest.mark.parametrize(
+    ("terms", "reason"),
+    [
+        ({"not_before": NOW + timedelta(days=2)}, "begins on"),
+        ({"min_version": "99.0"}, "needs version 99.0"),
+        ({"expires_at": NOW - timedelta(days=2), "termination_at": NOW - timedelta(days=1)}, "expired on"),
+    ],
+)
+def test_a_fetched_licence_that_does_not_serve_is_told_and_asked_for_ever_more_rarely(
+    site: Connected, terms: dict[str, Any], reason: str
+) -> None:
+    issued = NOW - timedelta(days=30)
+    site.endpoint.terms = lambda public: a_license(
+        **({"device_pubkey": public, "issued_at": issued, "not_before": issued} | terms)
+    )
+    for _ in range(720):
+        site.meter.watch_license()
+        site.meet()
+        site.clock.pass_seconds(5)
+    assert site.endpoint.asked("/license") < 15
+    assert not site.serves()
+    assert site.word() == "Invalid"
+    assert reason in site.status().endpoint_problem
+    assert site.status().contact_ms == 0
+    site.endpoint.terms = lambda public: a_license(device_pubkey=public, sequence=2)
+    site.clock.pass_seconds(900)
+    site.meter.plan()
+    site.meet()
+    assert site.serves()
+    assert (site.status().endpoint_word, site.status().endpoint_problem) == ("Valid", "")
+
+
+def test_an_older_licence_than_the_one_in_force_is_not_taken_and_asked_for_ever_more_rarely(site: Connected) -> None:
+    site.endpoint.terms = lambda public: a_license(
+        device_pubkey=public,
+        sequence=5,
+        expires_at=NOW + timedelta(days=2),
+        termination_at=NOW + timedelta(days=3),
+    )
+    site.meet()
+    site.use(3)
+    assert site.cycle() == 0
+    path = site.settings.state_directory / "licenses" / "license.dat"
+    kept = path.read_bytes()
+    site.endpoint.terms = lambda public: a_license(device_pubkey=public, sequence=2)  # the vendor restored a backup
+    with capture_logs() as lines:
+        assert site.cycle(25 * 3600) == 0
+    (line,) = (line for line in lines if "gave no licence" in line["event"])
+    assert "Sequence 2 is older than 5" in line["cause"]
+    assert path.read_bytes() == kept
+    assert site.serves()
+    site.clock.pass_seconds(3 * 86400)
+    asked = site.endpoint.asked("/license")
+    for _ in range(720):
+        site.clock.pass_seconds(5)
+        site.meter.watch_license()
+        site.meet()
+    assert site.state() is State.TERMINATED
+    assert site.endpoint.asked("/license") - asked < 15
+    assert "Sequence 2 is older than 5" in site.status().endpoint_problem
+    assert site.status().endpoint_word == "Invalid"
+
+
+def test_usage_is_told_though_the_fetched_licence_is_still_to_come(site: Connected) -> None:
+    site.endpoint.terms = lambda public: a_license(device_pubkey=public, not_before=NOW + timedelta(days=2))
+    site.meet()
+    assert site.cycle() == 0
+    assert site.ledger.delivered().pending == 0
+    assert site.status().endpoint_word == "Invalid"
+    site.clock.pass_seconds(2 * 86400)
+    site.meter.watch_license()
+    assert site.cycle() == 0
+    assert site.serves()
+    assert (site.status().endpoint_word, site.status().endpoint_problem) == ("Valid", "")
+
+
 def test_what_is_told_is_acknowledged_once_a_day(site: Connected) -> None:
     site.meet()
     for _ in range(3):
