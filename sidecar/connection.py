@@ -197,7 +197,7 @@ class Connection:
             product_version=__version__,
         )
         if not judgement.serves and judgement.standing is not Standing.NOT_YET_VALID:
-            raise BillingError("Invalid", judgement.reason, next_step=judgement.next_step)
+            raise BillingError("Invalid", judgement.reason.removesuffix("."), next_step=judgement.next_step)
         return lic, judgement.standing
 
     def unlicensed(self, now: EffectiveTime) -> BillingError:
@@ -207,9 +207,10 @@ class Connection:
             LedgerUnavailableError: The ledger cannot be read.
         """
         view = self._licenses.look(now.at, self._ledger.snapshot(READ_PAGES_METER))
-        if view.judgement is None:
-            return BillingError("Invalid", view.problem, next_step=view.next_step)
-        return BillingError("Invalid", view.judgement.reason, next_step=view.judgement.next_step)
+        told, step = view.problem, view.next_step
+        if view.judgement is not None:
+            told, step = view.judgement.reason, view.judgement.next_step
+        return BillingError("Invalid", told.removesuffix("."), next_step=step)
 
     # ---- the reports ------------------------------------------------------------------------------------------------
 

@@ -814,6 +814,7 @@ def test_a_fetched_licence_that_does_not_serve_is_told_and_asked_for_ever_more_r
     assert not site.serves()
     assert site.word() == "Invalid"
     assert reason in site.status().endpoint_problem
+    assert ".." not in site.status().endpoint_problem
     assert site.status().contact_ms == 0
     site.endpoint.terms = lambda public: a_license(device_pubkey=public, sequence=2)
     site.clock.pass_seconds(900)
