@@ -116,6 +116,7 @@ class Meter:
         self._unpersisted_failures = 0
         self._failed_cycles = 0
         self._quarantined = False
+        self._has_waited_for_name = False
         self._warned: tuple[str, int, int] | None = None
 
     @property
@@ -150,9 +151,9 @@ class Meter:
             told = MeterStatus.read(self._settings.state_directory)
             if told is not None and 0 < told.contact_ms <= self.now_ns // 1_000_000:
                 self._endpoint.contact_ms = told.contact_ms
-        crashed = self._ledger.has_open_window()
         self._failed_cycles = self._ledger.snapshot(READ_PAGES_METER).failed_cycles
         self._license = self._serving_license()
+        crashed = self._ledger.has_open_window() and not self._is_nameless
         if crashed:
             self._ledger.close_window("recovery", self._context_before())
         reading = self._clock.read()
@@ -178,7 +179,9 @@ class Meter:
     def cycle(self, reason: str = "interval") -> CycleOutcome:
         """Close the window and deliver all that is pending; count the failure if that cannot be done."""
         try:
-            self._ledger.close_window(reason, self._context())
+            if self._is_nameless:
+                return self._wait_for_name()
+            self._close_window(reason)
             self._seal_pending()
             self._look_at_history()
             self._look_for_losses()
@@ -201,11 +204,13 @@ class Meter:
         return CycleOutcome(failed_cycles=0, failure="", files=tuple(files))
 
     def close(self) -> CycleOutcome:
-        """Close the window at shutdown. A failure is not counted: no cycle was due."""
+        """Close the window at shutdown, if its log has a name. A failure is not counted: no cycle was due."""
         self._revoke()
         self._output.limit_seconds = min(self._output.limit_seconds, _SHUTDOWN_LIMIT_SECONDS)
         try:
-            self._ledger.close_window("shutdown", self._context())
+            if self._is_nameless:
+                return CycleOutcome(failed_cycles=self._failed_cycles, failure="")
+            self._close_window("shutdown")
             files = self._deliver()
             if self._endpoint is None or self._endpoint.meet_at_last(
                 _LAST_CONTACT_SECONDS, licensed=self._license is not None
@@ -452,6 +457,31 @@ class Meter:
             }
             _log.info("licence in force", license_id=lic.license_id, sequence=lic.sequence, evaluation=lic.evaluation)
         self._ledger.note_license(fields, in_force=_identity(lic))
+
+    @property
+    def _is_nameless(self) -> bool:
+        """Whether nobody can tell the log's name: no window has closed, and there is no trust root to name the vendor.
+
+        The first window names the log for good, and the vendor takes nothing of one under another name.
+        """
+        if self._licenses.trust_root is None and not self._ledger.window_count():
+            self._look()
+            return self._licenses.trust_root is None
+        return False
+
+    def _wait_for_name(self) -> CycleOutcome:
+        """Leave the window open; without a trust root there is no licence, so no use can come into it."""
+        self._has_waited_for_name = True
+        step = "check Sidecar:TrustRoot"
+        _log.warning("no window is closed before there is a trust root", cause=self._look().problem, next_step=step)
+        self.plan()
+        self.mint()
+        return CycleOutcome(failed_cycles=self._failed_cycles, failure="")
+
+    def _close_window(self, reason: str) -> None:
+        # One that was left open for longer than a window may last is closed late, as after a crash: no gap to audit.
+        self._ledger.close_window("recovery" if self._has_waited_for_name else reason, self._context())
+        self._has_waited_for_name = False
 
     def _deliver(self) -> list[Path]:
         """Seal and write every closed window that is not on the output mount yet, oldest first."""

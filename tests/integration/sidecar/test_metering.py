@@ -307,6 +307,45 @@ def test_lease_is_for_one_window_and_a_little_more(site: Site) -> None:
     assert lease.until_boottime_ms == site.meter.deadline_ns // 1_000_000 + 60_000
 
 
+@pytest.mark.parametrize("end", ["found at work", "found at a start", "found after a reboot"])
+def test_no_window_closes_before_the_logs_name_is_known(tmp_path: Path, end: str) -> None:
+    """The first window names the log for good, and a vendor takes nothing of a log under another name."""
+    site = Site(tmp_path, trust_root=tmp_path / "mounted-later.json")
+    for _ in range(20):  # longer than any window may be open
+        site.clock.pass_seconds(700)
+        assert site.meter.cycle().failed_cycles == 0
+    assert site.meter.deadline_ns > site.clock.boottime_ns
+    assert site.meter.close().failure == ""
+    site.crash()
+    site.clock.pass_seconds(700)
+    site.meter.cycle()
+    assert site.ledger.window_count() == 0
+    assert not list(site.settings.output_directory.rglob("*.jsonl"))
+    for _ in range(20):
+        site.clock.pass_seconds(700)
+        site.meter.cycle()
+    (tmp_path / "trust-root.json").rename(site.settings.trust_root)
+    if end == "found at work":
+        site.meter.watch_license()
+        assert site.licenses.lease_path.exists()
+    else:
+        if end == "found after a reboot":
+            site.clock.reboot()
+        site.crash()
+    for _ in range(2):
+        site.use(2)
+        site.clock.pass_seconds(700)
+        assert site.meter.cycle().failed_cycles == 0
+    require_sound(site)
+    assert site.pages_in_files() == 4
+    assert {file.header.origin for file in site.files()} == {f"vendor.example/{site.device.device_id}"}
+    report = verify_records(
+        site.settings.output_directory, site.vendor.trust_root, device_keys=[site.device.verifying_key]
+    )
+    assert report.verdict == Verdict.GOOD, report
+    site.ledger.close()
+
+
 def test_status_and_lease_that_could_not_be_written_are_made_up_for(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
