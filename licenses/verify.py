@@ -185,7 +185,7 @@ def _judge_term(lic: License, at: datetime) -> Judgement:
 
 
 def anchor_refusal(
-    anchor: LedgerAnchor | None, *, origin: str, size: int, root_at: Callable[[int], bytes]
+    anchor: LedgerAnchor | None, *, origin: str, size: int, root_at: Callable[[int], bytes | None]
 ) -> str | None:
     """Why a ledger does not extend the checkpoint that a licence names, in words; None when it does.
 
@@ -193,7 +193,8 @@ def anchor_refusal(
         anchor: The checkpoint; None is extended by every ledger.
         origin: Whose ledger it is.
         size: How many entries it has.
-        root_at: The Merkle root over its first so many entries; asked at most once, for a size from 0 to `size`.
+        root_at: The Merkle root over its first so many entries, None where nothing tells it any more; asked at most
+            once, for a size from 0 to `size`.
     """
     if anchor is None:
         return None
@@ -204,7 +205,13 @@ def anchor_refusal(
             f"The licence continues a ledger of {anchor.size} entries; this one has {size}: "
             "it was restored from an older copy, or begun anew."
         )
-    if root_at(anchor.size) != anchor.root:
+    root = root_at(anchor.size)
+    if root is None:
+        return (
+            f"The first {anchor.size} entries, which the licence continues, were lost with the ledger; nothing that is "
+            "left shows whether this ledger continues them."
+        )
+    if root != anchor.root:
         return f"The first {anchor.size} entries of this ledger are not those that the licence continues: it forked."
     return None
 

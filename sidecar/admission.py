@@ -274,7 +274,11 @@ class Admission:
             ledger_problem = str(exc)
         now = effective_time(reading, snapshot.high_water if snapshot else None)
         view = self._noted_view(self._licenses.look(now.at, snapshot), snapshot, reading.boottime_ns)
-        terms_problem = self._terms.refusal(view.license, now.at) if view.license and snapshot else ""
+        terms_problem = ""
+        try:
+            terms_problem = self._terms.refusal(view.license, now.at) if view.license and snapshot else ""
+        except LedgerUnavailableError as exc:
+            ledger_problem = ledger_problem or str(exc)
         core, core_problem = self._core_health(reading.boottime_ns)
         meter = MeterStatus.read(self._settings.state_directory)
         if meter is not None and meter.boot_id != reading.boot_id:

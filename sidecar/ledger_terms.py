@@ -51,7 +51,10 @@ class LedgerTerms:
         return reporting_refusal(reporting, at=at, unacked_since=since, unacked_units=units) or ""
 
     def _anchor_refusal(self, anchor: LedgerAnchor) -> str:
-        """Judged once for each checkpoint: a ledger that extended it extends it for good."""
+        """Judged once for each checkpoint: a ledger that extended it extends it for good.
+
+        Not so where the entries before it are lost: the vendor's next acknowledgement may vouch for them.
+        """
         if self._judged is not None and self._judged[0] == anchor:
             return self._judged[1]
         device = self._licenses.device
@@ -59,6 +62,18 @@ class LedgerTerms:
             return "there is no device key, so there is no ledger that the licence could continue"
         origin = f"{self._licenses.vendor}/{device_id_of(device.raw)}"
         size = self._ledger.snapshot(READ_PAGES_METER).size
-        refused = anchor_refusal(anchor, origin=origin, size=size, root_at=self._ledger.root_at) or ""
-        self._judged = (anchor, refused)
+        root = self._root_of(anchor) if anchor.size <= size else None
+        refused = anchor_refusal(anchor, origin=origin, size=size, root_at=lambda _: root) or ""
+        if root is not None or anchor.size > size:
+            self._judged = (anchor, refused)
         return refused
+
+    def _root_of(self, anchor: LedgerAnchor) -> bytes | None:
+        """The ledger's root at a checkpoint; None where it was begun anew behind it, and nobody tells the root."""
+        root = self._ledger.known_root_at(anchor.size)
+        if root is None:
+            # The vendor acknowledges only what continues the log that it knows, and its checkpoint is one of that.
+            acked = self._ledger.acked()
+            if acked is not None and acked.size >= self._ledger.base():
+                return anchor.root
+        return root

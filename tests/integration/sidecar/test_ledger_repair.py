@@ -14,17 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from licenses.model import READ_PAGES_METER
+from licenses.model import READ_PAGES_METER, LedgerAnchor
 from licenses.usage_log.entry import parse_entry
 from licenses.usage_log.report import Verdict
 from licenses.usage_log.verify import verify_records
-from sidecar.bootstrap import ledger_path
+from sidecar.admission import Admission
+from sidecar.bootstrap import build_core_client, ledger_path
 from sidecar.errors import LedgerConflictError, LedgerUnavailableError
 from sidecar.exchange import export_usage
+from sidecar.gate import State
 from sidecar.ledger import KEPT_NAME, check_ledger, damage_path
 from sidecar.ledger.check import start_problem
 from sidecar.meter_status import MeterStatus
-from tests.integration.sidecar.test_metering import Site
+from tests.fakes.licences import a_license
+from tests.integration.sidecar.test_metering import Site, anchored
 
 
 @pytest.fixture
@@ -53,6 +56,17 @@ def quarantines(site: Site) -> list[dict[str, object]]:
     base = site.ledger._base(site.ledger._reader)
     found = map(parse_entry, site.ledger.lines(base, size))
     return [dict(entry) for entry in found if entry["kind"] in ("quarantine", "gap")]
+
+
+def a_web(site: Site) -> Admission:
+    """The gate of a web process that starts now."""
+    return Admission(
+        settings=site.settings,
+        clock=site.clock,
+        ledger=site.ledger,
+        licenses=site.licenses,
+        core=build_core_client(site.settings),
+    )
 
 
 def require_whole(site: Site, pages: int) -> None:
@@ -174,6 +188,60 @@ def test_ledger_and_records_lost_the_log_goes_on_from_the_kept_seal(site: Site) 
         previous=note,
     )
     assert report.verdict is Verdict.GAPS, [finding.message for finding in report.instances[0].findings]
+
+
+def test_licence_that_continues_lost_entries_suspends_until_the_vendor_vouches_for_them(site: Site) -> None:
+    """Meter and web start and tell why; a later acknowledgement, or a licence that continues it, ends it."""
+    first, _ = site.ledger.sealed_windows()
+    origin = str(first.window["origin"])
+    anchored(site, ledger_anchor=LedgerAnchor(origin=origin, size=first.size, root=first.root))
+    lose_everything_but_the_kept_seal(site, records=False)
+    site.start()
+    base = site.ledger.base()
+    assert base > first.size
+    assert not site.licenses.lease_path.exists()
+    assert site.meter._verdict().state is State.SUSPENDED
+    assert f"first {first.size} entries" in site.meter._verdict().reason
+    web = a_web(site)
+    assert web.standing.verdict.state is State.SUSPENDED
+    site.clock.pass_seconds(700)
+    assert site.meter.cycle().failed_cycles == 0
+    assert site.meter._verdict().state is State.SUSPENDED
+
+    size, root = site.ledger.last_seal() or (0, b"")
+    site.ledger.note_ack(size, "", {"size": size, "root": root.hex()}, root=root)
+    assert site.meter._verdict().state is State.ACTIVE
+    assert web.refresh().verdict.state is not State.SUSPENDED
+
+
+def test_web_starts_on_a_ledger_that_cannot_be_held_against_its_licence(site: Site) -> None:
+    """It is there to tell what is wrong."""
+    origin = str(site.ledger.sealed_windows()[0].window["origin"])
+    anchored(site, ledger_anchor=LedgerAnchor(origin=origin, size=3, root=site.ledger.root_at(3)))
+    site.ledger._writer.execute("DELETE FROM use_entry WHERE seq = 2")
+    web = a_web(site)
+    assert web.standing.verdict.state is State.LEDGER_UNAVAILABLE
+    assert "entry 2 is missing" in web.standing.verdict.reason
+
+
+@pytest.mark.parametrize("wrong", ["root", "origin"])
+def test_licence_that_continues_another_ledger_suspends_after_a_loss_too(site: Site, wrong: str) -> None:
+    lose_everything_but_the_kept_seal(site, records=False)
+    site.start()
+    size, root = site.ledger.last_seal() or (0, b"")
+    kept = site.ledger.kept_seal()
+    assert kept is not None
+    origin = str(kept.window["origin"])
+    anchored(site, ledger_anchor=LedgerAnchor(origin=origin, size=size, root=root))
+    assert site.meter._verdict().state is State.ACTIVE
+    other = {
+        "root": LedgerAnchor(origin=origin, size=size, root=bytes(32)),
+        "origin": LedgerAnchor(origin="vendor.example/0000000000000000", size=2, root=root),
+    }[wrong]
+    site.license_file.write_bytes(site.vendor.seal(a_license(sequence=3, ledger_anchor=other)))
+    site.meter.watch_license()
+    told = {"root": "it forked", "origin": "the ledger of vendor.example/0000000000000000"}[wrong]
+    assert told in site.meter._verdict().reason
 
 
 def test_sealed_entries_that_are_nowhere_stop_the_start_and_nothing_is_moved(site: Site) -> None:

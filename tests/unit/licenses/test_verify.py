@@ -227,6 +227,7 @@ def test_other_ledger_shorter_ledger_and_fork_are_told():
     assert "restored from an older copy" in found
     forked = [*LEAVES[:4], bytes(32), *LEAVES[5:]]
     assert "forked" in anchor_refusal(anchor, origin=ORIGIN, size=9, root_at=_root_at(forked))
+    assert "were lost" in anchor_refusal(anchor, origin=ORIGIN, size=9, root_at=lambda _: None)
 
 
 REPORTS = {
