@@ -133,6 +133,7 @@ def migrate(settings: Settings, clock: Clock | None = None) -> None:
             key=key,
             clock=SystemClock() if clock is None else clock,
             version=__version__,
+            limit_seconds=settings.output_timeout_seconds,
         )
         if started.repair is not None:
             _log.error(

@@ -1,17 +1,20 @@
 """What can be told of a log apart from its database, and what can still be read of a damaged one.
 
 Invariant: no entry is believed that its leaf does not bear out, and no checkpoint that this device did not sign. What
-cannot be read is simply not there.
+cannot be read is simply not there; of an output mount that does not answer that is not known, so it is told.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import stat
+import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,7 @@ class Evidence:
         kept: The kept seal; None when there is none.
         checkpoints: Checkpoints on the output mount that this device signed, by size.
         forked_at: A size at which this device has signed two roots; None when it has not.
+        is_silent: Whether the output mount did not answer: nobody knows what it holds.
     """
 
     records: Path
@@ -46,6 +50,7 @@ class Evidence:
     kept: KeptSeal | None
     checkpoints: Mapping[int, tuple[Checkpoint, str]]
     forked_at: int | None = None
+    is_silent: bool = False
 
     @property
     def sealed_size(self) -> int:
@@ -72,15 +77,30 @@ class Evidence:
             signed = _believe(note, key)
             if signed is not None and found.setdefault(signed.size, (signed, note))[0].root != signed.root:
                 forked_at = signed.size
-        return Evidence(records=self.records, key=key, kept=self.kept, checkpoints=found, forked_at=forked_at)
+        return replace(self, checkpoints=found, forked_at=forked_at)
 
 
-def gather_evidence(state: Path, records: Path, key: VerifyingKey | None) -> Evidence:
-    """Look at the kept seal and at the newest checkpoint on the output mount; what cannot be read is not there."""
-    note = _read_note(records / CHECKPOINT_NAME)
+def gather_evidence(state: Path, records: Path, key: VerifyingKey | None, *, limit_seconds: float = 20.0) -> Evidence:
+    """Look at the kept seal and at the newest checkpoint on the output mount; what cannot be read is not there.
+
+    Args:
+        state: The state directory.
+        records: The instance's folder on the output mount.
+        key: The device's public key; None before there is one.
+        limit_seconds: How long the mount may take to answer.
+    """
+    told: list[str] = []
+    # In a thread of its own: a network file system may block for ever, and every start of web and meter passes here.
+    look = threading.Thread(
+        target=lambda: told.append(_read_note(records / CHECKPOINT_NAME)), name="look-records", daemon=True
+    )
+    look.start()
+    look.join(limit_seconds)
+    note = told[0] if told else ""
     newest = None if key is None else _believe(note, key)
     found = {} if newest is None else {newest.size: (newest, note)}
-    return Evidence(records=records, key=key, kept=_signed(KeptSeal.read(state), key), checkpoints=found)
+    kept = _signed(KeptSeal.read(state), key)
+    return Evidence(records=records, key=key, kept=kept, checkpoints=found, is_silent=not told)
 
 
 class Salvage:
@@ -299,8 +319,14 @@ def _signed(kept: KeptSeal | None, key: VerifyingKey | None) -> KeptSeal | None:
 
 
 def _read_note(path: Path) -> str:
-    with suppress(OSError, UnicodeDecodeError), path.open("rb") as stream:
-        return stream.read(MAX_NOTE_BYTES).decode("utf-8")
+    """A checkpoint's text; empty where there is none, or what is no file and could keep the reader waiting."""
+    with suppress(OSError, UnicodeDecodeError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return os.read(descriptor, MAX_NOTE_BYTES).decode("utf-8")
+        finally:
+            os.close(descriptor)
     return ""
 
 

@@ -34,7 +34,15 @@ class Started:
     repair: Repair | None
 
 
-def start_ledger(path: Path, *, records: Path, key: VerifyingKey | None, clock: Clock, version: str) -> Started:
+def start_ledger(
+    path: Path,
+    *,
+    records: Path,
+    key: VerifyingKey | None,
+    clock: Clock,
+    version: str,
+    limit_seconds: float = 20.0,
+) -> Started:
     """Make the ledger ready.
 
     Args:
@@ -43,6 +51,7 @@ def start_ledger(path: Path, *, records: Path, key: VerifyingKey | None, clock: 
         key: The device's public key; None before the first start.
         clock: Where times come from.
         version: Product version.
+        limit_seconds: How long the output mount may take to answer. A sound ledger starts without it.
 
     Raises:
         LedgerUnavailableError: It cannot be used, and cannot be mended now.
@@ -51,10 +60,14 @@ def start_ledger(path: Path, *, records: Path, key: VerifyingKey | None, clock: 
         finish_repair(path)  # one that a crash interrupted
     except OSError as exc:
         raise unavailable(exc, path) from exc
-    evidence = gather_evidence(path.parent, records, key)
+    evidence = gather_evidence(path.parent, records, key, limit_seconds=limit_seconds)
+    if evidence.is_silent and key is not None and not path.exists():
+        raise _silent(path, evidence, "it is not there")  # before an empty one is made, which would be believed
     cause = _problem(path, evidence)
     if not cause:
         return Started(repair=None)
+    if evidence.is_silent:
+        raise _silent(path, evidence, cause)
     alone = hold(path, alone=True)
     if alone is None:
         raise LedgerUnavailableError(
@@ -63,10 +76,12 @@ def start_ledger(path: Path, *, records: Path, key: VerifyingKey | None, clock: 
         )
     try:
         # Looked at once more now that nobody works on it: what was being written is no damage.
-        evidence = gather_evidence(path.parent, records, key)
+        evidence = gather_evidence(path.parent, records, key, limit_seconds=limit_seconds)
         cause = _problem(path, evidence)
         if not cause:
             return Started(repair=None)
+        if evidence.is_silent:
+            raise _silent(path, evidence, cause)
         done = repair(path, evidence, cause)
     except (OSError, sqlite3.Error) as exc:
         raise unavailable(exc, path) from exc
@@ -74,6 +89,15 @@ def start_ledger(path: Path, *, records: Path, key: VerifyingKey | None, clock: 
         os.close(alone)
     _tell(path, done, key=key, clock=clock, version=version)
     return Started(repair=done)
+
+
+def _silent(path: Path, evidence: Evidence, cause: str) -> LedgerUnavailableError:
+    """Nothing is mended while the record files cannot be asked: what only they have would be given up as lost."""
+    return LedgerUnavailableError(
+        f"{path}: {cause}; it is rebuilt with the record files below {evidence.records}, which does not answer",
+        next_step=f"check the disk or network file system behind it: 'dmesg', 'findmnt -T {evidence.records}'; then "
+        "start again. Nothing was moved",
+    )
 
 
 def _problem(path: Path, evidence: Evidence) -> str:

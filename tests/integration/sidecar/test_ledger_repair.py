@@ -9,7 +9,8 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from sidecar.bootstrap import build_core_client, ledger_path
 from sidecar.errors import LedgerConflictError, LedgerUnavailableError
 from sidecar.exchange import export_usage
 from sidecar.gate import State
-from sidecar.ledger import KEPT_NAME, check_ledger, damage_path
+from sidecar.ledger import KEPT_NAME, check_ledger, damage_path, salvage
 from sidecar.ledger.check import start_problem
 from sidecar.meter_status import MeterStatus
 from tests.fakes.licences import a_license
@@ -396,6 +397,71 @@ def test_export_after_a_loss_begins_where_the_ledger_begins(site: Site, tmp_path
             site.ledger, site.device, tmp_path / "stick", state_directory=site.settings.state_directory, since=since
         )
         assert done.span.since == site.ledger.base() > 0
+
+
+# ---- an output mount that does not answer ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def silent(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """A call after which nothing reads the newest checkpoint on the output mount, until the test ends."""
+    answers, read = threading.Event(), salvage._read_note
+
+    def wait(path: Path) -> str:
+        answers.wait(30)
+        return read(path)
+
+    def fall_silent() -> None:
+        site.settings = replace(site.settings, output_timeout_seconds=1)
+        monkeypatch.setattr(salvage, "_read_note", wait)
+
+    yield fall_silent
+    answers.set()
+
+
+def test_start_does_not_wait_for_a_mount_that_does_not_answer(site: Site, silent: Callable[[], None]) -> None:
+    stop(site)
+    silent()
+    begun = time.monotonic()
+    site.start()
+    assert time.monotonic() - begun < 10
+    assert quarantines(site) == []
+
+
+@pytest.mark.parametrize("loss", ["damaged", "lost", "lost with the kept seal"])
+def test_what_is_to_be_mended_waits_for_a_mount_that_does_not_answer(
+    site: Site, silent: Callable[[], None], monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    """The records on it may have what is missing: nothing is rebuilt, and no history begun, without a look at them."""
+    path = ledger_path(site.settings)
+    if loss == "damaged":
+        site.ledger._writer.execute("DELETE FROM use_entry WHERE seq = 2")
+        site.ledger._writer.execute("UPDATE frontier SET hash = zeroblob(32) WHERE level = 0")
+        stop(site)
+    else:
+        lose_everything_but_the_kept_seal(site, records=True)
+    if loss == "lost with the kept seal":
+        (site.settings.state_directory / KEPT_NAME).unlink()
+    silent()
+    for _ in range(2):
+        with pytest.raises(LedgerUnavailableError, match="does not answer") as failure:
+            site.start()
+        assert "findmnt" in failure.value.next_step
+    assert not (path.parent / "aside").exists()
+    monkeypatch.undo()
+    site.start()
+    assert [entry["kind"] for entry in quarantines(site)] == ["quarantine"], "with the records nothing is lost"
+    assert site.ledger.totals()[0][1] >= 12
+
+
+@pytest.mark.parametrize("what", ["fifo", "folder"])
+def test_what_is_no_file_in_place_of_a_checkpoint_is_none(site: Site, what: str) -> None:
+    stop(site)
+    place = site.output.folder / "checkpoint"
+    place.unlink()
+    os.mkfifo(place) if what == "fifo" else place.mkdir()
+    evidence = salvage.gather_evidence(site.settings.state_directory, site.output.folder, None, limit_seconds=5)
+    assert (evidence.checkpoints, evidence.is_silent) == ({}, False)
 
 
 def test_kept_seal_that_this_device_did_not_sign_so_is_none(site: Site) -> None:
