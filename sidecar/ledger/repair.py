@@ -156,7 +156,6 @@ class _Built:
     tokens: dict[str, int] = field(default_factory=dict)
     acks: dict[int, tuple[bytes, int]] = field(default_factory=dict)
     forms: dict[str, int] = field(default_factory=dict)
-    seen: set[tuple[bytes, int]] = field(default_factory=set)
     gap: tuple[int, int] | None = None
 
 
@@ -205,7 +204,8 @@ def _fill(db: sqlite3.Connection, built: _Built, sources: Sources, evidence: Evi
 def _enter_again(db: sqlite3.Connection, built: _Built, old: Salvage) -> None:
     """Uses from behind a hole: nothing has sealed their numbers, so they get new ones."""
     for license_id, entry in old.uses_from(built.next_seq):
-        if (uuid.UUID(entry["id"]).bytes, entry["page"]) in built.seen:
+        key = [uuid.UUID(entry["id"]).bytes, entry["page"]]
+        if db.execute("SELECT 1 FROM use_entry WHERE operation = ? AND page = ?", key).fetchone() is not None:
             continue
         effective_ms = max(entry["effective_ms"], built.effective_ms)
         line = encode_entry({**entry, "seq": built.next_seq, "effective_ms": effective_ms})
@@ -221,14 +221,15 @@ def _store(db: sqlite3.Connection, built: _Built, entry: Mapping[str, Any], line
         form: UseForm = form_of(dict(entry))
         operation, meter = uuid.UUID(entry["id"]), entry["meter"]
         numbers = {name: entry[name] for name in ("page", "wall_ms", "effective_ms", "boottime_ms")}
-        key = (operation.bytes, entry["page"])
         spelled = use_line(form.text, seq=entry["seq"], operation=operation, quantity=meter["quantity"], **numbers)
-        if spelled == line and key not in built.seen:
+        if spelled == line:
             if form.text not in built.forms:
                 built.forms[form.text] = len(built.forms) + 1
                 db.execute("INSERT INTO use_form(id, text) VALUES (?, ?)", [built.forms[form.text], form.text])
-            db.execute(
-                "INSERT INTO use_entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            # The table itself knows which pages are in it: a set of them would not fit into memory in a large ledger.
+            stored = db.execute(
+                """INSERT INTO use_entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+                   ON CONFLICT(operation, page) DO NOTHING""",
                 [
                     entry["seq"],
                     built.forms[form.text],
@@ -241,8 +242,8 @@ def _store(db: sqlite3.Connection, built: _Built, entry: Mapping[str, Any], line
                     leaf,
                 ],
             )
-            built.seen.add(key)
-            return
+            if stored.rowcount:
+                return
     db.execute("INSERT INTO line_entry VALUES (?, ?, ?, ?)", [entry["seq"], entry["kind"], line, leaf])
 
 

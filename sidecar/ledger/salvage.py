@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,8 @@ class Evidence:
         if key is None:
             return self
         found = dict(self.checkpoints)
-        more = [*notes, self.kept.note if self.kept else ""]
-        with suppress(OSError):
-            more += [_read_note(path) for path in sorted((self.records / CHECKPOINTS_FOLDER).iterdir())]
         forked_at = self.forked_at
-        for note in more:
+        for note in chain(notes, [self.kept.note if self.kept else ""], _notes_in(self.records / CHECKPOINTS_FOLDER)):
             signed = _believe(note, key)
             if signed is not None and found.setdefault(signed.size, (signed, note))[0].root != signed.root:
                 forked_at = signed.size
@@ -328,6 +326,13 @@ def _read_note(path: Path) -> str:
         finally:
             os.close(descriptor)
     return ""
+
+
+def _notes_in(folder: Path) -> Iterator[str]:
+    """The text of each checkpoint in a folder, one at a time: there is one for each window of years."""
+    with suppress(OSError):
+        for name in sorted(os.listdir(folder)):
+            yield _read_note(folder / name)
 
 
 def _believe(note: str, key: VerifyingKey) -> Checkpoint | None:

@@ -9,14 +9,17 @@ import shutil
 import sqlite3
 import threading
 import time
+import tracemalloc
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from licenses.model import READ_PAGES_METER, LedgerAnchor
-from licenses.usage_log.entry import parse_entry
+from licenses.usage_log.entry import encode_entry, leaf_hash, parse_entry
 from licenses.usage_log.report import Verdict
 from licenses.usage_log.verify import verify_records
 from sidecar.admission import Admission
@@ -24,9 +27,11 @@ from sidecar.bootstrap import build_core_client, ledger_path
 from sidecar.errors import LedgerConflictError, LedgerUnavailableError
 from sidecar.exchange import export_usage
 from sidecar.gate import State
-from sidecar.ledger import KEPT_NAME, check_ledger, damage_path, salvage
+from sidecar.ledger import KEPT_NAME, Ledger, UseEvent, check_ledger, damage_path, prepare, salvage
 from sidecar.ledger.check import start_problem
+from sidecar.ledger.repair import Repair, repair
 from sidecar.meter_status import MeterStatus
+from tests.fakes.clock import FakeClock
 from tests.fakes.licences import a_license
 from tests.integration.sidecar.test_metering import Site, anchored
 
@@ -397,6 +402,63 @@ def test_export_after_a_loss_begins_where_the_ledger_begins(site: Site, tmp_path
             site.ledger, site.device, tmp_path / "stick", state_directory=site.settings.state_directory, since=since
         )
         assert done.span.since == site.ledger.base() > 0
+
+
+# ---- large ledgers ---------------------------------------------------------------------------------------------------
+
+
+def a_ledger_of(folder: Path, pages: int) -> Path:
+    """A ledger with documents of five pages each, nothing of it sealed."""
+    path = folder / "ledger.db"
+    folder.mkdir()
+    prepare(path)
+    ledger = Ledger(path, clock=FakeClock(), instance="0123456789ab", version="1")
+    for start in range(0, pages, 2000):
+        events = [
+            UseEvent(operation_id=operation, page=page, meter=READ_PAGES_METER, license_id="x")
+            for operation in (str(uuid.uuid4()) for _ in range(start, min(start + 2000, pages), 5))
+            for page in range(1, 6)
+        ]
+        ledger.record_use(events)
+    ledger.close()
+    return path
+
+
+def repaired(path: Path) -> Repair:
+    return repair(path, salvage.gather_evidence(path.parent, path.parent / "none", None), "a test")
+
+
+def test_memory_of_a_rebuild_does_not_grow_with_the_pages(tmp_path: Path) -> None:
+    """A ledger of ten million pages is rebuilt within the gigabyte that its unit has."""
+    peaks = []
+    for pages in (6000, 12000):
+        path = a_ledger_of(tmp_path / str(pages), pages)
+        tracemalloc.start()
+        try:
+            assert repaired(path).entries == pages
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 6000 * 20
+
+
+@pytest.mark.parametrize("with_hole", [False, True])
+def test_page_that_is_there_twice_is_rebuilt_as_a_line_and_never_entered_again(tmp_path: Path, with_hole: bool) -> None:
+    """As an older version could leave it: the log keeps both, the table of pages has room for one."""
+    path = a_ledger_of(tmp_path / "state", 10)
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        (body,) = db.execute("SELECT body FROM entry WHERE seq = 0").fetchone()
+        seq = 11 if with_hole else 10
+        line = encode_entry({**parse_entry(body), "seq": seq})
+        db.execute("INSERT INTO line_entry VALUES (?, 'use', ?, ?)", [seq, line, leaf_hash(line)])
+    done = repaired(path)
+    assert (done.entries, done.entered_again) == (10 if with_hole else 11, 0)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM use_entry").fetchone() == (10,)
+        assert db.execute("SELECT body FROM line_entry WHERE kind = 'use'").fetchall() == (
+            [] if with_hole else [(line,)]
+        )
+        assert db.execute("SELECT sum(qty) FROM total").fetchone() == (done.entries,)
 
 
 # ---- an output mount that does not answer ----------------------------------------------------------------------------
