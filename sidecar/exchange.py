@@ -488,9 +488,9 @@ class Exchange:
             return
         if root is None:
             raise AckRefusedError(
-                f"this acknowledges {ack.size} entries; the ledger was begun anew at entry {self._ledger.base()}, and "
-                "nothing here tells whether they are its own",
-                next_step="wait for an acknowledgement of more entries; call the vendor if none comes",
+                f"this acknowledges {ack.size} entries, which were lost with the ledger: it was begun anew at entry "
+                f"{self._ledger.base()}, and nothing that is left shows whether they are its own",
+                next_step="wait for the vendor's next acknowledgement, of more entries; call the vendor if none comes",
             )
         sealed = self._ledger.last_seal()
         self._ledger.append(

@@ -389,6 +389,22 @@ def test_older_acknowledgement_is_refused_by_name(trade: Trade) -> None:
     assert not trade.entries("fault")
 
 
+def test_acknowledgement_of_entries_lost_with_the_ledger_is_refused_by_name(trade: Trade) -> None:
+    """Ledger and records are gone, and the log goes on from its kept seal: what lies before cannot be compared."""
+    trade.window(3)
+    old = trade.acknowledge(trade.export()).blob
+    trade.window(1)
+    trade.site.ledger.close()
+    for path in trade.site.settings.state_directory.glob("ledger.db*"):
+        path.unlink()
+    shutil.rmtree(trade.site.output.folder)
+    trade.site.start()
+    size = trade.site.ledger.snapshot(READ_PAGES_METER).size
+    with pytest.raises(AckRefusedError, match="lost with the ledger"):
+        trade.apply(old)
+    assert trade.site.ledger.snapshot(READ_PAGES_METER).size == size
+
+
 def test_forged_acknowledgements_are_refused(trade: Trade) -> None:
     trade.window(3)
     done = trade.export()
