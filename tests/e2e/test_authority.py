@@ -343,7 +343,7 @@ def test_reports_are_answered_while_a_bundle_is_verified(vendor: Vendor, tmp_pat
 def test_a_full_disk_is_told_by_name_keeps_nothing_and_heals_by_itself(tmp_path: Path) -> None:
     disk, elsewhere = tmp_path / "disk", tmp_path / "elsewhere"
     disk.mkdir()
-    with mounted(disk, "size=8m"):
+    with mounted(disk, "size=80m"):  # with room for what is left to the database
         vendor = Vendor(books=disk)
         try:
             vendor.start("--uploads", str(elsewhere))
