@@ -101,6 +101,19 @@ class SecondEngineHealth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CoreLicense:
+    """How the core finds the licence, which it reads with its own user's rights.
+
+    Attributes:
+        standing: A standing of licensing, or `none`.
+        reason: In words.
+    """
+
+    standing: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CoreHealth:
     """The core's word about itself.
 
@@ -110,6 +123,7 @@ class CoreHealth:
         engine: Name and version of the engine.
         languages: Installed models.
         second_engine: Its second engine; None where there is none, or it is told of in words that are not known here.
+        license: How it finds the licence; None where it does not tell.
     """
 
     workers: int
@@ -117,6 +131,7 @@ class CoreHealth:
     engine: str
     languages: tuple[str, ...]
     second_engine: SecondEngineHealth | None = None
+    license: CoreLicense | None = None
 
 
 class CoreLanguage(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,6 +217,7 @@ class CoreClient:
                 engine=f"{engine['name']} {engine['version']}",
                 languages=tuple(map(str, answer["languages"])),
                 second_engine=_second_engine(answer.get("second_engine")),
+                license=_license(answer.get("license")),
             )
         except (KeyError, TypeError, ValueError) as exc:
             raise CoreUnavailableError(f"the core's health answer is malformed: {exc!r}") from exc
@@ -369,6 +385,14 @@ def _second_engine(told: Any) -> SecondEngineHealth | None:
             died=int(told["died"]),
         )
     except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _license(told: Any) -> CoreLicense | None:
+    """For people only, as above."""
+    try:
+        return CoreLicense(standing=str(told["standing"]), reason=str(told["reason"]))
+    except (KeyError, TypeError):
         return None
 
 

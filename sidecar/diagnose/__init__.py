@@ -45,7 +45,7 @@ def diagnose(
     """
     snapshot, ledger_check = storage.ledger(settings, clock)
     now = effective_time(clock.read(), snapshot.high_water if snapshot else None)
-    health, core_check = core.answer(settings)
+    health, core_check = core.answer(settings, now, snapshot)
     user = storage.service_user(settings)
     of_folder = "Sidecar:StateDirectory" if settings.is_connected else "Mounts:License"
     checks: list[tuple[str, Callable[[], Iterable[Check]]]] = [

@@ -13,14 +13,23 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from licenses.errors import LicensesError
+from licenses.verify import Standing
 from sidecar.bootstrap import build_core_client
-from sidecar.core_client import CoreHealth
+from sidecar.clock import EffectiveTime
+from sidecar.core_client import CoreHealth, CoreLicense
 from sidecar.diagnose.check import Check, Result, fail, ok, warn
+from sidecar.diagnose.storage import readable, service_user
 from sidecar.errors import SidecarError
+from sidecar.ledger import LedgerSnapshot
+from sidecar.license_mount import LicenseMount
 from sidecar.settings import Settings, is_setting
 
 _SELF_TEST_SECONDS = 120.0
 _NO_SUCH_MODULE = "No module named"
+_NO_LICENSE = "none"
+_SERVING = {one.value for one in Standing if one.serves}
+_BY_DATE = {Standing.EXPIRED.value, Standing.NOT_YET_VALID.value}
 _RESULTS: dict[str, Result] = {"ok": "ok", "warn": "warn", "fail": "fail"}
 
 SelfTest = Callable[[Mapping[str, str]], "subprocess.CompletedProcess[str]"]
@@ -37,8 +46,14 @@ def run_self_test(environ: Mapping[str, str]) -> subprocess.CompletedProcess[str
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=_SELF_TEST_SECONDS, check=False)
 
 
-def answer(settings: Settings) -> tuple[CoreHealth | None, Check]:
-    """What the running core says; None when it does not answer."""
+def answer(settings: Settings, now: EffectiveTime, snapshot: LedgerSnapshot | None) -> tuple[CoreHealth | None, Check]:
+    """What the running core says; None when it does not answer.
+
+    Args:
+        settings: The settings.
+        now: What the sidecar judges the licence at.
+        snapshot: What the ledger holds.
+    """
     try:
         health = build_core_client(settings).health()
     except SidecarError as exc:
@@ -46,8 +61,31 @@ def answer(settings: Settings) -> tuple[CoreHealth | None, Check]:
         return None, warn("core", str(exc), step)
     if health.cpu_problem:
         return health, fail("core", health.cpu_problem, "run on a host that offers AVX2")
+    refused = health.license
+    if refused is not None and refused.standing not in _SERVING and _serves(settings, now, snapshot):
+        return health, _other_license(settings, refused)
     languages = " ".join(health.languages)
     return health, ok("core", f"answers: {health.engine}, {health.workers} pages at a time, {languages}")
+
+
+def _serves(settings: Settings, now: EffectiveTime, snapshot: LedgerSnapshot | None) -> bool:
+    """Whether the sidecar finds a licence that serves; where it finds none, the licence's own check tells so."""
+    try:
+        return LicenseMount(settings).look(now.at, snapshot).serves
+    except (OSError, LicensesError, SidecarError):
+        return False
+
+
+def _other_license(settings: Settings, found: CoreLicense) -> Check:
+    """The core finds no licence that serves where the sidecar does: it would refuse each page."""
+    cause = f"it finds the licence '{found.standing}': {found.reason.removesuffix('.')}; the sidecar's own serves"
+    if found.standing in _BY_DATE:
+        # Until a page comes with a lease the core has the wall clock alone, which the page is not judged by.
+        return warn("core", cause, "see the check of the clock; when pages are refused too, read the core's log")
+    if found.standing == _NO_LICENSE:
+        give = readable(settings.license_folder, service_user(settings))
+        return fail("core", cause, f"the core's user must read the files too: run '{give}'")
+    return fail("core", cause, "start the core with the settings, and on the host, that the sidecar has")
 
 
 def self_tested(settings: Settings, health: CoreHealth | None, run: SelfTest) -> Iterator[Check]:

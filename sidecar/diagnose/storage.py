@@ -180,10 +180,23 @@ def licenses_readable(path: Path, setting: str, user: User) -> Iterator[Check]:
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(one))
     except PermissionError as exc:
         cause = f"{exc.filename or path} cannot be read by {user}, which the service runs as"
-        step = f"run 'chown -R {user} {shlex.quote(str(path))}' on the host ({setting})"
-        yield fail("licence folder", cause, step, code=_WRONG_OWNER)
+        give = readable(path, user) if _owner(path) == 0 else f"chown -R {user} {shlex.quote(str(path))}"
+        yield fail("licence folder", cause, f"run '{give}' on the host ({setting})", code=_WRONG_OWNER)
     except OSError:
         return
+
+
+def readable(path: Path, user: User) -> str:
+    """The command that lets the service, and the core in the same group, read a folder and not write it."""
+    shown = shlex.quote(str(path))
+    return f"chgrp -R {user.gid} {shown} && chmod -R g+rX {shown}"
+
+
+def _owner(path: Path) -> int | None:
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
 
 
 def _sync_seconds(path: Path) -> float:

@@ -22,9 +22,9 @@ from licenses.device_key import DeviceKey
 from sidecar.admission import Admission
 from sidecar.bootstrap import MeterLock
 from sidecar.cli import main
-from sidecar.diagnose import Check, diagnose, rows
+from sidecar.diagnose import Check, diagnose, rows, storage
 from sidecar.diagnose import core as core_checks
-from sidecar.diagnose.storage import User, folder
+from sidecar.diagnose.storage import User, folder, licenses_readable
 from sidecar.gate import Lease
 from sidecar.ledger import Ledger, prepare
 from sidecar.license_mount import LicenseMount
@@ -475,6 +475,18 @@ def test_a_folder_of_somebody_else_is_found_even_by_root(tmp_path: Path) -> None
     assert looked(tmp_path, User(found.st_uid, found.st_gid, is_other=True)).result == "ok"
 
 
+def test_a_licence_folder_of_root_stays_root_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "license.dat").touch(mode=0o600)
+    found = tmp_path.stat()
+    stranger = User(found.st_uid + 65532, found.st_gid + 65532, is_other=True)
+    steps = {0: f"chgrp -R {stranger.gid} {tmp_path} && chmod -R g+rX {tmp_path}", 7: f"chown -R {stranger} {tmp_path}"}
+    for owner, step in steps.items():
+        monkeypatch.setattr(storage, "_owner", lambda _path, owner=owner: owner)
+        (check,) = licenses_readable(tmp_path, "Mounts:License", stranger)
+        assert (check.result, check.code) == ("fail", "wrong_owner")
+        assert f"'{step}'" in check.next_step
+
+
 def statvfs(**changes: Any) -> Callable[[Path], Any]:
     class Room:
         f_flag, f_bavail, f_frsize, f_files, f_favail = 0, 2**20, 4096, 2**20, 2**20
@@ -612,6 +624,38 @@ def test_a_core_on_a_processor_that_it_cannot_run_on(appliance: Appliance, tmp_p
     cpu = {"supported": False, "reason": "AVX2 is needed"}
     a_core_that_answers(tmp_path, "200 OK", json.dumps(HEALTH | {"cpu": cpu}))
     assert "AVX2" in the(appliance.diagnosed(), "core", "fail").cause
+
+
+@pytest.mark.parametrize(
+    ("standing", "result"),
+    [
+        ("none", "fail"),
+        ("host_mismatch", "fail"),
+        ("expired", "warn"),  # by the wall clock, which a page is not judged by
+        ("not_yet_valid", "warn"),
+        ("grace", "ok"),
+        ("valid", "ok"),
+    ],
+)
+def test_a_core_that_refuses_the_licence_by_which_the_sidecar_serves(
+    appliance: Appliance, tmp_path: Path, standing: str, result: str
+) -> None:
+    license_ = {"standing": standing, "reason": "there is none to be read.", "license_id": None}
+    a_core_that_answers(tmp_path, "200 OK", json.dumps(HEALTH | {"license": license_}))
+    check = the(appliance.diagnosed(), "core", result)
+    if result != "ok":
+        assert f"'{standing}': there is none to be read" in check.cause
+    if standing == "none":
+        folder = appliance.license_file.parent
+        assert f"chgrp -R {os.getegid()} {folder} && chmod -R g+rX {folder}" in check.next_step
+    appliance.license_file.unlink()
+    the(appliance.diagnosed(), "core", "ok")  # then the licence's own check tells what is wrong
+
+
+@pytest.mark.parametrize("odd", [None, [], {}, {"standing": "none"}, "valid"])
+def test_a_core_that_does_not_tell_of_its_licence(appliance: Appliance, tmp_path: Path, odd: object) -> None:
+    a_core_that_answers(tmp_path, "200 OK", json.dumps(HEALTH | {"license": odd}))
+    the(appliance.diagnosed(), "core", "ok")
 
 
 @pytest.mark.parametrize(
