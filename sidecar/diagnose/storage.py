@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import pwd
 import shlex
 import stat
 import threading
@@ -161,7 +162,14 @@ def _looked_at(name: str, path: Path, setting: str, user: User) -> Check:
     if free < _NONE_BYTES or (room.f_files and not room.f_favail):
         what = f"{free // 1024:,} KiB" if free < _NONE_BYTES else "no room for another file"
         return fail(name, f"{path} is full: {what} left", f"free space there; delete no records ({setting})")
-    seconds = _sync_seconds(path)
+    try:
+        seconds = _sync_seconds(path)
+    except PermissionError:
+        if not user.is_other:
+            raise
+        # A network file system may take root for nobody (NFS does: root_squash); the service's user may write there.
+        cause = f"{path} {belongs}, {free // 2**20:,} MiB free; a write could not be tried as root"
+        return warn(name, cause, f"run '{_as(user)} sidecar diagnose' ({setting})")
     told = f"{path} {belongs}, {free // 2**20:,} MiB free, a write is safe on disk after {1000 * seconds:.0f} ms"
     if free < _LOW_BYTES or (room.f_files and room.f_favail < _FEW_INODES):
         return warn(name, told, f"free some space there soon; delete no records ({setting})")
@@ -169,6 +177,19 @@ def _looked_at(name: str, path: Path, setting: str, user: User) -> Check:
         step = f"{'each page waits' if name == 'state' else 'the service waits'} for it: use a faster disk ({setting})"
         return warn(name, told, step)
     return ok(name, told)
+
+
+def _as(user: User) -> str:
+    """What root puts before a command to run it as that user; in a container ids need no name."""
+    name = _name_of(user.uid)
+    return f"runuser -u {name} --" if name else f"setpriv --reuid={user.uid} --regid={user.gid} --clear-groups"
+
+
+def _name_of(uid: int) -> str | None:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
 
 
 def licenses_readable(path: Path, setting: str, user: User) -> Iterator[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import json
 import os
@@ -529,6 +530,27 @@ def test_a_disk_that_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sidecar.diagnose.storage._sync_seconds", broken)
     check = looked(tmp_path, User(os.geteuid(), os.getegid()))
     assert (check.result, "Input/output error" in check.cause) == ("fail", True)
+
+
+@pytest.mark.parametrize("name", ["nonroot", None])
+def test_a_network_file_system_that_takes_no_write_from_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    def squashed(_path: Path) -> float:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("sidecar.diagnose.storage._sync_seconds", squashed)
+    monkeypatch.setattr("sidecar.diagnose.storage._name_of", lambda _uid: name)
+    found = tmp_path.stat()
+    check = looked(tmp_path, User(found.st_uid, found.st_gid, is_other=True))
+    assert (check.result, "could not be tried as root" in check.cause) == ("warn", True)
+    become = (
+        "runuser -u nonroot --" if name else f"setpriv --reuid={found.st_uid} --regid={found.st_gid} --clear-groups"
+    )
+    assert f"'{become} sidecar diagnose'" in check.next_step
+    assert (
+        looked(tmp_path, User(found.st_uid, found.st_gid)).result == "fail"
+    )  # the service's own user may not be refused
 
 
 def test_a_disk_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
