@@ -2,7 +2,7 @@
 
 Invariant: every connection commits with `synchronous=FULL`, and a failure of SQLite leaves as a
 `LedgerUnavailableError`. Damage is told apart from a disk that is full or out of reach, and noted in a file beside the
-database: the next start repairs before anything serves.
+database: the next start repairs before anything serves. The database is its owner's alone.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import errno
 import fcntl
 import os
 import sqlite3
+import stat
 from pathlib import Path
 
 from sidecar.errors import LedgerUnavailableError
 from sidecar.settings import DAMAGED_SUFFIX
 
 USERS_SUFFIX = ".lock"
+ASIDE_FOLDER = "aside"
+_BESIDE = ("-wal", "-shm", "-journal")
 _BUSY_SECONDS = 10.0
 _PASSING = {
     sqlite3.SQLITE_IOERR,
@@ -48,6 +51,30 @@ def connect(path: Path, *, query_only: bool = False) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def create_private(path: Path) -> None:
+    """Make an empty database that is its owner's alone, unless there is one; SQLite gives all beside it the same mode.
+
+    One that is there is not opened: closing it would drop the locks that SQLite has on it in this process.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def close_to_others(path: Path) -> None:
+    """Take a database, what lies beside it and what was moved aside from the group: earlier releases let it read them.
+
+    The core is in that group. What is somebody else's is left to its owner.
+    """
+    for one in (path, *(path.with_name(path.name + suffix) for suffix in _BESIDE), path.parent / ASIDE_FOLDER):
+        with contextlib.suppress(OSError):
+            mode = stat.S_IMODE(one.stat().st_mode)
+            if mode & 0o077:
+                one.chmod(mode & 0o700)
 
 
 def unavailable(exc: Exception, path: Path) -> LedgerUnavailableError:

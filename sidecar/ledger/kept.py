@@ -67,7 +67,7 @@ class KeptSeal:
             OSError: The folder cannot be written.
         """
         content = json.dumps(asdict(self), sort_keys=True).encode("utf-8")
-        write_file(folder / KEPT_NAME, [content], mode=0o640, overwrite=True)
+        write_file(folder / KEPT_NAME, [content], mode=0o600, overwrite=True)
 
     @classmethod
     def read(cls, folder: Path) -> KeptSeal | None:

@@ -25,7 +25,7 @@ from licenses.durable import make_folders
 from licenses.usage_log.entry import encode_entry, leaf_hash, parse_entry, read_use
 from sidecar.clock import Clock, EffectiveTime, effective_time, month_of
 from sidecar.errors import LedgerConflictError, LedgerUnavailableError
-from sidecar.ledger.database import connect, hold, is_full, note_damage, unavailable
+from sidecar.ledger.database import close_to_others, connect, create_private, hold, is_full, note_damage, unavailable
 from sidecar.ledger.migrations import LEDGER_MIGRATIONS
 from sidecar.ledger.queries import SIZE_SQL, LedgerReader, high_water
 from sidecar.ledger.reserve import DiskReserve
@@ -55,6 +55,8 @@ def prepare(path: Path) -> None:
     """
     try:
         make_folders(path.parent, mode=0o750)
+        create_private(path)
+        close_to_others(path)
         connection = connect(path)
         try:
             connection.execute("PRAGMA journal_mode=WAL")

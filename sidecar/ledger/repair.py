@@ -27,7 +27,7 @@ from licenses.usage_log.entry import encode_entry, leaf_hash, parse_entry
 from licenses.usage_log.merkle import HASH_BYTES, Frontier
 from sidecar.clock import month_of
 from sidecar.errors import LedgerUnavailableError
-from sidecar.ledger.database import connect, damage_path, recount_path
+from sidecar.ledger.database import ASIDE_FOLDER, connect, create_private, damage_path, recount_path
 from sidecar.ledger.kept import KeptSeal
 from sidecar.ledger.migrations import LEDGER_MIGRATIONS
 from sidecar.ledger.salvage import Evidence, RecordLines, Salvage, Sources
@@ -35,7 +35,6 @@ from sidecar.ledger.sql import Database
 from sidecar.ledger.use_form import UseForm, form_of, use_line
 from sidecar.ledger.values import content_sha256, nested_sums
 
-ASIDE_FOLDER = "aside"
 _LIKELY_MS = 24 * 3600 * 1000
 _LIKELY_CYCLES = 1_000_000
 
@@ -123,7 +122,7 @@ def finish_repair(path: Path) -> Path:
         return aside
     old = [one for suffix in ("-shm", "-wal", "-journal", "") if (one := path.with_name(path.name + suffix)).exists()]
     if old:
-        make_folders(aside, mode=0o750)
+        make_folders(aside, mode=0o700)
     for one in old:
         one.replace(aside / one.name)
     if old:
@@ -162,6 +161,7 @@ class _Built:
 def _build(fresh: Path, old: Salvage, evidence: Evidence, *, files_first: bool) -> _Built | None:
     """Fill a new database; None when a sealed root does not come out, or sealed entries are missing."""
     fresh.unlink(missing_ok=True)
+    create_private(fresh)
     with closing(connect(fresh)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
         db = Database(connection, execute_plugins=False)

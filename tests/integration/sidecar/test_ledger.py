@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -208,6 +209,38 @@ def test_not_migrated_is_refused(tmp_path: Path, clock: FakeClock) -> None:
     with pytest.raises(LedgerUnavailableError, match="not been brought up to date") as caught:
         Ledger(tmp_path / "new.db", clock=clock, instance="x", version="1")
     assert "sidecar migrate" in caught.value.next_step
+
+
+def wide(folder: Path) -> list[str]:
+    """What of the ledger others than its owner may open."""
+    return [one.name for one in folder.glob("ledger.db*") if one.suffix != ".lock" and one.stat().st_mode & 0o077]
+
+
+def test_the_ledger_is_its_owners_alone_from_the_first_moment(tmp_path: Path, clock: FakeClock) -> None:
+    """The core is in the service's group, and what its unit hides has no name yet at the first start."""
+    path = tmp_path / "ledger.db"
+    before = os.umask(0o027)
+    try:
+        prepare(path)
+        ledger = Ledger(path, clock=clock, instance="c0ffee123456", version="1")
+    finally:
+        os.umask(before)
+    ledger.record_use([use()])
+    assert {"ledger.db", "ledger.db-wal", "ledger.db-shm"} <= {one.name for one in tmp_path.iterdir()}
+    assert wide(tmp_path) == []
+    ledger.close()
+
+
+def test_a_ledger_of_an_earlier_release_is_closed_to_others(path: Path, ledger: Ledger) -> None:
+    ledger.record_use([use()])
+    aside = path.parent / "aside"
+    aside.mkdir(mode=0o750)
+    for one in path.parent.glob("ledger.db*"):
+        one.chmod(0o640)
+    prepare(path)
+    assert wide(path.parent) == []
+    assert stat.S_IMODE(aside.stat().st_mode) == 0o700
+    assert ledger.record_use([use()]) == 1  # who has it open goes on
 
 
 def test_ledger_that_could_not_be_opened_is_not_held(tmp_path: Path, clock: FakeClock) -> None:

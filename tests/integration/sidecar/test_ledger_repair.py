@@ -128,6 +128,13 @@ def test_garbage_for_a_ledger_is_moved_aside_and_rebuilt_from_the_records(site: 
     (entry,) = quarantines(site)
     aside = site.settings.state_directory / str(entry["aside"])
     assert (aside / "ledger.db").read_bytes() == garbage
+    closed = [
+        aside,
+        aside.parent,
+        *site.settings.state_directory.glob("ledger.db*"),
+        site.settings.state_directory / KEPT_NAME,
+    ]
+    assert [one.name for one in closed if one.stat().st_mode & 0o077 and one.suffix != ".lock"] == []
     require_whole(site, 12)
 
 
