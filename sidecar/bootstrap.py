@@ -6,6 +6,7 @@ Invariant: nothing is built twice in one process, and nothing is opened before i
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import random
@@ -465,10 +466,13 @@ def _open_lock(settings: Settings, name: str) -> int:
         return os.open(settings.state_directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as exc:
         uid, gid = os.geteuid(), os.getegid()
-        raise LedgerUnavailableError(
-            f"{settings.state_directory}: {exc.strerror or exc}",
-            next_step=f"make that folder (Sidecar:StateDirectory) and run 'chown {uid}:{gid}' on it",
-        ) from exc
+        step = f"make that folder (Sidecar:StateDirectory) and run 'chown {uid}:{gid}' on it"
+        if exc.errno == errno.EROFS:
+            step = (
+                "mount it read-write; systemd's units let the service write at /var/lib/sidecar alone: mount the disk "
+                "there, and leave Sidecar:StateDirectory at that"
+            )
+        raise LedgerUnavailableError(f"{settings.state_directory}: {exc.strerror or exc}", next_step=step) from exc
 
 
 def _license_mount(settings: Settings, clock: Clock, *, keeper: bool = False) -> LicenseMount:

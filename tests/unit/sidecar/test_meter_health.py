@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.bootstrap import LOCK_NAME, MeterLock, WebPresence, await_web, meter_problem
+from sidecar.errors import LedgerUnavailableError
 from sidecar.settings import Settings
 
 
@@ -49,3 +51,16 @@ def test_the_last_window_waits_for_web_and_not_for_ever(settings: Settings) -> N
     assert not await_web(settings, 0.1)
     web.end()
     assert await_web(settings, 0)
+
+
+def test_a_state_directory_that_is_read_only_is_not_answered_with_a_chown(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("sidecar.bootstrap.make_folders", read_only)
+    with pytest.raises(LedgerUnavailableError, match="Read-only file system") as refused:
+        MeterLock(settings)
+    assert "chown" not in refused.value.next_step
+    assert "mount the disk there" in refused.value.next_step
