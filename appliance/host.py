@@ -299,6 +299,8 @@ def _licence(places: Places) -> Check:
         return Check("licence", "warn", f"{folder} cannot be read: {exc.strerror}", "Run this as root.")
     if files:
         return Check("licence", "ok", f"{', '.join(sorted(files))} in {folder}")
+    if is_connected(places):
+        return Check("licence", "ok", "the billing endpoint gives it, in connected mode")
     return Check(
         "licence", "warn", f"there is no file in {folder}, so nothing will be started",
         f"Give --licence FILE, or copy the file that the vendor issued to {folder}.",
@@ -308,6 +310,11 @@ def _licence(places: Places) -> Check:
 def license_folder(places: Places) -> Path:
     """Where licence files lie on this machine."""
     return site_folder(places, "mounts:license", places.licenses)
+
+
+def is_connected(places: Places) -> bool:
+    """Whether the settings have the licence fetched from the billing endpoint, so that no file is needed."""
+    return read_settings(places.settings).get("sidecar:mode", "").lower() == "connected"
 
 
 def site_folder(places: Places, setting: str, default: Path) -> Path:

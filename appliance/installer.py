@@ -35,7 +35,7 @@ from appliance.errors import (
     RolledBackError,
     StepError,
 )
-from appliance.host import license_folder, site_folder
+from appliance.host import is_connected, license_folder, site_folder
 from appliance.places import (
     COMMANDS,
     INSTALLER_COMMAND,
@@ -319,7 +319,8 @@ class Installer:
             accept_terms(self._places.settings)
         if wishes.license_file is not None:
             self._put_license(wishes.license_file)
-        if not (wishes.start and self._may_start()):
+        # What ran, runs again: terms and licence may come from where this does not look, as a drop-in of the units.
+        if not (wishes.start and (before.active or self._may_start())):
             return None
         self._start(new)
         return self._wait(new, wishes.wait_seconds, ready=before.ready or before.release is None)
@@ -332,7 +333,10 @@ class Installer:
             self._system.stop(units)
 
     def _may_start(self) -> bool:
-        return is_accepted(self._places.settings) and bool(self._license_files())
+        return is_accepted(self._places.settings) and not self._lacks_license()
+
+    def _lacks_license(self) -> bool:
+        return not self._license_files() and not is_connected(self._places)
 
     def _start(self, release: Path) -> None:
         self._say("Starting …")
@@ -465,7 +469,7 @@ class Installer:
         if state is None:
             if not is_accepted(places.settings):
                 steps.append(f"read the licence terms and write 'Eula = accept' into {places.settings}")
-            if not self._license_files():
+            if self._lacks_license():
                 steps.append(f"copy the licence file that the vendor issued to {license_folder(places)}")
             steps.append(f"systemctl start {TARGET}")
             self._say("It is not started. What is left to do:")

@@ -45,6 +45,11 @@ def test_a_machine_that_fits(places: Places) -> None:
     assert all(check.next_step for check in checks.values() if check.result != "ok")
 
 
+def test_a_connected_machine_lacks_no_licence_file(places: Places) -> None:
+    with_settings(places, "Sidecar:Mode = connected\n")
+    assert looked_at(places)["licence"].result == "ok"
+
+
 def test_each_line_tells_cause_and_step() -> None:
     lines = list(Check("port", "fail", "it is taken", "Free it.").lines())
     assert lines == ["fail  port          it is taken", "                    → Free it."]

@@ -189,6 +189,27 @@ def test_a_service_that_was_not_ready_before_need_not_be_after(box: Box) -> None
     assert box.said[-1].startswith("UNLICENSED")
 
 
+def test_a_service_that_ran_runs_again_wherever_terms_and_licence_come_from(box: Box) -> None:
+    box.served()
+    box.places.settings.write_text("# Eula and Mounts:License stand in a drop-in of the units.\n")
+    (box.places.licenses / "license.dat").unlink()
+    new = box.bundle("1.3.0")
+    box.install(new, Wishes(wait_seconds=0))
+    assert box.system.running == new.manifest.release_id
+    box.install(box.bundle("1.4.0"), Wishes(wait_seconds=0, start=False))
+    assert box.system.running is None
+
+
+def test_a_connected_service_needs_no_licence_file(box: Box) -> None:
+    box.places.configuration.mkdir(parents=True)
+    box.places.settings.write_text("Eula = accept\nSidecar:Mode = Connected\n")
+    bundle = box.bundle("1.2.3")
+    box.install(bundle, replace(STARTED, start=False))
+    assert [line for line in box.said if line.startswith("  ")] == ["  1. systemctl start ocr-sidecar.target"]
+    box.install(bundle)
+    assert box.system.running == bundle.manifest.release_id
+
+
 def test_a_first_installation_that_is_not_ready_stays_and_is_told(box: Box) -> None:
     box.system.unlicensed = True
     with pytest.raises(NotReadyError, match="UNLICENSED"):
