@@ -141,7 +141,7 @@ class Installer:
                 raise
             if wishes.license_file is not None:
                 self._require_good_license(wishes.license_file, new)
-            before = self._remember()
+            before = self._remember(new)
             old = places.programs / before.release if before.release else None
             try:
                 state = self._switch(new, wishes, before)
@@ -287,23 +287,37 @@ class Installer:
 
     # ---- the switch ----------------------------------------------------------------------------------------------
 
-    def _remember(self) -> Before:
-        """What was in force before; by the journal, where an earlier run was interrupted."""
+    def _remember(self, new: Path) -> Before:
+        """What was in force before; by the journal, where an earlier run was interrupted.
+
+        Args:
+            new: The release that is to be put in force.
+        """
         places = self._places
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            before = Before(**json.loads(places.journal.read_text()))
-            if before.release is None or is_complete(places.programs / before.release):
+        installed = places.installed()
+        ready = installed is not None and self._system.is_ready(installed)
+        if not ready:  # what serves got through its switch: whatever the journal says of it is of long ago
+            before = self._interrupted()
+            if before is not None and (before.release is not None or installed in {None, new}):
                 self._say("Going on where an earlier run was interrupted.")
                 return before
-        installed = places.installed()
         before = Before(
             release=installed.name if installed else None,
             active=installed is not None and self._is_up(installed),
-            ready=installed is not None and self._system.is_ready(installed),
+            ready=ready,
         )
         said = {"release": before.release, "active": before.active, "ready": before.ready}
         _replace(places.journal, json.dumps(said).encode(), 0o600)
         return before
+
+    def _interrupted(self) -> Before | None:
+        """What the journal of an interrupted run tells; None where there is none, or what it names is gone."""
+        places = self._places
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            before = Before(**json.loads(places.journal.read_text()))
+            if before.release is None or is_complete(places.programs / before.release):
+                return before
+        return None
 
     def _switch(self, new: Path, wishes: Wishes, before: Before) -> str | None:
         """Put a release in force and start it where that is allowed.

@@ -20,6 +20,7 @@ from appliance.errors import (
     LicenseFileError,
     NotReadyError,
     RolledBackError,
+    StepError,
 )
 from appliance.installer import Installer, Wishes
 from appliance.places import Places, is_complete
@@ -217,6 +218,52 @@ def test_a_first_installation_that_is_not_ready_stays_and_is_told(box: Box) -> N
     assert box.places.installed() is not None
     assert box.places.release_key.exists()
     assert not box.places.journal.exists()
+
+
+def test_the_way_back_leads_to_what_served_though_an_earlier_run_was_cut_off_in_its_wait(box: Box) -> None:
+    def cut_off(version: str) -> Bundle:
+        bundle, ready = box.bundle(version), box.system.is_ready
+
+        def interrupted(release: Path) -> bool:
+            if box.system.running == release.name == bundle.manifest.release_id:
+                box.system.is_ready = ready  # type: ignore[method-assign]
+                raise KeyboardInterrupt
+            return ready(release)
+
+        box.system.is_ready = interrupted  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            box.install(bundle, replace(STARTED, license_file=box.license))
+        assert box.system.running == bundle.manifest.release_id
+        assert box.places.journal.exists()
+        return bundle
+
+    box.system.broken = {"2.0.0", "4.0.0"}
+    first = cut_off("1.2.3")  # nothing was there before it
+    with pytest.raises(RolledBackError, match=r"1\.2\.3 serves again"):
+        box.install(box.bundle("2.0.0"))
+    assert box.system.running == first.manifest.release_id
+    third = cut_off("3.0.0")  # 1.2.3 was there before it
+    with pytest.raises(RolledBackError, match=r"3\.0\.0 serves again"):
+        box.install(box.bundle("4.0.0"))
+    assert box.system.running == third.manifest.release_id
+    assert not box.places.journal.exists()
+
+
+def test_a_first_installation_that_was_cut_off_is_what_the_next_release_goes_back_to(box: Box) -> None:
+    first = box.bundle("1.2.3")
+
+    def refused(*_words: object) -> None:
+        raise StepError("'systemctl start' ended with 1")
+
+    box.system.start = refused  # type: ignore[method-assign]
+    with pytest.raises(StepError):
+        box.install(first, replace(STARTED, license_file=box.license))
+    assert box.places.installed() is not None
+    del box.system.start  # type: ignore[method-assign]
+    box.system.broken = {"2.0.0"}
+    with pytest.raises(RolledBackError, match=r"1\.2\.3 is in force again, stopped as it was"):
+        box.install(box.bundle("2.0.0"))
+    assert box.places.installed() == box.places.programs / first.manifest.release_id
 
 
 def test_an_older_version_needs_to_be_asked_for(box: Box) -> None:
