@@ -8,6 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.util
 import os
@@ -155,7 +156,10 @@ def _memory(places: Places) -> Check:
 
 
 def _room(places: Places, manifest: Manifest) -> Iterator[Check]:
-    needed = manifest.installed_bytes
+    needed = 0
+    if not is_complete(places.programs / manifest.release_id):  # the run after an interrupted one needs no room twice
+        left = sum(_held(folder) for folder in (places.staging, *places.halves()))
+        needed = max(0, manifest.installed_bytes - left)
     for name, place, wanted, severe in (
         ("programs", places.programs, needed, True),
         ("records", site_folder(places, "mounts:output", places.output), _LEAST_RECORD_ROOM, False),
@@ -235,8 +239,7 @@ def _owners(places: Places) -> Iterator[Check]:
 
 
 def _installed(places: Places, manifest: Manifest) -> Check:
-    broken = [release.name for release in places.releases() if not is_complete(release)]
-    if places.journal.exists() or broken:
+    if places.journal.exists() or places.halves():
         return Check(
             "installed", "warn", "an earlier run was interrupted", "Nothing to do: an installation cleans up after it."
         )
@@ -321,6 +324,17 @@ def site_folder(places: Places, setting: str, default: Path) -> Path:
     """A folder of the site's: the one that a setting names, else the usual one."""
     named = read_settings(places.settings).get(setting)
     return places.root / named.lstrip("/") if named else default
+
+
+def _held(folder: Path) -> int:
+    """The bytes that come free when a folder is removed; what cannot be read counts as nothing."""
+    sizes = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                facts = os.lstat(os.path.join(place, name))
+                sizes[facts.st_dev, facts.st_ino] = facts.st_blocks * 512
+    return sum(sizes.values())
 
 
 def _nearest(path: Path) -> Path:

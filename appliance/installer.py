@@ -194,7 +194,7 @@ class Installer:
         if is_complete(release):
             self._say(f"Release {release.name} is made already.")
             return
-        self._remove(places.staging, release)
+        self._remove(places.staging, *places.halves())
         places.programs.mkdir(parents=True, exist_ok=True)
         self._say(f"Making release {release.name} in {places.programs} …")
         for member in bundle.members("wheelhouse/", "requirements/"):

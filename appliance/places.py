@@ -139,6 +139,10 @@ class Places:
             return []
         return sorted(path for path in self.programs.iterdir() if _RELEASE_ID.fullmatch(path.name) and path.is_dir())
 
+    def halves(self) -> list[Path]:
+        """The folders of releases that were not made, or not removed, to their end."""
+        return [release for release in self.releases() if not is_complete(release)]
+
     def installed(self) -> Path | None:
         """The release in force; None when there is none."""
         if not self.current.is_symlink():

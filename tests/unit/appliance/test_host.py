@@ -6,11 +6,12 @@ import os
 import socket
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from appliance.host import Check, look_at
-from appliance.places import Places
+from appliance.places import Places, mark_of
 from appliance.release import Manifest
 from appliance.settings import accept_terms, is_accepted, read_settings
 from tests.fakes.releases import MANIFEST
@@ -67,6 +68,28 @@ def test_each_line_tells_cause_and_step() -> None:
 def test_what_the_bundle_needs(places: Places, change: dict[str, object], name: str, cause: str) -> None:
     check = looked_at(places, replace(MANIFEST, **change))[name]  # type: ignore[arg-type]
     assert (check.result, cause in check.cause, bool(check.next_step)) == ("fail", True, True)
+
+
+def test_a_release_that_is_made_already_wants_no_room(places: Places) -> None:
+    large = replace(MANIFEST, installed_bytes=2**60)
+    release = places.programs / large.release_id
+    release.mkdir(parents=True)
+    assert looked_at(places, large)["programs"].result == "fail"
+    mark_of(release).touch()
+    assert looked_at(places, large)["programs"].result == "ok"
+
+
+def test_what_an_interrupted_run_left_counts_as_room(places: Places) -> None:
+    for folder in (places.staging / "wheelhouse", places.programs / "1.0.0-0123abcd" / "lib"):
+        folder.mkdir(parents=True)
+        (folder / "half").write_bytes(bytes(4 * 1024**2))
+    (places.staging / "again").hardlink_to(places.staging / "wheelhouse" / "half")
+    (places.staging / "dangling").symlink_to("nothing")
+    free = 10 * 1024**2
+    for wanted, result in ((free, "ok"), (free + 7 * 1024**2, "ok"), (free + 9 * 1024**2, "fail")):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("appliance.host.shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+            assert looked_at(places, replace(MANIFEST, installed_bytes=wanted))["programs"].result == result
 
 
 def test_no_avx2(places: Places) -> None:

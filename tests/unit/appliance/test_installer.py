@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -379,6 +379,20 @@ def test_half_a_release_that_found_no_room_is_taken_away(box: Box) -> None:
         box.install(box.bundle("1.3.0"))
     assert box.files() == before
     assert box.system.stops == 0
+
+
+def test_half_a_release_of_another_version_makes_room_before_a_new_one_is_made(box: Box) -> None:
+    box.served()
+    half = box.places.programs / "1.3.0-0123abcd"
+    (half / "lib").mkdir(parents=True)
+    usual = box.system.make_environment
+
+    def looked(release: Path, wheelhouse: Path, locks: Sequence[Path]) -> None:
+        assert not half.exists()
+        usual(release, wheelhouse, locks)
+
+    box.system.make_environment = looked  # type: ignore[method-assign]
+    box.install(box.bundle("1.4.0"))
 
 
 def test_a_licence_takes_no_other_ones_place(box: Box) -> None:
