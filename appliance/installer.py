@@ -38,6 +38,7 @@ from appliance.errors import (
 from appliance.host import is_connected, license_folder, site_folder
 from appliance.places import (
     COMMANDS,
+    GID,
     INSTALLER_COMMAND,
     TARGET,
     USER,
@@ -434,7 +435,9 @@ class Installer:
             digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
             target = target.with_name(f"{target.stem}-{digest}{target.suffix}")
         _replace(target, file.read_bytes(), 0o640)
-        os.chown(target, -1, folder.stat().st_gid, follow_symlinks=False)
+        # A folder of the site's own has any group; the usual one was given the service's.
+        group = folder.stat().st_gid if folder == self._places.licenses else GID
+        os.chown(target, -1, group, follow_symlinks=False)
         self._say(f"The licence is in {target}.")
 
     def _license_files(self) -> list[Path]:

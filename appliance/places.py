@@ -16,7 +16,7 @@ INSTALLER_COMMAND = "tollgate-install"
 UNIT_SUFFIXES = (".path", ".service", ".socket", ".target")
 TARGET = "ocr-sidecar.target"
 USER = "nonroot"
-UID = 65532
+UID = GID = 65532
 
 _RELEASE_ID = re.compile(r"[0-9]+(?:\.[0-9]+)*-[0-9a-f]{8}")
 _OWN_UNIT = re.compile(r"ocr-(?:core|sidecar)[.-]")

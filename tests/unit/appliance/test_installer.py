@@ -23,7 +23,7 @@ from appliance.errors import (
     StepError,
 )
 from appliance.installer import Installer, Wishes
-from appliance.places import Places, is_complete
+from appliance.places import GID, Places, is_complete
 from tests.fakes.releases import FILES, KEY, MANIFEST, OTHER_KEY, lay_out, public, signed
 from tests.fakes.systems import FakeSystem, Killed
 
@@ -406,6 +406,23 @@ def test_a_licence_takes_no_other_ones_place(box: Box) -> None:
     assert new.name.startswith("license-")
     assert new.suffix == ".dat"
     assert new.read_bytes() == b"a good licence"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_licence_in_a_folder_of_the_sites_own_can_be_read_by_the_service(
+    box: Box, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    given: dict[Path, int] = {}
+    monkeypatch.setattr(os, "chown", lambda path, _user, group, **_: given.update({Path(path): group}))
+    box.served()
+    assert given == {box.places.licenses / "license.dat": box.places.licenses.stat().st_gid}
+    given.clear()
+    own = box.places.root / "srv/lic"
+    if there:
+        own.mkdir(parents=True)
+    box.places.settings.write_text("Eula = accept\nMounts:License = /srv/lic\n")
+    box.install(box.bundle("1.3.0"), replace(STARTED, license_file=box.license))
+    assert given == {own / "license.dat": GID}
 
 
 def test_nothing_is_written_through_a_link(box: Box, tmp_path: Path) -> None:
