@@ -1,6 +1,7 @@
 """The site's settings, as far as an installation has to know or change them.
 
-Invariant: a line that a person wrote is never lost; the one line that may be changed is the acceptance of the terms.
+Invariant: a line that a person wrote is never lost; the one line that may be changed is the acceptance of the terms. A
+file with sections is given a header of its own for it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ import re
 import stat
 from pathlib import Path
 
-_EULA = re.compile(r"^#?[ \t]*eula[ \t]*=.*$", re.IGNORECASE | re.MULTILINE)
+_EULA = re.compile(r"^(?P<comment>#?)[ \t]*eula[ \t]*=.*$", re.IGNORECASE | re.MULTILINE)
 _SECTION = re.compile(r"^\s*\[", re.MULTILINE)
+_HEADER = re.compile(r"^[ \t]*\[(?P<name>.*)\]", re.MULTILINE)
+_SETTING = re.compile(r"^[ \t]*[^\s#;\[]", re.MULTILINE)
+_NO_SECTION = "DEFAULT"
+"""The section of settings that bear their whole names."""
 _WORDS = re.compile(r":|__")
 
 
@@ -42,9 +47,7 @@ def is_accepted(path: Path) -> bool:
 def accept_terms(path: Path) -> None:
     """Have the file accept the licence terms; owner and permissions stay, and so does what is no UTF-8."""
     text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    changed, count = _EULA.subn("Eula = accept", text, count=1)
-    if not count:
-        changed = f"Eula = accept\n{text}"
+    changed = _accepting(text)
     facts = path.stat()
     half = path.with_name(f".{path.name}.incoming")
     half.unlink(missing_ok=True)
@@ -56,3 +59,24 @@ def accept_terms(path: Path) -> None:
         os.fchmod(stream.fileno(), stat.S_IMODE(facts.st_mode))
         os.fsync(stream.fileno())
     half.replace(path)
+
+
+def _accepting(text: str) -> str:
+    """The text of a settings file with the terms accepted, where the service looks for that."""
+    headers = list(_HEADER.finditer(text))
+
+    def is_whole_name(line: re.Match[str]) -> bool:
+        names = [header["name"] for header in headers if header.start() < line.start()]
+        return not names or names[-1] == _NO_SECTION
+
+    lines = [line for line in _EULA.finditer(text) if is_whole_name(line)]
+    in_force = [line for line in lines if not line["comment"]]
+    if lines:
+        line = in_force[-1] if in_force else lines[0]  # of two, the last one counts
+        text = f"{text[: line.start()]}Eula = accept{text[line.end() :]}"
+    else:
+        text = f"Eula = accept\n{text}"
+    first = _HEADER.search(text)
+    if first is not None and _SETTING.search(text, 0, first.start()):  # none may stand before the first header
+        text = f"[{_NO_SECTION}]\n{text}"
+    return text

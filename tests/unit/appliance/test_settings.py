@@ -50,6 +50,33 @@ def test_terms_are_accepted_in_one_line(conf: Path, blob: bytes) -> None:
     assert [path.name for path in conf.parent.iterdir()] == [conf.name]
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("[Core]\nWorkers = 3\n", "[DEFAULT]\nEula = accept\n[Core]\nWorkers = 3\n"),
+        ("# Ours.\n#Eula = x\n\n[Core]\nWorkers = 3\n", "[DEFAULT]\n# Ours.\nEula = accept\n\n[Core]\nWorkers = 3\n"),
+        ("[Core]\n#Eula = accept\nWorkers = 3\n", "[DEFAULT]\nEula = accept\n[Core]\n#Eula = accept\nWorkers = 3\n"),
+        ("[Core]\nWorkers = 3\nEula = no\n", "[DEFAULT]\nEula = accept\n[Core]\nWorkers = 3\nEula = no\n"),
+        ("[DEFAULT]\nCore:Workers = 3\n", "[DEFAULT]\nEula = accept\n[DEFAULT]\nCore:Workers = 3\n"),
+        ("[DEFAULT]\neula = no\n[Core]\nWorkers = 3\n", "[DEFAULT]\nEula = accept\n[Core]\nWorkers = 3\n"),
+        ("[Core]\nWorkers = 3\n[DEFAULT]\n;\n#Eula = accept\n", "[Core]\nWorkers = 3\n[DEFAULT]\n;\nEula = accept\n"),
+        ("Eula = no\n[Core]\nWorkers = 3\n", "[DEFAULT]\nEula = accept\n[Core]\nWorkers = 3\n"),
+        ("#Eula = accept\nCore:Workers = 3\nEula = no\n", "#Eula = accept\nCore:Workers = 3\nEula = accept\n"),
+        ("Core:Workers = 3\nEula = no\n#Eula = accept\n", "Core:Workers = 3\nEula = accept\n#Eula = accept\n"),
+    ],
+)
+def test_terms_are_accepted_where_the_service_reads_them_in_a_file_of_any_form(
+    conf: Path, before: str, after: str
+) -> None:
+    conf.write_text(before)
+    assert not is_accepted(conf)
+    accept_terms(conf)
+    assert conf.read_text() == after
+    theirs = load_settings((), environ={"SIDECAR_CONFIG": str(conf)})
+    assert is_accepted(conf)
+    assert (theirs.eula, theirs.core_workers) == ("accept", 3)
+
+
 def test_a_link_that_lies_in_the_way_is_not_followed(conf: Path, tmp_path: Path) -> None:
     conf.write_text("A = 1\n")
     victim = tmp_path / "victim"
