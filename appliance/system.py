@@ -17,6 +17,7 @@ _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LC_ALL": "C.UTF-8",
     "PYTHONDONTWRITEBYTECODE": "1",
+    "PIP_CONFIG_FILE": os.devnull,  # `--isolated` alone leaves the machine's /etc/pip.conf in force
 }
 _LINES_SHOWN = 12
 _MOST_RESTARTS = 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,10 @@ def test_what_cannot_be_stopped_is_named() -> None:
 @pytest.mark.parametrize(("restarts", "failed"), [(0, False), (3, False), (20, True)])
 def test_what_ends_again_and_again_has_failed(restarts: int, failed: bool) -> None:
     assert Answered(1, restarts).has_failed(UNIT) is failed
+
+
+def test_pip_obeys_no_configuration_of_the_machine() -> None:
+    assert System().run("printenv", "PIP_CONFIG_FILE") == f"{os.devnull}\n"
 
 
 def test_a_command_that_fails_is_named_with_its_last_words() -> None:
