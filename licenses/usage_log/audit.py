@@ -43,6 +43,7 @@ from licenses.usage_log.files import (
 )
 from licenses.usage_log.grants import Terms, compare, listed
 from licenses.usage_log.incidents import Incidents
+from licenses.usage_log.note import Checkpoint
 from licenses.usage_log.periods import BEYOND, DAY_MS, Periods, day_name
 from licenses.usage_log.proof import Claim, Outcome, Source, TreeProof
 from licenses.usage_log.report import (
@@ -101,11 +102,21 @@ class InstanceAudit:
         self._others: Counter[str] = Counter()
         self._incidents = Incidents()
         self._licenses: dict[str, None] = {}
+        self._outcomes: Mapping[Claim, Outcome] = {}
 
     @property
     def checkpoint_roots(self) -> Mapping[int, bytes]:
         """What the checkpoints say, by size; to compare with another copy of the same log."""
         return {one.size: one.root for one in self._claims if one.source is Source.CHECKPOINT}
+
+    def outcome_of(self, told: Checkpoint) -> Outcome | None:
+        """How the claim ended that a checkpoint here, or the kept one, makes; None where none makes it."""
+        found = {one for claim, one in self._outcomes.items() if (claim.size, claim.root) == (told.size, told.root)}
+        return next((one for one in Outcome if one in found), None)
+
+    def proves(self, size: int) -> bool:
+        """Whether the entries before `size`, as they are here, are those that were sealed."""
+        return any(first <= size <= end for first, end in merged(self._proof.proven))
 
     def run(self) -> InstanceReport:
         """Audit, and report."""
@@ -117,7 +128,7 @@ class InstanceAudit:
             self._audit_file(path, first, following)
         if self._next_seq == self._stop_at:
             self._stop()
-        outcomes = self._proof.close(self._end, self._given.proofs)
+        self._outcomes = outcomes = self._proof.close(self._end, self._given.proofs)
         self._audit_acks(outcomes)
         self._note_not_compared(outcomes)
         self._find_doubles([path for _, _, path in files])

@@ -24,6 +24,7 @@ from licenses.strict_json import parse_object
 from licenses.usage_log.audit import InstanceAudit, Progress, unreadable
 from licenses.usage_log.bundle import TOTALS_NAME, is_bundle, unpack_bundle
 from licenses.usage_log.claims import Given, key_of
+from licenses.usage_log.copies import compare_copies, copy_of
 from licenses.usage_log.files import FOLDER, meters_from
 from licenses.usage_log.note import Checkpoint, open_checkpoint, unverified_checkpoint
 from licenses.usage_log.proof import Consistency
@@ -137,7 +138,11 @@ def _audit(directory: Path, given: Given, progress: Progress | None, *, called: 
     audits = [InstanceAudit(folder, given, progress) for folder in folders]
     reports = [audit.run() for audit in audits]
     findings.extend(_not_found(given, reports, where))
-    findings.extend(_compare_copies(folders, audits, [report.origin for report in reports]))
+    copies = [
+        copy_of(folder, directory, audit, report)
+        for folder, audit, report in zip(folders, audits, reports, strict=True)
+    ]
+    findings.extend(compare_copies(copies, given, progress))
     return Report(instances=tuple(reports), findings=tuple(findings))
 
 
@@ -157,29 +162,6 @@ def _not_found(given: Given, reports: Sequence[InstanceReport], where: str) -> I
         if key.key_id not in {report.pinned_key for report in reports}:
             message = f"No records are of the pinned device {device_id_of(key.raw)}."
             yield Finding(Severity.TAMPERED, "pinned_key_unused", where, message)
-
-
-def _compare_copies(folders: Sequence[Path], audits: Sequence[InstanceAudit], origins: Sequence[str]) -> list[Finding]:
-    """Two folders with one log: copies of one another, or a log that forked."""
-    findings: list[Finding] = []
-    first: dict[str, int] = {}
-    for number, origin in enumerate(origins):
-        earlier = first.setdefault(origin, number) if origin else number
-        if earlier == number:
-            continue
-        where = f"{folders[earlier].name} and {folders[number].name}"
-        ours, theirs = audits[earlier].checkpoint_roots, audits[number].checkpoint_roots
-        forked = sorted(size for size in ours.keys() & theirs.keys() if ours[size] != theirs[size])
-        if forked:
-            message = (
-                f"Both are sealed as the log of {origin}, but differ at {forked[0]} entries: a copy of the device went "
-                "on beside it, or an older state was restored."
-            )
-            findings.append(Finding(Severity.TAMPERED, "fork", where, message))
-        else:
-            message = f"Both hold the log of {origin}; add up the sums of one of them only."
-            findings.append(Finding(Severity.NOTE, "same_log_twice", where, message))
-    return findings
 
 
 def find_instances(directory: Path) -> list[Path]:

@@ -1,7 +1,9 @@
 """The auditor's check: what must be caught is done to good records, and caught."""
 
+import copy
 import dataclasses
 import io
+import itertools
 import json
 import os
 import shutil
@@ -14,7 +16,7 @@ import pytest
 from licenses.errors import RecordError
 from licenses.keyring import SigningKey
 from licenses.keys import public_pem
-from licenses.usage_log import command
+from licenses.usage_log import command, copies
 from licenses.usage_log.entry import leaf_hash
 from licenses.usage_log.files import header_line, parse_record_file, render, trailer_line, write_once
 from licenses.usage_log.merkle import Frontier
@@ -809,6 +811,106 @@ def test_older_copy_of_the_same_log_is_noted(meter):
     report = verify_records(meter.folder.parent, VENDOR.trust_root, device_keys=[meter.device.verifying])
     assert report.verdict is Verdict.GOOD
     assert [finding.code for finding in report.findings] == ["same_log_twice"]
+
+
+def _clone(meter: FakeMeter, folder) -> FakeMeter:
+    """A copy of the device and of its records, which goes on by itself from here."""
+    clone = copy.copy(meter)
+    clone.lines, clone.files, clone._pending = list(meter.lines), list(meter.files), list(meter._pending)
+    clone.frontier = Frontier(*meter.frontier.to_tuple())
+    clone.folder = folder
+    shutil.copytree(meter.folder, folder)
+    return clone
+
+
+def _verify_all(meter: FakeMeter, **given):
+    return verify_records(meter.folder.parent, VENDOR.trust_root, device_keys=[meter.device.verifying], **given)
+
+
+@pytest.mark.parametrize("further", [(7, 300), (300,), (1, 1, 1)])
+def test_copy_whose_windows_never_end_where_the_others_do_is_caught(meter, further):
+    clone = _clone(meter, meter.folder.parent / "clone")
+    for uses in (10, 20):
+        meter.window(uses=uses)
+    for uses in further:
+        clone.window(uses=uses)
+    assert _verify(meter).verdict is _verify(clone).verdict is Verdict.GOOD
+    report = _verify_all(meter)
+    assert [(one.severity, one.code) for one in report.findings] == [(Severity.TAMPERED, "fork")]
+    assert report.exit_code() == ExitCode.TAMPERED
+
+
+@pytest.mark.parametrize("names", list(itertools.permutations("abc")))
+def test_each_copy_is_compared_with_every_other(meter, names):
+    """The copy that went its own way is neither the first nor the last by name in some of these."""
+    older, clone = (_clone(meter, meter.folder.parent / name) for name in names[:2])
+    shutil.rmtree(meter.folder)
+    older.window(uses=1)
+    clone.window(uses=7)
+    grown = _clone(older, meter.folder.parent / names[2])
+    for uses in (10, 20):
+        grown.window(uses=uses)
+    report = _verify_all(meter)
+    assert sorted(one.code for one in report.findings) == ["fork", "fork", "same_log_twice"]
+    told = {one.where for one in report.findings if one.code == "fork"}
+    assert all(clone.folder.name in where.split() for where in told)
+
+
+def test_older_copy_whose_seal_the_newer_one_has_no_more_is_met_by_its_entries(meter):
+    shutil.copytree(meter.folder, meter.folder.parent / "copy")
+    meter.window(uses=1)
+    (meter.folder / "checkpoints" / "17").unlink()
+    report = _verify_all(meter)
+    assert report.verdict is Verdict.GOOD
+    assert [finding.code for finding in report.findings] == ["same_log_twice"]
+
+
+def test_copy_that_ends_before_the_other_begins_is_not_good(meter):
+    """Each is proven, but not that one continues the other, even where the vendor vouches for the later one."""
+    shutil.copytree(meter.folder, meter.folder.parent / "copy")
+    for uses in (1, 2):
+        meter.window(uses=uses)
+    meter.file_ack(VENDOR, meter.ack(VENDOR, meter.checkpoint(meter.size)))
+    meter.prune(4)
+    assert _verify(meter).verdict is Verdict.GOOD
+    report = _verify_all(meter)
+    assert [(one.severity, one.code) for one in report.findings] == [(Severity.GAP, "copies_not_compared")]
+    assert report.exit_code() == ExitCode.GAPS
+
+
+def test_seal_of_a_copy_laid_among_those_of_the_other_compares_nothing(meter):
+    """Seals on entries that are not here are told to be not compared; they do not stand for the comparison."""
+    clone = _clone(meter, meter.folder.parent / "clone")
+    clone.window(uses=7)
+    for uses in (10, 20):
+        meter.window(uses=uses)
+    meter.file_ack(VENDOR, meter.ack(VENDOR, meter.checkpoint(meter.size)))
+    meter.prune(4)
+    shutil.copy(clone.folder / "checkpoints" / str(clone.size), meter.folder / "checkpoints")
+    assert "copies_not_compared" in _codes(_verify_all(meter))
+
+
+def test_copy_of_damaged_records_is_no_fork(meter):
+    """A fork is an accusation: it is told where both are proven, not where one of them was edited."""
+    shutil.copytree(meter.folder, meter.folder.parent / "copy")
+    meter.window(uses=1)
+    (meter.folder / "checkpoints" / "17").unlink()
+    _edit(meter.files[2], b'"quantity":1', b'"quantity":2')
+    codes = _codes(_verify_all(meter))
+    assert "sealed_root" in codes
+    assert "fork" not in codes
+
+
+def test_copies_beyond_the_bound_are_told(meter, monkeypatch):
+    monkeypatch.setattr(copies, "MAX_AUDITS", 1)
+    clones = [_clone(meter, meter.folder.parent / name) for name in "ab"]
+    for clone in clones:
+        clone.window(uses=7)
+    for uses in (10, 20):
+        meter.window(uses=uses)
+    report = _verify_all(meter)
+    assert {"fork", "copies_not_compared"} <= _codes(report)
+    assert report.exit_code() == ExitCode.TAMPERED
 
 
 # ---- gaps -----------------------------------------------------------------------------------------------------------
