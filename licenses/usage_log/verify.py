@@ -7,6 +7,7 @@ Invariants:
 * What the auditor gives (keys, checkpoint, acknowledgements, licences) is verified before anything is read.
 """
 
+import os
 import sys
 import tempfile
 from collections import Counter
@@ -28,10 +29,11 @@ from licenses.usage_log.copies import compare_copies, copy_of
 from licenses.usage_log.files import FOLDER, meters_from
 from licenses.usage_log.note import Checkpoint, open_checkpoint, unverified_checkpoint
 from licenses.usage_log.proof import Consistency
-from licenses.usage_log.report import Finding, InstanceReport, Report, Severity
+from licenses.usage_log.report import Finding, FindingList, InstanceReport, Report, Severity
 from licenses.verify import open_license
 
 _MAX_TOTALS_BYTES = 1024 * 1024
+_MAX_LEVELS = 4
 
 
 def verify_records(
@@ -127,11 +129,12 @@ def _refused(source: Path, severity: Severity, code: str, message: str) -> Repor
 def _audit(directory: Path, given: Given, progress: Progress | None, *, called: Path | None = None) -> Report:
     """Audit all instances below a folder; `called` is what the auditor knows it by."""
     where = str(called or directory)
-    findings: list[Finding] = []
+    passed_over = FindingList()
     try:
-        folders = find_instances(directory)
+        folders = find_instances(directory, passed_over)
     except OSError as exc:
         return Report(instances=(), findings=(unreadable(where, exc),))
+    findings = passed_over.kept
     if not folders:
         message = "There are no usage records here: no folder 'usage' of an instance was found."
         findings.append(Finding(Severity.UNREADABLE, "no_records", where, message))
@@ -164,21 +167,47 @@ def _not_found(given: Given, reports: Sequence[InstanceReport], where: str) -> I
             yield Finding(Severity.TAMPERED, "pinned_key_unused", where, message)
 
 
-def find_instances(directory: Path) -> list[Path]:
-    """The instances' folders at, or up to two levels below, a folder; those have a folder `usage`.
+def find_instances(directory: Path, findings: FindingList | None = None) -> list[Path]:
+    """The instances' folders at, or up to three levels below, a folder; those have a folder `usage`.
+
+    One site sends an instance's folder, another a copy of its output mount: an instance on one level hides none on the
+    next. Only below an instance none is looked for.
+
+    Args:
+        directory: Where to begin.
+        findings: Told what was passed over, or could not be looked at.
 
     Raises:
-        OSError: The folder cannot be listed.
+        OSError: The folder itself cannot be listed.
     """
+    findings = findings or FindingList()
     if directory.name == FOLDER and not (directory / FOLDER).is_dir():
         directory = directory.parent
+    found: list[Path] = []
+    links: list[Path] = []
     level = [directory]
-    for _ in range(3):
-        found = [folder for folder in level if (folder / FOLDER).is_dir()]
-        if found:
-            return found
-        level = [child for folder in level for child in sorted(folder.iterdir()) if _is_plain_folder(child)]
-    return []
+    for _ in range(_MAX_LEVELS):
+        deeper: list[Path] = []
+        for folder in level:
+            try:
+                if (folder / FOLDER).is_dir():
+                    found.append(folder)
+                    continue
+                children = [one for one in sorted(folder.iterdir()) if not one.name.startswith(".") and one.is_dir()]
+            except OSError as exc:
+                if folder == directory:
+                    raise
+                findings.add(unreadable(os.path.relpath(folder, directory), exc))
+                continue
+            links.extend(one for one in children if one.is_symlink())
+            deeper.extend(one for one in children if not one.is_symlink())
+        level = deeper
+    for passed_over, why in ((links, "symbolic links are not followed"), (level, "it lies too deep")):
+        if passed_over:
+            more = f", nor at {len(passed_over) - 1} more such" if len(passed_over) > 1 else ""
+            message = f"It was not looked at{more}: {why}. Give it by itself if records lie there."
+            findings.find(Severity.NOTE, "folder_passed_over", os.path.relpath(passed_over[0], directory), message)
+    return found
 
 
 def _open_license(blob: bytes, trust_root: TrustRoot) -> License:
@@ -188,10 +217,6 @@ def _open_license(blob: bytes, trust_root: TrustRoot) -> License:
         raise RecordError(
             f"a licence given is not good: {exc}", next_step="Take the file that the vendor delivered."
         ) from exc
-
-
-def _is_plain_folder(path: Path) -> bool:
-    return not path.name.startswith(".") and path.is_dir() and not path.is_symlink()
 
 
 def _open_kept(text: str, device_keys: Sequence[VerifyingKey]) -> Checkpoint:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -115,6 +116,51 @@ def test_records_are_found_from_any_level(meter, levels):
         folder = folder.parent
     assert find_instances(folder) == [meter.folder]
     assert find_instances(meter.folder / "usage") == [meter.folder]
+
+
+def test_instance_on_one_level_hides_none_on_the_next(meter, tmp_path):
+    """One site sent an instance's folder, another a copy of its whole output mount."""
+    other = FakeMeter(tmp_path / "other")
+    other.window(uses=700)
+    received = tmp_path / "received"
+    shutil.copytree(meter.folder, received / "siteA")
+    shutil.copytree(tmp_path / "other", received / "siteB")
+    deep = received / "siteB" / "computervisionread" / other.instance
+    assert find_instances(received) == [received / "siteA", deep]
+    report = verify_records(received, VENDOR.trust_root, device_keys=[meter.device.verifying])
+    assert report.verdict is Verdict.UNPINNED
+    assert [one.meters[READ_PAGES] for one in report.instances] == [12, 700]
+
+
+def test_folders_that_were_not_looked_at_are_noted(meter, tmp_path):
+    top = meter.folder.parent.parent
+    for name in ("one", "two"):
+        (top / name).symlink_to(tmp_path)
+    (top / "a" / "b" / "c" / "d").mkdir(parents=True)
+    report = verify_records(top, VENDOR.trust_root, device_keys=[meter.device.verifying])
+    assert report.verdict is Verdict.GOOD
+    assert [(one.severity, one.code, one.where) for one in report.findings] == [
+        (Severity.NOTE, "folder_passed_over", "one"),
+        (Severity.NOTE, "folder_passed_over", "a/b/c/d"),
+    ]
+    assert "nor at 1 more such" in report.findings[0].message
+
+
+def test_folder_that_cannot_be_listed_is_told_and_the_others_are_read(meter, monkeypatch):
+    top = meter.folder.parent
+    (top / "locked").mkdir()
+    listed = Path.iterdir
+
+    def refused(folder):
+        if folder.name == "locked":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    report = verify_records(top, VENDOR.trust_root, device_keys=[meter.device.verifying])
+    assert report.verdict is Verdict.UNREADABLE
+    assert [(one.code, one.where) for one in report.findings] == [("unreadable", "locked")]
+    assert report.instances[0].verdict is Verdict.GOOD
 
 
 def test_copied_and_renamed_folder_is_still_good(meter, tmp_path):
