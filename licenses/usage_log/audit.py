@@ -9,7 +9,7 @@ Invariants:
 
 The steps, in the order of the code:
 
-1. find the record files, the checkpoints and the acknowledgements, and whose they claim to be;
+1. find the record files, the checkpoints, the acknowledgements and proofs of a fork, and whose they claim to be;
 2. file by file: name, header, chain of file hashes, numbering without holes or overlaps, window after window;
 3. line by line: spelling, numbering, effective time never backwards, totals;
 4. meanwhile, at each size that a file, a checkpoint or an acknowledgement names: the Merkle root (`proof`);
@@ -189,6 +189,7 @@ class InstanceAudit:
         ):
             if told is not None and told.origin == origin:
                 self._claims.append(Claim(told.size, told.root, where, source))
+        self._signed.find_forks(origin, key)
         self._acks.extend(self._signed.acks(origin, self._given, key))
         for where, ack in self._acks:
             self._claims.append(Claim(ack.size, ack.root, where, Source.ACK))

@@ -1,5 +1,7 @@
 """What bears a signature: the checkpoints and acknowledgements of one log, verified, as claims on its entries.
 
+The proofs of a fork that lie beside them are no claims on entries: one that holds is a finding by itself.
+
 Invariants:
 
 * A checkpoint is believed with the pinned device key alone, an acknowledgement with an ack key of the trust root alone;
@@ -20,13 +22,18 @@ from licenses.keyring import TrustRoot
 from licenses.keys import VerifyingKey, read_small_file
 from licenses.model import License
 from licenses.usage_log.files import CHECKPOINT_NAME, CHECKPOINTS_FOLDER
+from licenses.usage_log.fork import MAX_FORK_BYTES, verify_fork
 from licenses.usage_log.note import MAX_NOTE_BYTES, Checkpoint, open_checkpoint, unverified_checkpoint
 from licenses.usage_log.proof import Claim, Consistency, Find, Source
 from licenses.usage_log.report import Severity
 
 ACKS_FOLDER = "acks"
 ACK_SUFFIX = ".dsse.json"
+FORKS_FOLDER = "forks"
+FORK_SUFFIX = ".json"
+MAX_FORKS = 64
 
+_NO_PROOF = (Severity.NOTE, "fork_unproven")
 _SIZE_NAME = re.compile(r"0|[1-9][0-9]{0,15}")
 
 
@@ -77,7 +84,7 @@ class SignedText:
 
 
 class SignedFiles:
-    """The checkpoints and acknowledgements in one instance's folder.
+    """The checkpoints, acknowledgements and proofs of a fork in one instance's folder.
 
     Args:
         folder: The instance's folder.
@@ -157,6 +164,40 @@ class SignedFiles:
             else:
                 self._find(Severity.TAMPERED, "other_origin", where, f"The acknowledgement is of {found.origin}.")
 
+    def find_forks(self, origin: str, key: VerifyingKey | None) -> None:
+        """Look at the proofs that the log forked: the vendor sent them, and the appliance put them beside its records.
+
+        One that does not hold accuses nobody, not even who put it there, and is noted.
+
+        Args:
+            origin: The log.
+            key: The pinned key of its device, if there is one.
+        """
+        paths = self._listed(self._folder / FORKS_FOLDER)
+        if len(paths) > MAX_FORKS:
+            message = f"Of {len(paths)} files the first {MAX_FORKS} were looked at."
+            self._find(Severity.NOTE, "forks_left_out", FORKS_FOLDER, message)
+        for path in paths[:MAX_FORKS]:
+            where = self._where(path)
+            if not path.name.endswith(FORK_SUFFIX):
+                self._find(Severity.NOTE, "foreign_file", where, "This is no proof of a fork; it was passed over.")
+                continue
+            if key is None:
+                message = "A proof that the log forked was not checked, for no key of its device was pinned."
+                self._find(Severity.NOTE, "fork_not_checked", where, message)
+                continue
+            blob = self._read(path, "read the fork proof", MAX_FORK_BYTES, malformed=_NO_PROOF)
+            if blob is None:
+                continue
+            try:
+                fork = verify_fork(blob, key)
+                if fork.origin != origin:
+                    raise RecordError(f"it is of {fork.origin}")
+            except LicensesError as exc:
+                self._find(*_NO_PROOF, where, f"The proof of a fork does not hold: {exc}.")
+                continue
+            self._find(Severity.TAMPERED, "fork", where, fork.reason)
+
     def _opened(self, blob: bytes, where: str, trust_root: TrustRoot, key: VerifyingKey | None) -> Ack | None:
         try:
             ack = open_ack(blob, trust_root)
@@ -188,14 +229,21 @@ class SignedFiles:
             except UnicodeDecodeError:
                 self._find(Severity.TAMPERED, "checkpoint_format", self._where(path), "The checkpoint is not UTF-8.")
 
-    def _read(self, path: Path, doing: str, max_bytes: int) -> bytes | None:
+    def _read(
+        self,
+        path: Path,
+        doing: str,
+        max_bytes: int,
+        *,
+        malformed: tuple[Severity, str] = (Severity.TAMPERED, "checkpoint_format"),
+    ) -> bytes | None:
         if path.is_symlink():
             self._find(Severity.UNREADABLE, "unreadable", self._where(path), "It is a symbolic link, and not followed.")
             return None
         try:
             return read_small_file(path, doing=doing, mode="0444", max_bytes=max_bytes)
         except FormatError as exc:
-            self._find(Severity.TAMPERED, "checkpoint_format", self._where(path), f"The file is malformed: {exc}.")
+            self._find(*malformed, self._where(path), f"The file is malformed: {exc}.")
         except LicensesError as exc:
             self._find(Severity.UNREADABLE, "unreadable", self._where(path), f"{exc}.")
         return None

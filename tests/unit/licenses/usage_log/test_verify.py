@@ -14,13 +14,17 @@ from pathlib import Path
 
 import pytest
 
+from licenses.device_key import device_id_of
 from licenses.errors import RecordError
 from licenses.keyring import SigningKey
 from licenses.keys import public_pem
 from licenses.usage_log import command, copies
+from licenses.usage_log.claims import MAX_FORKS
 from licenses.usage_log.entry import leaf_hash
 from licenses.usage_log.files import header_line, parse_record_file, render, trailer_line, write_once
+from licenses.usage_log.fork import MAX_FORK_BYTES, fork_name, prove_fork
 from licenses.usage_log.merkle import Frontier
+from licenses.usage_log.note import sign_checkpoint
 from licenses.usage_log.report import MAX_FINDINGS_SHOWN, Coverage, EntryRange, ExitCode, Severity, Verdict
 from licenses.usage_log.timeline import MAX_WINDOW_MS
 from licenses.usage_log.verify import find_instances, main, verify_records
@@ -957,6 +961,63 @@ def test_copies_beyond_the_bound_are_told(meter, monkeypatch):
     report = _verify_all(meter)
     assert {"fork", "copies_not_compared"} <= _codes(report)
     assert report.exit_code() == ExitCode.TAMPERED
+
+
+def _file_fork(meter: FakeMeter, *, device: SigningKey | None = None) -> Path:
+    """Put the proof that the device signed two histories where the sidecar puts those that the vendor sent it."""
+    signed_by = device or meter.device
+    origin = f"{meter.origin.rpartition('/')[0]}/{device_id_of(signed_by.verifying.raw)}"
+    one, other = (sign_checkpoint(origin, 17, root * 32, signed_by) for root in (b"1", b"2"))
+    path = meter.folder / "forks" / fork_name(origin, 17, 17)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(prove_fork(one, other, signed_by.verifying))
+    return path
+
+
+def test_proof_of_a_fork_beside_the_records_counts(meter):
+    path = _file_fork(meter)
+    report = _verify(meter)
+    assert [(one.severity, one.code, one.where) for one in report.instances[0].findings] == [
+        (Severity.TAMPERED, "fork", f"forks/{path.name}")
+    ]
+    assert "two different histories of its first 17 entries" in report.instances[0].findings[0].message
+    assert report.exit_code() == ExitCode.TAMPERED
+
+
+def test_proof_of_a_fork_is_not_believed_without_a_pinned_key(meter):
+    _file_fork(meter)
+    report = _verify(meter, pinned=False)
+    assert report.verdict is Verdict.UNPINNED
+    assert [one.code for one in report.instances[0].findings] == ["fork_not_checked"]
+
+
+def test_proof_of_a_fork_that_does_not_hold_is_noted(meter):
+    path = _file_fork(meter, device=SigningKey.generate("device"))
+    (path.parent / "fork-edited.json").write_bytes(_file_fork(meter).read_bytes().replace(b'"first":"', b'"first":"QQ'))
+    _file_fork(meter).unlink()
+    (path.parent / "fork-long.json").write_bytes(b" " * (MAX_FORK_BYTES + 1))
+    (path.parent / "fork-empty.json").touch()
+    (path.parent / "readme").touch()
+    report = _verify(meter)
+    assert report.verdict is Verdict.GOOD
+    assert sorted(one.code for one in report.instances[0].findings) == ["foreign_file", *["fork_unproven"] * 4]
+
+
+def test_proof_of_a_fork_of_another_log_of_the_device_is_noted(meter, tmp_path):
+    other = FakeMeter(tmp_path / "other", device=meter.device, vendor="other.example")
+    other.window()
+    shutil.copytree(_file_fork(other).parent, meter.folder / "forks")
+    report = _verify(meter)
+    assert report.verdict is Verdict.GOOD
+    assert "it is of other.example/" in report.instances[0].findings[0].message
+
+
+def test_number_of_proofs_of_a_fork_is_bounded(meter):
+    path = _file_fork(meter)
+    for number in range(MAX_FORKS):
+        (path.parent / f"a{number}.json").write_bytes(b"{}")
+    report = _verify(meter)
+    assert {one.code for one in report.instances[0].findings} == {"fork_unproven", "forks_left_out"}
 
 
 # ---- gaps -----------------------------------------------------------------------------------------------------------
