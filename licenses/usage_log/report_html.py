@@ -145,17 +145,23 @@ def _verdict(report: Report, how: Circumstances) -> str:
 
 def _grand_totals(report: Report) -> Iterator[str]:
     sums: dict[str, int] = {}
-    counted: set[str] = set()
-    for one in report.instances:
-        if one.origin in counted:
-            continue  # a second copy of the same log
-        counted.add(one.origin)
+    for one in _largest_copies(report):
         for meter, quantity in one.meters.items():
             sums[meter] = sums.get(meter, 0) + quantity
     doubted = report.verdict not in (Verdict.GOOD, Verdict.UNANCHORED)
     for meter, quantity in sorted(sums.items())[:MAX_METERS]:
         words = " as the records tell; read the verdict first" if doubted else ""
         yield f"<strong>{quantity:,}</strong> {text(meter)}{words}"
+
+
+def _largest_copies(report: Report) -> Iterable[InstanceReport]:
+    """One report of each log: of several copies the largest, which holds what the others hold."""
+    largest: dict[str, InstanceReport] = {}
+    for one in report.instances:
+        other = largest.setdefault(one.origin, one)
+        if (one.size, one.entries) > (other.size, other.entries):
+            largest[one.origin] = one
+    return largest.values()
 
 
 def _circumstances(report: Report, how: Circumstances) -> str:

@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+import shutil
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -119,6 +120,19 @@ def test_files_are_counted_in_the_singular_too(tmp_path, capsys):
 def test_verdict_stands_before_everything_else(meter):
     page = _page_of(meter)
     assert page.index('class="verdict v-good"') < page.index("<h2>")
+
+
+@pytest.mark.parametrize("name", ["0", "~"])
+def test_total_of_two_copies_of_a_log_is_that_of_the_larger(tmp_path, name):
+    """Whether the older copy's name comes before the other's or after it."""
+    meter = FakeMeter(tmp_path)
+    meter.window(uses=3)
+    shutil.copytree(meter.folder, meter.folder.parent / name)
+    meter.window(uses=39)
+    report = verify_records(tmp_path, VENDOR.trust_root, device_keys=[meter.device.verifying])
+    assert len(report.instances) == 2
+    page = html_text(report, HOW)
+    assert re.findall(r'<p class="total"><strong>([^<]*)', page) == ["42"]
 
 
 def test_page_needs_nothing_from_elsewhere(meter):
