@@ -584,7 +584,8 @@ def test_the_proof_of_a_fork_is_kept_beside_the_records(site: Connected) -> None
         "usage-verify", site.settings.output_directory, "--trust-root", site.settings.trust_root,
         "--device-key", site.settings.state_directory / "device.pub",
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"TAMPERED   forks/{kept[0].name}" in done.stdout
     done = command("licenses", "check-fork", kept[0], "--device-key", site.settings.state_directory / "device.pub")
     assert "Proven  yes" in done.stdout, done.stderr
 
