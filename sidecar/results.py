@@ -517,6 +517,9 @@ class OperationStore:
     def expire(self, *, now_ns: int) -> int:
         """Remove outcomes past their lifetime, uploads that never became operations, and what nobody understands.
 
+        What has a place is left alone, whatever its age seems to be: after a clock was set back, effective time is far
+        ahead of the time that new files bear.
+
         Args:
             now_ns: Effective time, nanoseconds since the epoch; results do not vanish because a clock was set wrong.
 
@@ -524,11 +527,13 @@ class OperationStore:
             How many folders were removed.
         """
         removed = 0
-        for folder in self._folders():
+        folders = self._folders()  # before the places, for a place is there before its folder
+        placed = self.places() | self.places()  # a look may miss a name that changes meanwhile; it changes once
+        for folder in folders:
             outcome = self._outcome(folder)
             if outcome is not None:
                 stale = now_ns > outcome.expires_ns
-            elif self._request(folder) is not None:
+            elif folder.name in placed or self._request(folder) is not None:
                 stale = False
             else:
                 stale = now_ns > _modified_ns(folder) + _ABANDONED_NS

@@ -285,6 +285,25 @@ def test_a_live_upload_keeps_its_place(house: House) -> None:
     assert reader.waiting_operations == 0
 
 
+def test_a_clock_set_back_takes_no_upload_away(house: House) -> None:
+    store = house.store()
+    operation_id = str(uuid.uuid4())
+    place = store.enter(operation_id)
+    removed: list[int] = []
+
+    def chunks() -> Iterator[bytes]:
+        yield b"ha"
+        removed.append(store.expire(now_ns=time.time_ns() + 2 * HOUR * 10**9))
+        yield b"lf"
+
+    store.receive(operation_id, chunks(), max_bytes=10)
+    assert removed == [0]
+    assert (house.folder / "operations" / operation_id / "document").read_bytes() == b"half"
+    store.leave(place)
+    assert store.expire(now_ns=time.time_ns()) == 0
+    assert store.expire(now_ns=time.time_ns() + 2 * HOUR * 10**9) == 1  # nobody works on it any more
+
+
 # ---- how long results are kept --------------------------------------------------------------------------------------
 
 
