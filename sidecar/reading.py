@@ -262,6 +262,7 @@ class Reader:
         if job is not None:
             job.over.wait(self._max_running_ns / 1e9 + _HOLD_SECONDS)
             if isinstance(job.failure, _SAID_TO_CALLERS):
+                self._store.discard(operation_id)  # it may have no outcome, and nobody asks for it
                 raise job.failure
         operation = self.find(operation_id)
         if operation.status in {"succeeded", "failed"}:

@@ -517,8 +517,8 @@ class OperationStore:
     def expire(self, *, now_ns: int) -> int:
         """Remove outcomes past their lifetime, uploads that never became operations, and what nobody understands.
 
-        What has a place is left alone, whatever its age seems to be: after a clock was set back, effective time is far
-        ahead of the time that new files bear.
+        So is what a caller waited for who is not there any more. What has a place is left alone, whatever its age seems
+        to be: after a clock was set back, effective time is far ahead of the time that new files bear.
 
         Args:
             now_ns: Effective time, nanoseconds since the epoch; results do not vanish because a clock was set wrong.
@@ -533,10 +533,12 @@ class OperationStore:
             outcome = self._outcome(folder)
             if outcome is not None:
                 stale = now_ns > outcome.expires_ns
-            elif folder.name in placed or self._request(folder) is not None:
+            elif folder.name in placed:
                 stale = False
             else:
-                stale = now_ns > _modified_ns(folder) + _ABANDONED_NS
+                request = self._request(folder)
+                is_left = request is None or request.synchronous
+                stale = is_left and now_ns > _modified_ns(folder) + _ABANDONED_NS
             if stale:
                 self._remove(folder)
                 removed += 1

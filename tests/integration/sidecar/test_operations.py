@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +20,16 @@ from licenses.model import READ_PAGES_METER
 from ocr_core.page_text import PageText
 from sidecar.admission import NotServingError, Standing
 from sidecar.core_client import Document
-from sidecar.errors import CoreTimeoutError, DocumentRefusedError, OperationNotFoundError, QueueFullError
-from sidecar.ledger import Ledger, prepare
+from sidecar.errors import (
+    CoreTimeoutError,
+    DocumentRefusedError,
+    LedgerUnavailableError,
+    OperationNotFoundError,
+    QueueFullError,
+)
+from sidecar.ledger import Ledger, UseEvent, prepare
 from sidecar.reading import Reader, ReadParameters
-from sidecar.results import OperationStore, ReadRequest
+from sidecar.results import Operation, OperationStore, ReadRequest
 from tests.fakes.clock import FakeClock
 from tests.fakes.licences import a_license
 
@@ -64,6 +70,13 @@ class OpenGate:
         return SimpleNamespace(ledger=self._ledger.snapshot(READ_PAGES_METER))
 
 
+class BrokenLedger(Ledger):
+    """A ledger on a disk that takes nothing."""
+
+    def record_use(self, events: Iterable[UseEvent]) -> int:
+        raise LedgerUnavailableError(f"{len(list(events))} pages cannot be counted: disk I/O error")
+
+
 class House:
     """One state directory and one spool, with as many web processes' readers as a test asks for."""
 
@@ -81,15 +94,23 @@ class House:
         store.prepare()
         return store
 
-    def reader(self, *, max_queued: int = 100, result_seconds: int = 48 * HOUR, workers: int = 1) -> Reader:
-        ledger = Ledger(self.folder / "ledger.db", clock=self.clock, instance="c0ffee123456", version="0")
+    def reader(
+        self,
+        *,
+        max_queued: int = 100,
+        result_seconds: int = 48 * HOUR,
+        workers: int = 1,
+        max_running_seconds: float = HOUR,
+        ledger_type: type[Ledger] = Ledger,
+    ) -> Reader:
+        ledger = ledger_type(self.folder / "ledger.db", clock=self.clock, instance="c0ffee123456", version="0")
         reader = Reader(
             store=self.store(result_seconds=result_seconds),
             core=cast("Any", self.core),
             ledger=ledger,
             admission=cast("Any", OpenGate(self, ledger)),
             clock=self.clock,
-            max_running_seconds=HOUR,
+            max_running_seconds=max_running_seconds,
             max_queued=max_queued,
             max_document_bytes=1000,
         )
@@ -302,6 +323,48 @@ def test_a_clock_set_back_takes_no_upload_away(house: House) -> None:
     store.leave(place)
     assert store.expire(now_ns=time.time_ns()) == 0
     assert store.expire(now_ns=time.time_ns() + 2 * HOUR * 10**9) == 1  # nobody works on it any more
+
+
+# ---- who waits on the connection ------------------------------------------------------------------------------------
+
+
+def read_now(house: House, reader: Reader) -> Operation:
+    return reader.read_now(iter([b"x"]), ReadParameters(), house.standing)
+
+
+def test_of_a_read_that_could_not_be_counted_nothing_is_left(house: House) -> None:
+    reader = house.reader(ledger_type=BrokenLedger)
+    house.core.may_read.set()
+    with pytest.raises(LedgerUnavailableError):
+        read_now(house, reader)
+    assert reader.waiting_operations == 0
+    assert not list((house.folder / "operations").iterdir())
+
+
+def test_what_somebody_waited_for_who_is_gone_is_removed_with_the_expired(house: House) -> None:
+    store = house.store()
+    waited_for, asked_for = str(uuid.uuid4()), str(uuid.uuid4())
+    for operation_id in (waited_for, asked_for):
+        store.receive(operation_id, [b"x"], max_bytes=10)
+        store.accept(
+            ReadRequest(
+                operation_id=operation_id,
+                created_ns=house.clock.wall_ns,
+                pages=(1,),
+                language=None,
+                reading_order="basic",
+                license_id="",
+                synchronous=operation_id == waited_for,
+                result_seconds=HOUR,
+            )
+        )
+    place = store.enter(waited_for)
+    later_ns = time.time_ns() + 2 * HOUR * 10**9
+    assert store.expire(now_ns=later_ns) == 0
+    store.leave(place)
+    assert store.expire(now_ns=time.time_ns()) == 0
+    assert store.expire(now_ns=later_ns) == 1
+    assert [folder.name for folder in (house.folder / "operations").iterdir()] == [asked_for]
 
 
 # ---- how long results are kept --------------------------------------------------------------------------------------
