@@ -162,16 +162,13 @@ class Reader:
 
     # ---- what the web calls -----------------------------------------------------------------------------------------
 
-    def submit(
-        self, chunks: Iterable[bytes], parameters: ReadParameters, standing: Standing, *, synchronous: bool = False
-    ) -> str:
+    def submit(self, chunks: Iterable[bytes], parameters: ReadParameters, standing: Standing) -> str:
         """Take a document in, look at its structure and queue its pages.
 
         Args:
             chunks: The document's bytes as they arrive.
             parameters: What is asked.
             standing: The decision that admitted the request.
-            synchronous: The client waits on the connection.
 
         Returns:
             The operation's id, a lower-case GUID.
@@ -183,6 +180,11 @@ class Reader:
             CoreRefusedError: The core will not work.
             SpoolUnavailableError: The spool is full or broken.
         """
+        return self._submit(chunks, parameters, standing).request.operation_id
+
+    def _submit(
+        self, chunks: Iterable[bytes], parameters: ReadParameters, standing: Standing, *, synchronous: bool = False
+    ) -> _Job:
         operation_id = str(uuid.uuid4())
         max_bytes = min(self._max_document_bytes, parameters.rules.max_bytes)
         place = self._store.enter(operation_id)
@@ -211,12 +213,11 @@ class Reader:
             )
             self._reserve(request, place, standing)
             self._store.accept(request)
-            self._enqueue(request, place, slow=is_slow)
+            return self._enqueue(request, place, slow=is_slow)
         except BaseException:
             self._store.discard(operation_id)
             self._store.leave(place)
             raise
-        return operation_id
 
     def _reserve(self, request: ReadRequest, place: Place, standing: Standing) -> None:
         """Speak for the pages of a document, unless it is larger than what is left of a hard limit.
@@ -256,14 +257,12 @@ class Reader:
         Raises:
             Everything that `submit` raises, and what stopped the reading when that is no fault of the document.
         """
-        operation_id = self.submit(chunks, parameters, standing, synchronous=True)
-        with self._lock:
-            job = self._jobs.get(operation_id)
-        if job is not None:
-            job.over.wait(self._max_running_ns / 1e9 + _HOLD_SECONDS)
-            if isinstance(job.failure, _SAID_TO_CALLERS):
-                self._store.discard(operation_id)  # it may have no outcome, and nobody asks for it
-                raise job.failure
+        job = self._submit(chunks, parameters, standing, synchronous=True)
+        operation_id = job.request.operation_id
+        job.over.wait(self._max_running_ns / 1e9 + _HOLD_SECONDS)
+        if isinstance(job.failure, _SAID_TO_CALLERS):
+            self._store.discard(operation_id)  # it may have no outcome, and nobody asks for it
+            raise job.failure
         operation = self.find(operation_id)
         if operation.status in {"succeeded", "failed"}:
             self._store.discard(operation_id)
@@ -339,12 +338,13 @@ class Reader:
 
     # ---- the queue --------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, request: ReadRequest, place: Place, *, slow: bool = False) -> None:
+    def _enqueue(self, request: ReadRequest, place: Place, *, slow: bool = False) -> _Job:
         with self._lock:
             deadline_ns = self._clock.read().boottime_ns + self._max_running_ns
             job = _Job(request, place, deadline_ns, waiting=set(request.pages), slow=slow)
             self._jobs[request.operation_id] = job
         self._queue.add((_PageOf(job, page) for page in request.pages), job.lane)
+        return job
 
     def _push_slow(self, page: int, job: _Job) -> None:
         """Come to a page with patience, when its turn comes."""

@@ -21,11 +21,13 @@ from ocr_core.page_text import PageText
 from sidecar.admission import NotServingError, Standing
 from sidecar.core_client import Document
 from sidecar.errors import (
+    CoreDownError,
     CoreTimeoutError,
     DocumentRefusedError,
     LedgerUnavailableError,
     OperationNotFoundError,
     QueueFullError,
+    SidecarError,
 )
 from sidecar.ledger import Ledger, UseEvent, prepare
 from sidecar.reading import Reader, ReadParameters
@@ -43,6 +45,7 @@ class HeldCore:
         self.may_read = threading.Event()
         self.folder = Path()
         self.busy = False
+        self.refusal: SidecarError | None = None
 
     def inspect(self, operation_id: str, _rules: object, _language: object, **_asked: object) -> Document:
         if self.busy:
@@ -52,6 +55,8 @@ class HeldCore:
 
     def recognize(self, _operation_id: str, page: int, **_asked: object) -> PageText:
         self.may_read.wait(20)
+        if self.refusal is not None:
+            raise self.refusal
         return PageText(page=page, width=100, height=100, unit="pixel", angle=0.0, orientation=0)
 
 
@@ -338,6 +343,23 @@ def test_of_a_read_that_could_not_be_counted_nothing_is_left(house: House) -> No
     with pytest.raises(LedgerUnavailableError):
         read_now(house, reader)
     assert reader.waiting_operations == 0
+    assert not list((house.folder / "operations").iterdir())
+
+
+def test_who_waits_hears_of_a_failure_however_early_it_is(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = house.reader()
+    house.core.may_read.set()
+    house.core.refusal = CoreDownError("no answer")
+    enqueue = reader._enqueue
+
+    def enqueue_until_over(*args: Any, **words: Any) -> Any:
+        job = enqueue(*args, **words)
+        wait_until(lambda: not house.store().places())
+        return job
+
+    monkeypatch.setattr(reader, "_enqueue", enqueue_until_over)
+    with pytest.raises(CoreDownError):
+        read_now(house, reader)
     assert not list((house.folder / "operations").iterdir())
 
 
