@@ -11,7 +11,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -88,6 +88,7 @@ class _Job:
     waiting: set[int] = field(default_factory=set)
     read: dict[int, PageText] = field(default_factory=dict)
     slow: bool = False
+    counting: bool = False
     counted: bool = False
     held_back: bool = False
     failure: SidecarError | None = None
@@ -259,11 +260,15 @@ class Reader:
         """
         job = self._submit(chunks, parameters, standing, synchronous=True)
         operation_id = job.request.operation_id
-        job.over.wait(self._max_running_ns / 1e9 + _HOLD_SECONDS)
+        waited_out = not job.over.wait(self._max_running_ns / 1e9 + _HOLD_SECONDS)
+        if waited_out and not self._give_up(job, RecognitionError("nobody waits for the operation any more")):
+            job.over.wait(_HOLD_SECONDS)
         if isinstance(job.failure, _SAID_TO_CALLERS):
             self._store.discard(operation_id)  # it may have no outcome, and nobody asks for it
             raise job.failure
         operation = self.find(operation_id)
+        if job.failure is not None and operation.status != "failed":  # it has no outcome, or none yet
+            operation = replace(operation, status="failed", pages=(), errors=(_public_error(job.failure),))
         if operation.status in {"succeeded", "failed"}:
             self._store.discard(operation_id)
         return operation
@@ -332,8 +337,9 @@ class Reader:
         self._inspector.stop()
         with self._lock:
             jobs = list(self._jobs.values())
+        stopped = CoreDownError("The service stopped before the document was read; send it again.")
         for job in jobs:
-            if job.request.synchronous:
+            if job.request.synchronous and self._give_up(job, stopped):
                 job.over.set()
 
     # ---- the queue --------------------------------------------------------------------------------------------------
@@ -433,14 +439,29 @@ class Reader:
                 return
         self._finish(job)
 
+    def _give_up(self, job: _Job, failure: SidecarError) -> bool:
+        """Have an operation end uncounted because its caller is told that it failed; false when it is counted already.
+
+        Args:
+            job: The operation.
+            failure: What it ends with, unless it has failed before.
+        """
+        with self._lock:
+            if job.counting:
+                return False
+            job.failure = job.failure or failure
+            return True
+
     def _finish(self, job: _Job) -> None:
         """Count, then show. Until the ledger has committed, nothing of the result can be seen.
 
         What was counted is shown as a success and nothing else, however long the spool takes to come back.
         """
         request = job.request
+        with self._lock:
+            job.counting = job.failure is None
         try:
-            if job.failure is None and not job.counted:
+            if job.counting and not job.counted:
                 self._count(request)
                 job.counted = True
             self._store.finish(

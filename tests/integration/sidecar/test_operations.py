@@ -18,6 +18,7 @@ import pytest
 
 from licenses.model import READ_PAGES_METER
 from ocr_core.page_text import PageText
+from sidecar import reading
 from sidecar.admission import NotServingError, Standing
 from sidecar.core_client import Document
 from sidecar.errors import (
@@ -361,6 +362,59 @@ def test_who_waits_hears_of_a_failure_however_early_it_is(house: House, monkeypa
     with pytest.raises(CoreDownError):
         read_now(house, reader)
     assert not list((house.folder / "operations").iterdir())
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_HOLD_SECONDS", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_read_that_its_caller_was_told_failed_is_not_counted(house: House) -> None:
+    house.limit(5)
+    reader = house.reader(max_running_seconds=0.1)
+    assert read_now(house, reader).status == "failed"
+    assert not list((house.folder / "operations").iterdir())
+    assert reader.waiting_operations == 1  # its page is at work
+    house.core.may_read.set()
+    wait_until(lambda: reader.waiting_operations == 0)
+    assert house.pages() == 0
+    assert not list((house.folder / "operations").iterdir())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_read_that_is_being_counted_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.limit(5)
+    reader = house.reader(max_running_seconds=0.1)
+    house.core.may_read.set()
+    given_up = []
+
+    def give_up(job: Any, failure: SidecarError) -> bool:
+        given_up.append(Reader._give_up(reader, job, failure))
+        may_count.set()
+        return given_up[-1]
+
+    may_count = threading.Event()
+    count = reader._count
+    monkeypatch.setattr(reader, "_count", lambda request: may_count.wait(20) and count(request))
+    monkeypatch.setattr(reader, "_give_up", give_up)
+    assert read_now(house, reader).status == "succeeded"
+    assert given_up == [False]
+    assert house.pages() == 1
+
+
+def test_a_read_that_a_stop_broke_off_is_not_counted(house: House) -> None:
+    house.limit(5)
+    reader = house.reader()
+    with ThreadPoolExecutor(1) as pool:
+        caller = pool.submit(read_now, house, reader)
+        wait_until(lambda: list((house.folder / "operations").glob("*/pages")))
+        reader.stop()
+        with pytest.raises(CoreDownError, match="stopped before the document was read"):
+            caller.result(timeout=10)
+    house.core.may_read.set()
+    wait_until(lambda: not house.store().places())
+    assert house.pages() == 0
 
 
 def test_what_somebody_waited_for_who_is_gone_is_removed_with_the_expired(house: House) -> None:
