@@ -88,6 +88,7 @@ class _Job:
     waiting: set[int] = field(default_factory=set)
     read: dict[int, PageText] = field(default_factory=dict)
     slow: bool = False
+    kept: bool = False
     counting: bool = False
     counted: bool = False
     held_back: bool = False
@@ -455,6 +456,7 @@ class Reader:
     def _finish(self, job: _Job) -> None:
         """Count, then show. Until the ledger has committed, nothing of the result can be seen.
 
+        The result is on the disk before it is counted: a spool that is full fails an operation as long as it is free.
         What was counted is shown as a success and nothing else, however long the spool takes to come back.
         """
         request = job.request
@@ -462,13 +464,15 @@ class Reader:
             job.counting = job.failure is None
         try:
             if job.counting and not job.counted:
+                if not job.kept:
+                    self._store.put_result(request.operation_id, request.pages)
+                    job.kept = True
                 self._count(request)
                 job.counted = True
             self._store.finish(
                 request.operation_id,
                 finished_ns=self._now_ns(),
                 result_seconds=request.result_seconds,
-                pages=request.pages,
                 errors=[] if job.failure is None else [_public_error(job.failure)],
             )
         except OperationNotFoundError:

@@ -10,7 +10,7 @@ Layout of `<Mounts:Shared>/operations/<operation id>/`:
 * `document`: the bytes as they arrived; removed with the outcome.
 * `request.json`: what was asked; its presence means that the operation was accepted.
 * `pages/<n>.json`: one `PageText` each, while the operation runs.
-* `result.jsonl`: all of them, a line each, written before the outcome.
+* `result.jsonl`: all of them, a line each, written before they are counted; it tells nothing without an outcome.
 * `outcome.json`: how it ended, and until when it can be fetched.
 
 `<Mounts:Shared>/unfinished/<operation id>+<pages>+<licence id>` is the operation's place: made before its document is
@@ -418,22 +418,36 @@ class OperationStore:
         """
         self._replace(self._folder(operation_id) / "pages" / f"{page.page}.json", page.to_wire(), operation_id)
 
+    def put_result(self, operation_id: str, pages: Iterable[int]) -> None:
+        """Keep the pages that were put as one result, so that little is left to write for the outcome.
+
+        Args:
+            operation_id: The operation.
+            pages: Which, in order; all of them were put before, and are there until the outcome is.
+
+        Raises:
+            OperationNotFoundError: The operation's folder is gone.
+            SpoolUnavailableError: The spool is full or broken.
+        """
+        folder = self._folder(operation_id)
+        with self._writing(operation_id):
+            lines = ((folder / "pages" / f"{page}.json").read_bytes() + b"\n" for page in pages)
+            write_file(folder / "result.jsonl", lines, mode=0o640, overwrite=True)
+
     def finish(
         self,
         operation_id: str,
         *,
         finished_ns: int,
         result_seconds: int,
-        pages: Iterable[int] = (),
         errors: Iterable[tuple[str, str]] = (),
     ) -> None:
-        """Make the outcome visible and let go of the document.
+        """Make the outcome visible and let go of the document. The result of a success was put before.
 
         Args:
             operation_id: The operation.
             finished_ns: When it ended, nanoseconds since the epoch.
             result_seconds: As in its request.
-            pages: The pages of a success, all of which were put before.
             errors: What stopped it, for a failure.
 
         Raises:
@@ -442,10 +456,6 @@ class OperationStore:
         """
         folder = self._folder(operation_id)
         failed = [list(error) for error in errors]
-        if not failed:
-            with self._writing(operation_id):
-                lines = ((folder / "pages" / f"{page}.json").read_bytes() + b"\n" for page in pages)
-                write_file(folder / "result.jsonl", lines, mode=0o640, overwrite=True)
         outcome = {
             "status": "failed" if failed else "succeeded",
             "finished_ns": finished_ns,
@@ -457,6 +467,8 @@ class OperationStore:
         self._replace(folder / "outcome.json", json.dumps(outcome).encode("utf-8"), operation_id, durable=True)
         with contextlib.suppress(OSError):  # what is left over expires with the outcome
             (folder / "document").unlink(missing_ok=True)
+            if failed:
+                (folder / "result.jsonl").unlink(missing_ok=True)
             shutil.rmtree(folder / "pages", ignore_errors=True)
 
     # ---- on the way out ---------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -16,9 +17,10 @@ from typing import Any, cast
 
 import pytest
 
+from licenses.durable import write_file
 from licenses.model import READ_PAGES_METER
 from ocr_core.page_text import PageText
-from sidecar import reading
+from sidecar import reading, results
 from sidecar.admission import NotServingError, Standing
 from sidecar.core_client import Document
 from sidecar.errors import (
@@ -29,6 +31,7 @@ from sidecar.errors import (
     OperationNotFoundError,
     QueueFullError,
     SidecarError,
+    SpoolUnavailableError,
 )
 from sidecar.ledger import Ledger, UseEvent, prepare
 from sidecar.reading import Reader, ReadParameters
@@ -58,6 +61,10 @@ class HeldCore:
         self.may_read.wait(20)
         if self.refusal is not None:
             raise self.refusal
+        return self.page(page)
+
+    @staticmethod
+    def page(page: int) -> PageText:
         return PageText(page=page, width=100, height=100, unit="pixel", angle=0.0, orientation=0)
 
 
@@ -128,6 +135,21 @@ class House:
     def limit(self, pages: int) -> None:
         """A licence with a hard limit comes into force."""
         self.standing = cast("Standing", SimpleNamespace(license=a_license(page_limit=pages)))
+
+    def count(self, request: ReadRequest) -> None:
+        ledger = Ledger(self.folder / "ledger.db", clock=self.clock, instance="c0ffee123456", version="0")
+        try:
+            ledger.record_use(
+                UseEvent(
+                    operation_id=request.operation_id,
+                    page=page,
+                    meter=READ_PAGES_METER,
+                    license_id=request.license_id,
+                )
+                for page in request.pages
+            )
+        finally:
+            ledger.close()
 
     def pages(self) -> int:
         ledger = Ledger(self.folder / "ledger.db", clock=self.clock, instance="c0ffee123456", version="0")
@@ -238,6 +260,50 @@ def test_pages_of_what_a_dead_process_left_are_spoken_for(house: House, left: st
     wait_until(lambda: reader.find(request.operation_id).status == "succeeded")
     assert house.pages() == 3
     wait_until(lambda: reader.waiting_operations == 0)
+
+
+@pytest.mark.parametrize("was_counted", [False, True])
+def test_a_result_that_a_kill_left_without_an_outcome_is_counted_once(house: House, was_counted: bool) -> None:
+    house.limit(5)
+    gone = house.store()
+    request = ReadRequest(
+        operation_id=str(uuid.uuid4()),
+        created_ns=house.clock.wall_ns,
+        pages=(1, 2),
+        language=None,
+        reading_order="basic",
+        license_id=a_license().license_id,
+        synchronous=False,
+        result_seconds=HOUR,
+    )
+    place = gone.enter(request.operation_id)
+    gone.receive(request.operation_id, [bytes(2)], max_bytes=10)
+    gone.reserve(place, request)
+    gone.accept(request)
+    gone.begin(request.operation_id)
+    for page in request.pages:
+        gone.put_page(request.operation_id, house.core.page(page))
+    gone.put_result(request.operation_id, request.pages)
+    os.close(place.handle)
+    assert gone.get(request.operation_id, now_ns=house.clock.wall_ns).status == "running"
+    if was_counted:
+        house.count(request)
+
+    reader = house.reader()  # the core reads nothing, for all of it was read
+    wait_until(lambda: reader.find(request.operation_id).status == "succeeded")
+    assert [page.page for page in reader.find(request.operation_id).pages] == [1, 2]
+    assert house.pages() == 2
+
+
+def test_a_failure_leaves_no_result(house: House) -> None:
+    store = house.store()
+    operation_id = str(uuid.uuid4())
+    store.receive(operation_id, [b"x"], max_bytes=10)
+    store.begin(operation_id)
+    store.put_page(operation_id, house.core.page(1))
+    store.put_result(operation_id, [1])
+    store.finish(operation_id, finished_ns=1, result_seconds=HOUR, errors=[("StorageException", "no")])
+    assert [path.name for path in (house.folder / "operations" / operation_id).iterdir()] == ["outcome.json"]
 
 
 def test_failed_and_broken_off_documents_give_their_pages_back(house: House) -> None:
@@ -415,6 +481,31 @@ def test_a_read_that_a_stop_broke_off_is_not_counted(house: House) -> None:
     house.core.may_read.set()
     wait_until(lambda: not house.store().places())
     assert house.pages() == 0
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A disk that takes no result."""
+
+    def write(path: Path, *args: Any, **words: Any) -> str:
+        if path.name == "result.jsonl":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_file(path, *args, **words)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(results, "write_file", write)
+        yield
+
+
+@pytest.mark.usefixtures("full")
+def test_a_read_that_the_spool_has_no_room_for_is_not_counted(house: House) -> None:
+    house.limit(5)
+    reader = house.reader()
+    house.core.may_read.set()
+    with pytest.raises(SpoolUnavailableError, match="No space left"):
+        read_now(house, reader)
+    assert house.pages() == 0
+    assert not list((house.folder / "operations").iterdir())
 
 
 def test_what_somebody_waited_for_who_is_gone_is_removed_with_the_expired(house: House) -> None:

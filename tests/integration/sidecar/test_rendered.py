@@ -150,7 +150,8 @@ def begin(process: Process, clock: FakeClock, *, result_seconds: int = RESULT_SE
 
 def finish(process: Process, clock: FakeClock, operation_id: str, *, result_seconds: int = RESULT_SECONDS) -> None:
     process.store.put_page(operation_id, PAGE)
-    process.store.finish(operation_id, finished_ns=clock.wall_ns, result_seconds=result_seconds, pages=[1])
+    process.store.put_result(operation_id, [1])
+    process.store.finish(operation_id, finished_ns=clock.wall_ns, result_seconds=result_seconds)
 
 
 def test_a_finished_operation_is_read_once_for_each_version(two: tuple[Process, Process], clock: FakeClock) -> None:
@@ -245,9 +246,8 @@ def large_result(process: Process, clock: FakeClock, *, result_seconds: int = RE
     pages = [msgspec.structs.replace(PAGE, page=number, lines=(line,) * 1000) for number in range(1, 41)]
     for page in pages:
         process.store.put_page(one, page)
-    process.store.finish(
-        one, finished_ns=clock.wall_ns, result_seconds=result_seconds, pages=[page.page for page in pages]
-    )
+    process.store.put_result(one, [page.page for page in pages])
+    process.store.finish(one, finished_ns=clock.wall_ns, result_seconds=result_seconds)
     wording = read_v3.V3_2.wording
     told = [page for stored in pages for page in wording.of_page(stored)]
     return one, msgspec.json.encode(wording.around(process.store.get(one, now_ns=clock.wall_ns), told))
