@@ -22,6 +22,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
 from sidecar.errors import DocumentRefusedError
+from sidecar.web import worker
 from sidecar.web.errors import UnsupportedMediaTypeError
 
 _CHUNK_BYTES = 64 * 1024
@@ -92,14 +93,17 @@ def drain(request: Request, *, max_bytes: int) -> None:
     """Read what is left of a body that nobody wants, up to `max_bytes` and for a limited time; then turn a deaf ear."""
     _bound_silence(request)
     until = time.monotonic() + _DRAIN_SECONDS
+    worker.read_until(until)
     left = max_bytes
     body = request.environ["wsgi.input"]  # not Werkzeug's, which raises as soon as its own limit is passed
     with contextlib.suppress(Exception):
-        while left > 0 and time.monotonic() < until:
+        while left > 0 and time.monotonic() < until and not worker.was_cut_off():
             chunk = body.read(min(_CHUNK_BYTES, left))
-            if not chunk:
+            if not chunk and not worker.was_cut_off():
+                worker.read_until(None)
                 return
             left -= len(chunk)
+    worker.read_until(None)
     stop_listening(request)
 
 
@@ -129,6 +133,7 @@ def _chunks(request: Request, *, max_bytes: int) -> Iterator[bytes]:
 
 def _pieces(stream: IO[bytes], length: int | None, max_bytes: int) -> Iterator[bytes]:
     until = time.monotonic() + _UPLOAD_SECONDS
+    worker.read_until(until)  # a read returns only once a whole chunk has come
     received = 0
     while True:
         try:
@@ -142,8 +147,9 @@ def _pieces(stream: IO[bytes], length: int | None, max_bytes: int) -> Iterator[b
             raise _too_large(max_bytes)
         yield chunk
         if time.monotonic() > until:
-            raise DocumentRefusedError("BadArgument", "The request body took too long to arrive.")
-    if length is not None and received != length:
+            raise _too_slow()
+    worker.read_until(None)
+    if worker.was_cut_off() or (length is not None and received != length):
         raise _incomplete()
 
 
@@ -201,7 +207,13 @@ def _too_large(max_bytes: int) -> DocumentRefusedError:
     )
 
 
+def _too_slow() -> DocumentRefusedError:
+    return DocumentRefusedError("BadArgument", "The request body took too long to arrive.")
+
+
 def _incomplete() -> DocumentRefusedError:
+    if worker.was_cut_off():
+        return _too_slow()
     return DocumentRefusedError("BadArgument", "The request body ended before it was complete.")
 
 

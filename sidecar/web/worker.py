@@ -1,20 +1,24 @@
 """Gunicorn's worker, answering what is no proper HTTP request in JSON as everything else is answered (contract E.9).
 
 Invariant: a client that says nothing holds a connection but no thread, and one that stops in the middle of a request
-holds a thread for so long and no longer. Nothing that a client sent, nor its address, is repeated or logged. The master
+holds a thread for so long and no longer; what is read of a body has a deadline, which the worker's own loop keeps,
+however a client spreads its bytes. Nothing that a client sent, nor its address, is repeated or logged. The master
 imports this, so it imports nothing that serves.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import selectors
 import socket
 import struct
+import threading
+import time
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from gunicorn import util
@@ -47,11 +51,61 @@ _MESSAGES = {
     HTTPStatus.INTERNAL_SERVER_ERROR: "The request could not be processed.",
 }
 _SILENCE_SECONDS = 10
+_UNREAD_SECONDS = 5.0
 _log = structlog.get_logger("Tollgate.Web")
 
 
+class Connection(TConn):  # type: ignore[misc]
+    """One client.
+
+    Attributes:
+        deadline: On the monotonic clock, when to stop reading from it; None when nobody reads.
+        was_late: Whether the deadline passed.
+    """
+
+    def __init__(self, *facts: Any) -> None:
+        super().__init__(*facts)
+        self.deadline: float | None = None
+        self.was_late = False
+
+    def cut_off(self) -> None:
+        """Read nothing more from it: whoever waits for its bytes gets their end. An answer can still be sent."""
+        self.deadline, self.was_late = None, True
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RD)
+
+
+class _Served(threading.local):
+    """What this thread serves just now; nothing outside of the worker's threads."""
+
+    connection: Connection | None = None
+
+
+_served = _Served()
+
+
+def read_until(deadline: float | None) -> None:
+    """Have what is read of this thread's request arrive by then.
+
+    Args:
+        deadline: On the monotonic clock; None when nothing more is read.
+    """
+    if _served.connection is not None:
+        _served.connection.deadline = deadline
+
+
+def was_cut_off() -> bool:
+    """Whether the deadline of this thread's request passed while it was read."""
+    return _served.connection is not None and _served.connection.was_late
+
+
 class ApiWorker(ThreadWorker):  # type: ignore[misc]
-    """The threaded worker, with bounds for silent clients, and with JSON for what reaches no route."""
+    """The threaded worker, with bounds for slow clients, and with JSON for what reaches no route."""
+
+    def __init__(self, *facts: Any, **more: Any) -> None:
+        super().__init__(*facts, **more)
+        self._served: set[Connection] = set()
+        self._lock = threading.Lock()
 
     def init_process(self) -> None:
         """Serve until the worker is stopped."""
@@ -66,10 +120,36 @@ class ApiWorker(ThreadWorker):  # type: ignore[misc]
             return
         self.nr_conns += 1
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _SILENCE_SECONDS, 0))
-        connection = TConn(self.cfg, client, address, listener.getsockname())
+        connection = Connection(self.cfg, client, address, listener.getsockname())
         connection.set_timeout()
         self.pending_conns.append(connection)
         self.poller.register(client, selectors.EVENT_READ, partial(self.on_pending_socket_readable, connection))
+
+    def handle(self, conn: Connection) -> object:
+        """Serve one request, in a thread."""
+        with self._lock:
+            self._served.add(conn)
+        _served.connection = conn
+        try:
+            return cast("object", super().handle(conn))
+        finally:
+            _served.connection = conn.deadline = None
+            with self._lock:
+                self._served.discard(conn)
+
+    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
+        """Whether another request may follow; what is left of this one's body is read first, in bounded time."""
+        conn.deadline = time.monotonic() + _UNREAD_SECONDS  # gunicorn's own bound is for each byte
+        return bool(super()._keepalive_after(conn, keepalive)) and not conn.was_late
+
+    def murder_pending(self) -> None:
+        """On each turn of the loop, every second at least: end what waits, or is read, for too long."""
+        super().murder_pending()
+        now = time.monotonic()
+        with self._lock:
+            late = [one for one in self._served if one.deadline is not None and one.deadline < now]
+        for one in late:
+            one.cut_off()
 
     def handle_error(self, _request: Any, client: socket.socket, _address: Any, exc: Exception) -> None:
         """Answer a request that failed outside of the application, then let the connection be closed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import selectors
 import socket
+import threading
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +25,8 @@ class IdleWorker(ApiWorker):
         self.poller = selectors.DefaultSelector()
         self.pending_conns: deque[Any] = deque()
         self.nr_conns = 0
+        self._served = set()
+        self._lock = threading.Lock()
         self.handed_out: list[Any] = []
 
     def enqueue_req(self, conn: Any) -> None:

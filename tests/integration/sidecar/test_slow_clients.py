@@ -1,0 +1,118 @@
+"""Clients that are slow, silent or deaf on purpose, against the sidecar's worker in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+THREADS = 4
+BOUNDS = ("bodies._UPLOAD_SECONDS=1", "bodies._DRAIN_SECONDS=1")
+
+
+@dataclass
+class Server:
+    port: int
+    log: Path
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def ask(self, method: str = "GET", path: str = "/status", body: bytes | None = None) -> tuple[int, str, float]:
+        """Status, text and seconds of a request as others send it."""
+        began = time.monotonic()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, {"Content-Type": "image/png"} if body else {})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(), time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("worker") / "log"
+    command = [sys.executable, "-m", "tests.fakes.web_worker_process", str(THREADS), *BOUNDS]
+    with log.open("w") as file, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True) as process:
+        assert process.stdout is not None
+        greeting = process.stdout.readline()
+        assert greeting, log.read_text()
+        yield Server(int(greeting), log)
+        process.terminate()
+        assert process.wait(10) == 0
+    assert log.read_text() == ""
+
+
+@contextlib.contextmanager
+def crowd(server: Server, first: bytes, then: bytes = b"") -> Iterator[list[socket.socket]]:
+    """As many clients as there are threads, that say the first at once and the other again and again."""
+    over = threading.Event()
+    with contextlib.ExitStack() as stack:
+        ones = [stack.enter_context(server.connect()) for _ in range(THREADS)]
+        for one in ones:
+            one.sendall(first)
+
+        def trickle() -> None:
+            while not over.wait(0.1):
+                for one in ones:
+                    with contextlib.suppress(OSError):
+                        one.send(then)
+
+        sender = threading.Thread(target=trickle)
+        sender.start()
+        try:
+            time.sleep(0.3)
+            yield ones
+        finally:
+            over.set()
+            sender.join()
+
+
+def answer_on(one: socket.socket) -> tuple[int, bytes]:
+    with http.client.HTTPResponse(one) as answer:
+        answer.begin()
+        return answer.status, answer.read()
+
+
+def post(*lines: str, path: str = "/document") -> bytes:
+    return "\r\n".join((f"POST {path} HTTP/1.1", "Host: x", "Content-Type: image/png", *lines, "", "")).encode()
+
+
+TRICKLES: dict[str, Callable[[str], tuple[bytes, bytes]]] = {
+    "one length": lambda path: (post("Content-Length: 60000", path=path), b"x"),
+    "chunks of one byte": lambda path: (post("Transfer-Encoding: chunked", path=path), b"1\r\nx\r\n"),
+}
+
+
+@pytest.mark.parametrize("kind", TRICKLES)
+@pytest.mark.parametrize(("path", "said"), [("/document", b"took too long"), ("/refused", b"Nobody wants it")])
+def test_a_body_that_trickles_ends_in_time_and_is_answered(server: Server, kind: str, path: str, said: bytes) -> None:
+    with crowd(server, *TRICKLES[kind](path)) as ones:
+        status, text, seconds = server.ask()
+        assert (status, text) == (200, "ok")
+        assert seconds < 6
+        for one in ones:
+            with http.client.HTTPResponse(one) as answer:
+                answer.begin()
+                assert (answer.status, answer.getheader("Connection")) == (400, "close")
+                assert said in answer.read()
+
+
+def test_bodies_that_come_at_once_are_taken_one_after_the_other(server: Server) -> None:
+    with server.connect() as one:
+        for _ in range(3):
+            one.sendall(post("Content-Length: 90000") + b"x" * 90_000)
+            assert answer_on(one) == (200, b"90000")
+            time.sleep(1.2)  # the time of the body before is over
+
+
+def test_a_refused_upload_gets_its_answer(server: Server) -> None:
+    assert server.ask("POST", body=b"x" * 1_500_000)[0] == 400
