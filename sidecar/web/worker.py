@@ -1,9 +1,9 @@
 """Gunicorn's worker, answering what is no proper HTTP request in JSON as everything else is answered (contract E.9).
 
-Invariant: a client that says nothing holds a connection but no thread, and one that stops in the middle of a request
-holds a thread for so long and no longer; what is read of a body has a deadline, which the worker's own loop keeps,
-however a client spreads its bytes. Nothing that a client sent, nor its address, is repeated or logged. The master
-imports this, so it imports nothing that serves.
+Invariant: a client that says nothing holds a connection but no thread. One that stops in the middle of a request, or
+does not read its answer, holds a thread for so long and no longer; what is read of a body has a deadline, which the
+worker's own loop keeps, however a client spreads its bytes. Nothing that a client sent, nor its address, is repeated or
+logged. The master imports this, so it imports nothing that serves.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ _MESSAGES = {
     HTTPStatus.INTERNAL_SERVER_ERROR: "The request could not be processed.",
 }
 _SILENCE_SECONDS = 10
+_DEAF_SECONDS = 20
 _UNREAD_SECONDS = 5.0
 _log = structlog.get_logger("Tollgate.Web")
 
@@ -120,6 +121,7 @@ class ApiWorker(ThreadWorker):  # type: ignore[misc]
             return
         self.nr_conns += 1
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _SILENCE_SECONDS, 0))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _DEAF_SECONDS, 0))
         connection = Connection(self.cfg, client, address, listener.getsockname())
         connection.set_timeout()
         self.pending_conns.append(connection)
@@ -163,8 +165,8 @@ class ApiWorker(ThreadWorker):  # type: ignore[misc]
 
 
 def _is_no_silence(record: logging.LogRecord) -> bool:
-    """Whether a line of Gunicorn's log is about anything else than a client that stopped in the middle of a request."""
-    return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError))
+    """Whether a line of Gunicorn's log is about anything else than a client that stopped sending, or reading."""
+    return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError | TimeoutError))
 
 
 def refusal(status: HTTPStatus) -> bytes:

@@ -76,7 +76,8 @@ def main() -> None:
     threads, *bounds = sys.argv[1:]
     for place, _, seconds in (bound.partition("=") for bound in bounds):
         module, _, name = place.partition(".")
-        setattr({"bodies": bodies, "worker": worker}[module], name, float(seconds))
+        room = {"bodies": bodies, "worker": worker}[module]
+        setattr(room, name, type(getattr(room, name))(seconds))
     sys.argv[1:] = []
     Server(int(threads)).run()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 THREADS = 4
-BOUNDS = ("bodies._UPLOAD_SECONDS=1", "bodies._DRAIN_SECONDS=1")
+BOUNDS = ("bodies._UPLOAD_SECONDS=1", "bodies._DRAIN_SECONDS=1", "worker._DEAF_SECONDS=1")
 
 
 @dataclass
@@ -116,3 +116,26 @@ def test_bodies_that_come_at_once_are_taken_one_after_the_other(server: Server) 
 
 def test_a_refused_upload_gets_its_answer(server: Server) -> None:
     assert server.ask("POST", body=b"x" * 1_500_000)[0] == 400
+
+
+def test_who_does_not_read_a_large_answer_loses_it(server: Server) -> None:
+    with crowd(server, b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n") as ones:
+        status, text, seconds = server.ask()
+        assert (status, text) == (200, "ok")
+        assert seconds < 6
+        with http.client.HTTPResponse(ones[0]) as answer:
+            answer.begin()
+            with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+                answer.read()
+
+
+def test_a_large_answer_reaches_a_client_that_reads_slowly(server: Server) -> None:
+    with server.connect() as one:
+        one.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
+        with http.client.HTTPResponse(one) as answer:
+            answer.begin()
+            received = 0
+            while piece := answer.read(8 * 1024**2):
+                received += len(piece)
+                time.sleep(0.1)
+            assert received == 2000 * 65536

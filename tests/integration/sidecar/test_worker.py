@@ -86,6 +86,6 @@ def test_a_listener_with_nobody_waiting_is_no_error(worker: IdleWorker, listener
 def test_a_client_that_stops_half_way_is_nothing_to_log(caplog: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger("tests.worker")
     log.addFilter(worker_module._is_no_silence)
-    for fault in (BlockingIOError(11, "again"), OSError(5, "broken")):
+    for fault in (BlockingIOError(11, "again"), TimeoutError("timed out"), OSError(5, "broken")):
         log.error("Socket error processing request.", exc_info=fault)
     assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [fault]
