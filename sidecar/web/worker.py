@@ -53,6 +53,8 @@ _MESSAGES = {
 _SILENCE_SECONDS = 10
 _DEAF_SECONDS = 20
 _UNREAD_SECONDS = 5.0
+_LINGER_SECONDS = 2.0
+_PIECE = 64 * 1024
 _log = structlog.get_logger("Tollgate.Web")
 
 
@@ -106,6 +108,7 @@ class ApiWorker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *facts: Any, **more: Any) -> None:
         super().__init__(*facts, **more)
         self._served: set[Connection] = set()
+        self._leaving: dict[Connection, float] = {}  # until when, on the monotonic clock; the oldest first
         self._lock = threading.Lock()
 
     def init_process(self) -> None:
@@ -139,6 +142,45 @@ class ApiWorker(ThreadWorker):  # type: ignore[misc]
             with self._lock:
                 self._served.discard(conn)
 
+    def finish_request(self, conn: Connection, fs: Any) -> None:
+        """After a thread has served a request: wait for the next, or see the client off."""
+        if fs.cancelled() or fs.exception() is not None or fs.result():
+            super().finish_request(conn, fs)
+        else:
+            self._see_off(conn)
+
+    def _see_off(self, conn: Connection) -> None:
+        """Take in for a while what the client still sends after its last answer, which a reset would take from it.
+
+        Gunicorn's own waits in the loop, and with it everybody else.
+        """
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+            conn.sock.setblocking(False)
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_leaving_readable, conn))
+        except (OSError, ValueError):  # it has gone
+            self.nr_conns -= 1
+            conn.close()
+        else:
+            self._leaving[conn] = time.monotonic() + _LINGER_SECONDS
+
+    def _on_leaving_readable(self, conn: Connection, client: socket.socket) -> None:
+        try:
+            piece = client.recv(_PIECE)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        if not piece:
+            self._drop(conn)
+
+    def _drop(self, conn: Connection) -> None:
+        del self._leaving[conn]
+        with contextlib.suppress(OSError, KeyError, ValueError):
+            self.poller.unregister(conn.sock)
+        self.nr_conns -= 1
+        conn.close()
+
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
         """Whether another request may follow; what is left of this one's body is read first, in bounded time."""
         conn.deadline = time.monotonic() + _UNREAD_SECONDS  # gunicorn's own bound is for each byte
@@ -148,6 +190,8 @@ class ApiWorker(ThreadWorker):  # type: ignore[misc]
         """On each turn of the loop, every second at least: end what waits, or is read, for too long."""
         super().murder_pending()
         now = time.monotonic()
+        for one in [one for one, until in self._leaving.items() if until < now]:
+            self._drop(one)
         with self._lock:
             late = [one for one in self._served if one.deadline is not None and one.deadline < now]
         for one in late:

@@ -139,3 +139,46 @@ def test_a_large_answer_reaches_a_client_that_reads_slowly(server: Server) -> No
                 received += len(piece)
                 time.sleep(0.1)
             assert received == 2000 * 65536
+
+
+LAST_REQUESTS = {
+    "no HTTP": b"NONSENSE\r\n\r\n",
+    "the last one": b"GET /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    "an old version": b"GET /status HTTP/1.0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", LAST_REQUESTS)
+def test_who_does_not_hang_up_keeps_nobody_waiting(server: Server, kind: str) -> None:
+    with crowd(server, LAST_REQUESTS[kind]) as ones:
+        status, text, seconds = server.ask()
+        assert (status, text) == (200, "ok")
+        assert seconds < 1
+        began = time.monotonic()
+        for one in ones:
+            while one.recv(65536):
+                pass
+        assert time.monotonic() - began < 4
+
+
+def test_a_client_that_sends_before_it_listens_reads_its_refusal(server: Server) -> None:
+    with server.connect() as one:
+        one.sendall(b"NONSENSE\r\n\r\n")
+        for _ in range(10):
+            one.sendall(b"x" * 10_000)
+            time.sleep(0.05)
+        assert answer_on(one)[0] == 400
+
+
+def test_a_client_that_never_hangs_up_is_cut_off(server: Server) -> None:
+    def go_on_for(seconds: float) -> None:
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            one.sendall(b"x")
+            time.sleep(0.1)
+
+    with server.connect() as one:
+        one.sendall(b"NONSENSE\r\n\r\n")
+        go_on_for(1)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            go_on_for(9)

@@ -26,6 +26,7 @@ class IdleWorker(ApiWorker):
         self.pending_conns: deque[Any] = deque()
         self.nr_conns = 0
         self._served = set()
+        self._leaving = {}
         self._lock = threading.Lock()
         self.handed_out: list[Any] = []
 
