@@ -1,9 +1,9 @@
 """Gunicorn's worker, answering what is no proper HTTP request in JSON as everything else is answered (contract E.9).
 
-Invariant: a client that says nothing holds a connection but no thread. One that stops in the middle of a request, or
-does not read its answer, holds a thread for so long and no longer; what is read of a body has a deadline, which the
-worker's own loop keeps, however a client spreads its bytes. Nothing that a client sent, nor its address, is repeated or
-logged. The master imports this, so it imports nothing that serves.
+Invariant: a client that says nothing, or half of what it asks, holds a connection but no thread: the worker's own loop
+takes headers in. One that stops in the middle of a body, or does not read its answer, holds a thread for so long and no
+longer. Headers and bodies have a deadline, which the loop keeps, however a client spreads its bytes. Nothing that a
+client sent, nor its address, is repeated or logged. The master imports this, so it imports nothing that serves.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ _MESSAGES = {
     HTTPStatus.INTERNAL_SERVER_ERROR: "The request could not be processed.",
 }
 _SILENCE_SECONDS = 10
+_HEAD_SECONDS = 20.0
+_HEAD_BYTES = 64 * 1024
+_HEAD_PIECE = 16 * 1024
 _DEAF_SECONDS = 20
 _UNREAD_SECONDS = 5.0
 _LINGER_SECONDS = 2.0
@@ -62,14 +65,40 @@ class Connection(TConn):  # type: ignore[misc]
     """One client.
 
     Attributes:
+        head: What came of the next request, while no thread has it.
         deadline: On the monotonic clock, when to stop reading from it; None when nobody reads.
         was_late: Whether the deadline passed.
     """
 
     def __init__(self, *facts: Any) -> None:
         super().__init__(*facts)
+        self.head = bytearray()
+        self.data_ready = True
+        self._searched = 0
         self.deadline: float | None = None
         self.was_late = False
+
+    def init(self) -> None:
+        """In the thread: give the parser what came. Who makes it ask for more headers than these is cut off."""
+        super().init()
+        self.parser.unreader.unread(bytes(self.head))
+        head, self.head, self._searched = self.head, bytearray(), 0
+        self.sock.setblocking(False)
+        has_line = head.find(b"\r\n", 2, self.cfg.limit_request_line + 4) >= 0  # else the parser says so
+        if has_line and b"\r\n\r\n" not in head:
+            raise LimitRequestHeaders("they have no end")
+
+    def take_back(self) -> None:
+        """Before a request: what came of it along with the one that was answered."""
+        self.sock.setblocking(False)
+        if self.parser is not None:
+            self.head += self.parser.unreader.take_buffered()
+
+    def has_head(self) -> bool:
+        """Whether a thread can go on without waiting: the headers are there, or are too many."""
+        end = self.head.find(b"\r\n\r\n", max(0, self._searched - 3))
+        self._searched = len(self.head)
+        return end >= 0 or len(self.head) > _HEAD_BYTES
 
     def cut_off(self) -> None:
         """Read nothing more from it: whoever waits for its bytes gets their end. An answer can still be sent."""
@@ -108,6 +137,7 @@ class ApiWorker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *facts: Any, **more: Any) -> None:
         super().__init__(*facts, **more)
         self._served: set[Connection] = set()
+        self._coming: dict[Connection, float] = {}  # as `_leaving`: whose headers have begun
         self._leaving: dict[Connection, float] = {}  # until when, on the monotonic clock; the oldest first
         self._lock = threading.Lock()
 
@@ -142,6 +172,42 @@ class ApiWorker(ThreadWorker):  # type: ignore[misc]
             with self._lock:
                 self._served.discard(conn)
 
+    def handle_request(self, req: Any, conn: Connection) -> object:
+        """Answer a request, whose headers are read."""
+        conn.sock.setblocking(True)
+        return cast("object", super().handle_request(req, conn))
+
+    def enqueue_req(self, conn: Connection) -> None:
+        """Hand a connection that says something to a thread, once all headers of its request are there."""
+        conn.take_back()
+        if conn.has_head():
+            super().enqueue_req(conn)
+            return
+        try:
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._on_head_readable, conn))
+        except (OSError, ValueError):  # it has gone
+            self.nr_conns -= 1
+            conn.close()
+            return
+        self._coming[conn] = time.monotonic() + _HEAD_SECONDS
+        self._on_head_readable(conn, conn.sock)
+
+    def _on_head_readable(self, conn: Connection, client: socket.socket) -> None:
+        try:
+            piece = client.recv(_HEAD_PIECE)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        if not piece:
+            self._drop(conn, self._coming)
+            return
+        conn.head += piece
+        if conn.has_head():
+            del self._coming[conn]
+            self.poller.unregister(client)
+            super().enqueue_req(conn)
+
     def finish_request(self, conn: Connection, fs: Any) -> None:
         """After a thread has served a request: wait for the next, or see the client off."""
         if fs.cancelled() or fs.exception() is not None or fs.result():
@@ -172,10 +238,10 @@ class ApiWorker(ThreadWorker):  # type: ignore[misc]
         except OSError:
             piece = b""
         if not piece:
-            self._drop(conn)
+            self._drop(conn, self._leaving)
 
-    def _drop(self, conn: Connection) -> None:
-        del self._leaving[conn]
+    def _drop(self, conn: Connection, among: dict[Connection, float]) -> None:
+        del among[conn]
         with contextlib.suppress(OSError, KeyError, ValueError):
             self.poller.unregister(conn.sock)
         self.nr_conns -= 1
@@ -190,8 +256,9 @@ class ApiWorker(ThreadWorker):  # type: ignore[misc]
         """On each turn of the loop, every second at least: end what waits, or is read, for too long."""
         super().murder_pending()
         now = time.monotonic()
-        for one in [one for one, until in self._leaving.items() if until < now]:
-            self._drop(one)
+        for among in (self._coming, self._leaving):
+            for one in [one for one, until in among.items() if until < now]:
+                self._drop(one, among)
         with self._lock:
             late = [one for one in self._served if one.deadline is not None and one.deadline < now]
         for one in late:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 THREADS = 4
-BOUNDS = ("bodies._UPLOAD_SECONDS=1", "bodies._DRAIN_SECONDS=1", "worker._DEAF_SECONDS=1")
+BOUNDS = ("bodies._UPLOAD_SECONDS=1", "bodies._DRAIN_SECONDS=1", "worker._DEAF_SECONDS=1", "worker._HEAD_SECONDS=8")
 
 
 @dataclass
@@ -182,3 +182,78 @@ def test_a_client_that_never_hangs_up_is_cut_off(server: Server) -> None:
         go_on_for(1)
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             go_on_for(9)
+
+
+HEADS = {
+    "half of the first line": (b"GET /sta", b""),
+    "a header that trickles": (b"GET /status HTTP/1.1\r\nHost: x\r\nX: ", b"x"),
+    "headers that trickle": (b"GET /status HTTP/1.1\r\n" + b"X: x\r\n" * 50, b"X"),
+    "after another request": (b"GET /status HTTP/1.1\r\nHost: x\r\n\r\nGET /", b"x"),
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_headers_that_trickle_hold_no_thread(server: Server, kind: str) -> None:
+    with crowd(server, *HEADS[kind]):
+        status, text, seconds = server.ask()
+        assert (status, text) == (200, "ok")
+        assert seconds < 2
+
+
+def test_headers_that_never_end_are_cut_off(server: Server) -> None:
+    with crowd(server, *HEADS["a header that trickles"]) as ones:
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            assert ones[0].recv(1) == b""
+        assert 5 < time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("bytes_at_once", [1, 7, 10_000])
+def test_requests_that_follow_each_other_are_answered_in_their_order(server: Server, bytes_at_once: int) -> None:
+    requests = b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n" + post("Content-Length: 9") + b"x" * 9
+    requests += post("Transfer-Encoding: chunked") + b"3\r\nxxx\r\n0\r\n\r\n" + post("Content-Length: 5") + b"x" * 5
+    with server.connect() as one:
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start in range(0, len(requests), bytes_at_once):
+            one.sendall(requests[start : start + bytes_at_once])
+        said = b""
+        while said.count(b"\r\n\r\n") < 4 or not said.endswith(b"5"):
+            piece = one.recv(65536)
+            assert piece
+            said += piece
+    bodies = [part.partition(b"\r\n\r\n")[2] for part in said.split(b"HTTP/1.1 200 OK")[1:]]
+    assert bodies == [b"ok", b"9", b"3", b"5"]
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /" + b"a" * 90_000, 414),
+        (b"GET /status HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 90_000, 431),
+        (b"GET /status HTTP/1.1\r\n" + b"X: x\r\n" * 20_000, 431),
+        (b"NONSENSE\r\n" + b"X: x\r\n" * 20_000, 431),
+    ],
+)
+def test_headers_without_an_end_are_refused(server: Server, head: bytes, status: int) -> None:
+    with server.connect() as one:
+        one.sendall(head)
+        assert answer_on(one)[0] == status
+
+
+def test_who_waits_to_be_told_to_go_on_is(server: Server) -> None:
+    with server.connect() as one:
+        for _ in range(2):
+            one.sendall(post("Content-Length: 3", "Expect: 100-continue"))
+            assert one.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            one.sendall(b"xxx")
+            assert answer_on(one) == (200, b"3")
+
+
+def test_a_client_that_ends_its_sending_is_answered(server: Server) -> None:
+    with server.connect() as one:
+        one.sendall(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+        one.shutdown(socket.SHUT_WR)
+        said = b""
+        while piece := one.recv(65536):
+            said += piece
+        assert said.count(b"HTTP/1.1 200 OK") == 2

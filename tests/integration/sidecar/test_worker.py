@@ -6,8 +6,11 @@ import logging
 import selectors
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,12 +29,15 @@ class IdleWorker(ApiWorker):
         self.pending_conns: deque[Any] = deque()
         self.nr_conns = 0
         self._served = set()
+        self._coming = {}
         self._leaving = {}
         self._lock = threading.Lock()
         self.handed_out: list[Any] = []
+        self.tpool = SimpleNamespace(submit=self._submit)
 
-    def enqueue_req(self, conn: Any) -> None:
+    def _submit(self, _handle: object, conn: Any) -> Future[object]:
         self.handed_out.append(conn)
+        return Future()
 
     def look(self) -> None:
         self.wait_for_and_dispatch_events(timeout=5)
@@ -55,27 +61,28 @@ def test_a_silent_connection_holds_no_thread(worker: IdleWorker, listener: socke
         worker.accept(listener)
         assert worker.handed_out == []
         assert (worker.nr_conns, len(worker.pending_conns)) == (1, 1)
-        client.sendall(b"GET")
+        client.sendall(b"GET / HTTP/1.1\r\n")
+        worker.look()
+        assert (worker.handed_out, len(worker.pending_conns)) == ([], 0)
+        client.sendall(b"\r\n")
         worker.look()
         assert len(worker.handed_out) == 1
-        assert worker.handed_out[0].data_ready
-        assert len(worker.pending_conns) == 0
 
 
 def test_half_a_request_is_waited_for_so_long_and_no_longer(
     worker: IdleWorker, listener: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "_SILENCE_SECONDS", 1)
-    with socket.create_connection(listener.getsockname()) as client:
+    monkeypatch.setattr(worker_module, "_HEAD_SECONDS", 0.2)
+    with socket.create_connection(listener.getsockname(), timeout=5) as client:
         worker.accept(listener)
         client.sendall(b"GET /status")
         worker.look()
-        connection = worker.handed_out[0]
-        connection.sock.setblocking(True)
-        connection.init()
-        with pytest.raises(BlockingIOError):
-            next(connection.parser)
-        connection.close()
+        worker.murder_pending()
+        assert worker.nr_conns == 1
+        time.sleep(0.3)
+        worker.murder_pending()
+        assert (worker.nr_conns, worker.handed_out) == (0, [])
+        assert client.recv(1) == b""
 
 
 def test_a_listener_with_nobody_waiting_is_no_error(worker: IdleWorker, listener: socket.socket) -> None:
