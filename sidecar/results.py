@@ -406,8 +406,12 @@ class OperationStore:
             (self._folder(operation_id) / "pages").mkdir(exist_ok=True)
 
     def has_page(self, operation_id: str, page: int) -> bool:
-        """Whether a page was read before a restart."""
-        return (self._folder(operation_id) / "pages" / f"{page}.json").exists()
+        """Whether a page was read before a restart, and is there as a whole: a power cut may have torn its file."""
+        try:
+            PageText.from_bytes((self._folder(operation_id) / "pages" / f"{page}.json").read_bytes())
+        except (OSError, ValueError):
+            return False
+        return True
 
     def put_page(self, operation_id: str, page: PageText) -> None:
         """Keep a page that was read; nobody sees it before the outcome.

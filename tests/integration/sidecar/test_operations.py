@@ -295,6 +295,20 @@ def test_a_result_that_a_kill_left_without_an_outcome_is_counted_once(house: Hou
     assert house.pages() == 2
 
 
+@pytest.mark.parametrize("left", [b"", b'{"page": 2, "li'])
+def test_a_page_that_a_power_cut_tore_is_read_again(house: House, left: bytes) -> None:
+    store = house.store()
+    operation_id = str(uuid.uuid4())
+    store.receive(operation_id, [b"x"], max_bytes=10)
+    store.begin(operation_id)
+    for page in (1, 2):
+        store.put_page(operation_id, house.core.page(page))
+    (house.folder / "operations" / operation_id / "pages" / "2.json").write_bytes(left)
+    assert [store.has_page(operation_id, page) for page in (1, 2, 3)] == [True, False, False]
+    store.put_page(operation_id, house.core.page(2))
+    assert store.has_page(operation_id, 2)
+
+
 def test_a_failure_leaves_no_result(house: House) -> None:
     store = house.store()
     operation_id = str(uuid.uuid4())
