@@ -40,6 +40,8 @@ _SAME_ROW = 0.5
 _SAME_PLACE = 0.3
 
 _Scale = tuple[tuple[float, float], ...]
+_Place = tuple[list[FoundLine], list[tuple[FoundLine, Box]]]
+"""Lines of the first engine, and those of the second with their boxes."""
 
 # Share of letters that were right, by what the engine said of them, on lines of every kind of page.
 _RIGHT_BY_FIRST: _Scale = ((0.0, 0.2), (0.4, 0.45), (0.6, 0.75), (0.8, 0.9), (0.9, 0.985), (0.95, 0.996), (1.0, 1.0))
@@ -195,13 +197,15 @@ def _places(
     first: Sequence[FoundLine], second: Sequence[FoundLine]
 ) -> Iterator[tuple[list[FoundLine], list[FoundLine]]]:
     """Lines of both engines that lie in the same place, together."""
-    places: list[tuple[list[FoundLine], list[tuple[FoundLine, Box]]]] = [([], [one]) for one in _with_boxes(second)]
+    places: list[_Place] = [([], [one]) for one in _with_boxes(second)]
     for line, box in _with_boxes(first):
-        meets = [any(_meet(box, other) for _, other in others) for _, others in places]
-        mine = [line, *(one for (lines, _), met in zip(places, meets, strict=True) if met for one in lines)]
-        others = [one for (_, there), met in zip(places, meets, strict=True) if met for one in there]
-        places = [place for place, met in zip(places, meets, strict=True) if not met]
-        places.append((mine, others))
+        met: list[_Place] = []
+        apart: list[_Place] = []
+        for place in places:
+            (met if any(_meet(box, other) for _, other in place[1]) else apart).append(place)
+        mine = [line, *(one for lines, _ in met for one in lines)]
+        others = [one for _, there in met for one in there]
+        places = [*apart, (mine, others)]
     for mine, others in places:
         yield mine, [line for line, _ in others]
 
