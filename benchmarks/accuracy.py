@@ -167,10 +167,10 @@ def _plain() -> Callable[[io.BufferedRandom, int, tuple[str, ...]], str]:
 
 
 def _core(
-    engine: OcrEngine, second: OcrEngine | None, *, is_told: bool
+    engine: OcrEngine, second: OcrEngine | None, *, is_told: bool, even_for_print: bool = False
 ) -> Callable[[io.BufferedRandom, int, tuple[str, ...]], str]:
     """The core as it reads a page, in process."""
-    reader = PageReader(engine, second=second)
+    reader = PageReader(engine, second=second, even_for_print=even_for_print)
     installed = engine.languages()
     first = (languages.first_model(installed),)
 
@@ -202,6 +202,7 @@ def _readers() -> list[Reader]:
         found += [
             Reader("core and second engine, told", _core(engine, second, is_told=True)),
             Reader("core and second engine", _core(engine, second, is_told=False)),
+            Reader("second engine for print, told", _core(engine, second, is_told=True, even_for_print=True)),
         ]
     return found
 
@@ -293,7 +294,8 @@ before and after it is not counted.
   resolution, the right models. Pages of a PDF are drawn by the same renderer.
 * **core**: what Tollgate makes of the page, up to {megapixels:g} megapixels, told nothing; **told**: told the models of
   its languages.
-* **second engine**: with the optional extra `handwriting`, which reads what Tesseract reads badly.
+* **second engine**: with the optional extra `handwriting`, which reads handwriting and photos; **for print**: and print
+  that Tesseract reads badly (`Core:SecondEngineForPrint=true`).
 """
 
 

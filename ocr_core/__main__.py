@@ -69,6 +69,8 @@ Settings are Key=Value words or environment variables (':' may be written '__');
                                a page is replaced                  256
   Core:SecondEngine            for handwriting and photos: auto
                                (where installed), off, required    auto
+  Core:SecondEngineForPrint    true: it reads receipts and poor
+                               typescript, too; better and slower  false
   Core:Confinement             auto: processes give up what they
                                do not need; off to find faults     auto
   Core:DieWithParent           stop when the starter is gone       false
@@ -205,6 +207,7 @@ def build(settings: Settings, second: SecondEngine | None = None) -> tuple[Servi
         workers=settings.workers,
         page_timeout_seconds=settings.page_timeout_seconds,
         max_pixels=settings.max_pixels,
+        second_for_print=settings.second_engine_for_print,
         slots=slots,
         decoder=DecoderProcess(Places(most_at_once(settings.workers))),
         confinement=confined_readers(settings),

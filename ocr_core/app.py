@@ -135,6 +135,7 @@ class Services:
         workers: How many pages are read at once.
         page_timeout_seconds: Deadline for one page.
         max_pixels: Pages are shrunk to this many pixels.
+        second_for_print: Whether the second engine reads print that reads badly, too.
         slots: What the workers know of each other.
         decoder: Decodes documents, in a process beside each worker.
         confinement: How those are confined who see what strangers send; None: not at all.
@@ -150,6 +151,7 @@ class Services:
     page_timeout_seconds: float
     max_pixels: int
     second: SecondEngine | None = None
+    second_for_print: bool = False
     slots: Slots = field(default_factory=lambda: Slots(1, cores=1))
     decoder: DecoderProcess = field(default_factory=DecoderProcess)
     confinement: Confinement | None = None
@@ -196,6 +198,7 @@ class _Core:
         self._reader = PageReader(
             services.engine,
             second=services.second,
+            even_for_print=services.second_for_print,
             shrinks=services.max_pixels <= MAX_PIXELS,  # who asks for more wants pages read as they come
         )
         self._installed = frozenset(services.engine.languages())

@@ -77,6 +77,7 @@ class Settings:
         is_confined: Whether processes give up what they do not need (`Core:Confinement`: auto, or off to find faults).
         second_engine: Whether handwriting and photos are shown to a second engine (`Core:SecondEngine`): where it is
             installed, never, or always, so that the core does not start without it.
+        second_engine_for_print: Whether it reads print that reads badly, too (`Core:SecondEngineForPrint`).
         log_level: What is logged, from this level on, as the standard library counts levels
             (`Logging:Console:LogLevel:ocr_core`, else `…:Default`, else the same below `Logging:LogLevel`).
         die_with_parent: Stop when the process that started the core is gone (`Core:DieWithParent`).
@@ -98,6 +99,7 @@ class Settings:
     memory_bytes: int = 2 * 1024**3
     recycle_bytes: int = 256 * 1024**2
     second_engine: Wish = "auto"
+    second_engine_for_print: bool = False
     is_confined: bool = True
     log_level: int = logging.INFO
     die_with_parent: bool = False
@@ -153,6 +155,7 @@ class Settings:
             * take("Core:WorkerRecycleMegabytes", default.recycle_bytes // 1024**2, _between(32, 2**20)),
             is_confined=take("Core:Confinement", default.is_confined, _auto_or_off),
             second_engine=second_engine,
+            second_engine_for_print=take("Core:SecondEngineForPrint", default.second_engine_for_print, _boolean),
             log_level=log_level,
             die_with_parent=take("Core:DieWithParent", default.die_with_parent, _boolean),
         )

@@ -296,6 +296,12 @@ class Settings:
     core_second_engine: str = _setting(
         "Core:SecondEngine", _choice("auto", "off", "required"), "auto", "a second engine for handwriting and photos"
     )
+    core_second_engine_for_print: str = _setting(
+        "Core:SecondEngineForPrint",
+        _choice("true", "false"),
+        "false",
+        "the second engine reads receipts and poor typescript, too: better, in several times the time",
+    )
     core_confinement: str = _setting(
         "Core:Confinement",
         _choice("auto", "off"),

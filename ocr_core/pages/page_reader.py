@@ -27,7 +27,7 @@ from ocr_core.pages.other_models import model_beside, script_beside
 from ocr_core.pages.placing import page_text
 from ocr_core.pages.reading import FEW_WORDS, WEAK_CONFIDENCE, Reading, characters
 from ocr_core.pages.second_look import with_second_opinion
-from ocr_core.pages.second_opinion import SURE_LINE, is_wanted
+from ocr_core.pages.second_opinion import SURE_LINE, has_doubts, is_wanted
 from ocr_core.pages.showing import Showing
 from ocr_core.pages.turning import ORIENTATION_HINT, is_steep, quarters_worth_trying
 from ocr_core.reading_order import ReadingOrder
@@ -46,7 +46,8 @@ class PageReader:
 
     Args:
         engine: The engine.
-        second: A heavier engine for what the first reads badly; None where there is none.
+        second: A heavier engine for handwriting and photos; None where there is none.
+        even_for_print: Whether `second` reads print that reads badly, too: better, and several times as long.
         shrinks: Whether a page may be read with fewer pixels than it came with, where its print is large enough.
         monotonic: Seconds from a clock that never steps.
         processor: Seconds of processor time that this process has used.
@@ -57,12 +58,14 @@ class PageReader:
         engine: OcrEngine,
         *,
         second: OcrEngine | None = None,
+        even_for_print: bool = False,
         shrinks: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
         processor: Callable[[], float] = time.process_time,
     ) -> None:
         self._engine = engine
         self._second = second
+        self._even_for_print = even_for_print
         self._shrinks = shrinks
         self._monotonic = monotonic
         self._processor = processor
@@ -122,7 +125,7 @@ class PageReader:
 
         Models that were `asked` for tell what the page is in; others tell it only where they read it.
         """
-        if self._second is None or not is_wanted(reading):
+        if self._second is None or not is_wanted(reading, even_for_print=self._even_for_print):
             return reading
         if not are_readable(asked) or (reading.confidence >= _CREDIBLE and not are_readable(reading.models)):
             return reading
@@ -139,7 +142,7 @@ def _first_reading(showing: Showing, models: tuple[str, ...], *, shrinks: bool) 
     smaller = showing.smaller() if shrinks and are_latin(models) else None
     if smaller is not None:
         reading = smaller.read(0, models)
-        if reading.is_strong and not is_wanted(reading):
+        if not has_doubts(reading):
             return smaller, reading
     return showing, showing.read(0, models)
 

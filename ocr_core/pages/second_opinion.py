@@ -3,7 +3,8 @@
 Invariants:
 
 * Pure. A page that reads well everywhere asks for no second opinion, nor does one in writing that the other engine
-  does not know.
+  does not know, nor, unless it is wished for, print that reads badly: the other engine reads it better, but takes
+  several times as long.
 * Of two readings of the same place the one stays that is expected to have more letters right; what the first engine is
   sure of stays as it is.
 * What only one engine sees is told only if that engine is sure of it: textures look like letters now and then.
@@ -30,6 +31,12 @@ from ocr_core.pages.reading import (
 SURE_LINE = 0.9
 """From here on a line of the first engine is not worth a second look."""
 
+_FAULTY_CHARACTERS = 200
+"""A page with less is read again in a tenth of a second or two, and says too little of what it is."""
+
+_LIKELY_WRONG = 0.5
+_WRONG_SHARE = 0.35  # poor print .14 to .34, handwriting .36 to 1
+_FAULTLESS = 0.93  # the better lines of poor print .83 to .92, of a form or beside a note .92 to .96
 _DOUBTED_SHARE = 0.25
 _PARAGRAPH_LINES = 3
 _LEAST_BELIEVED = 0.5
@@ -48,13 +55,33 @@ _RIGHT_BY_FIRST: _Scale = ((0.0, 0.2), (0.4, 0.45), (0.6, 0.75), (0.8, 0.9), (0.
 _RIGHT_BY_SECOND: _Scale = ((0.0, 0.2), (0.5, 0.45), (0.8, 0.77), (0.9, 0.9), (0.95, 0.94), (0.98, 0.995), (1.0, 0.998))
 
 
-def is_wanted(reading: Reading) -> bool:
-    """Whether a second engine may read a page better.
+def is_wanted(reading: Reading, *, even_for_print: bool = False) -> bool:
+    """Whether a second engine is to read a page.
 
     Args:
         reading: The best of the first.
+        even_for_print: Whether time is given to print, too: receipts and typescripts that read badly.
     """
+    return has_doubts(reading) and (even_for_print or not is_faulty_print(reading))
+
+
+def has_doubts(reading: Reading) -> bool:
+    """Whether a page reads badly, or a part of it does."""
     return not reading.is_strong or _is_doubted_in_part(reading) or _has_doubted_region(reading)
+
+
+def is_faulty_print(reading: Reading) -> bool:
+    """Whether what reads badly on a page is print all the same: faint, small or worn.
+
+    Such print has faults all over the page. In its worst lines some letters are doubtful and most words are not; in a
+    line of handwriting, or of letters in a photo, the words are wrong, and what is printed beside it has no faults.
+    """
+    if reading.is_weak or _letters(reading.lines) < _FAULTY_CHARACTERS:
+        return False
+    doubted = [line for line in reading.lines if _is_doubted(line)]
+    wrong = sum(len(word.text) for line in doubted for word in line.words if word.confidence < _LIKELY_WRONG)
+    rest = _confidence([line for line in reading.lines if not _is_doubted(line)])
+    return wrong < _WRONG_SHARE * _letters(doubted) and rest < _FAULTLESS
 
 
 def _is_doubted_in_part(reading: Reading) -> bool:

@@ -29,6 +29,7 @@ def test_every_setting_is_read() -> None:
             "Core:CpuInfo": "/f", "Core:Tessdata": "/g", "Core:Languages": "eng+deu",
             "Core:PageTimeoutSeconds": "30", "Core:MaxMegapixels": "2.5", "Core:WorkerMemoryMegabytes": "1024",
             "Core:DieWithParent": "True", "Core:SecondEngine": "Required",
+            "Core:SecondEngineForPrint": "true",
         }
     )  # fmt: skip
     assert found == Settings(
@@ -36,6 +37,7 @@ def test_every_setting_is_read() -> None:
         license_directory=Path("/d"), shared_directory=Path("/e"), workers=4, cpu_info=Path("/f"),
         tessdata=Path("/g"), languages=("eng", "deu"), page_timeout_seconds=30, max_pixels=2_500_000,
         memory_bytes=1024**3, die_with_parent=True, second_engine="required",
+        second_engine_for_print=True,
     )  # fmt: skip
 
 
@@ -67,8 +69,8 @@ def test_an_empty_value_is_no_value() -> None:
     [
         "Core:Workers=0", "Core:Workers=many", "Core:Workers=-1", "Core:Workers=257", "Core:Workers=²",
         "Core:PageTimeoutSeconds=1.5", "Core:MaxMegapixels=nan", "Core:MaxMegapixels=1000", "Core:Languages=+",
-        "Core:SecondEngine=yes", "Core:DieWithParent=perhaps", "Core:WorkerMemoryMegabytes=1",
-        "Core:WorkerRecycleMegabytes=31", "Mounts:Shared=/a\0b",
+        "Core:SecondEngine=yes", "Core:SecondEngineForPrint=all", "Core:DieWithParent=perhaps",
+        "Core:WorkerMemoryMegabytes=1", "Core:WorkerRecycleMegabytes=31", "Mounts:Shared=/a\0b",
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_used_is_named(word: str) -> None:

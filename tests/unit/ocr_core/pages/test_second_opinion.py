@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -31,10 +32,12 @@ def read(
     *,
     image: Image.Image = PAGE,
     models: tuple[str, ...] = ("eng",),
+    even_for_print: bool = False,
     **fields: object,
 ) -> PageText:
     engine = first if isinstance(first, FakeEngine) else FakeEngine(lambda *_: first)
-    return PageReader(engine, second=second).read(an_image(image), models, **fields)  # type: ignore[arg-type]
+    reader = PageReader(engine, second=second, even_for_print=even_for_print)
+    return reader.read(an_image(image), models, **fields)  # type: ignore[arg-type]
 
 
 def texts(page: PageText) -> list[str]:
@@ -67,7 +70,7 @@ def many_good_lines() -> list[FoundLine]:
 
 def test_a_paragraph_that_reads_badly_calls_it_however_much_reads_well() -> None:
     second = answering()
-    note = [a_line("n0th1ng e1se t0 bo", top=1400 + 40 * n, confidence=0.7) for n in range(3)]
+    note = [a_line("n0th1ng e1se t0 bo", top=1400 + 40 * n, confidence=0.45) for n in range(3)]
     read([*many_good_lines(), *note], second, image=empty_page().image)
     assert len(second.pictures) == 1
 
@@ -76,9 +79,50 @@ def test_bad_lines_that_are_no_neighbours_do_not_call_it() -> None:
     second = answering()
     lines = many_good_lines()
     for number in (3, 9, 20):
-        lines[number] = a_line("n0th1ng e1se t0 bo", top=100 + 40 * number, confidence=0.7)
+        lines[number] = a_line("n0th1ng e1se t0 bo", top=100 + 40 * number, confidence=0.45)
     read(lines, second, image=empty_page().image)
     assert second.pictures == []
+
+
+def mixed_line(sure: int, unsure: int, *, doubt: float, top: int) -> FoundLine:
+    """A line of words of five letters, some of which the engine doubts."""
+    line = a_line(" ".join(["total"] * (sure + unsure)), top=top)
+    doubted = (replace(word, text="tota1", confidence=doubt) for word in line.words[sure:])
+    return replace(line, words=(*line.words[:sure], *doubted))
+
+
+def worn(number: int, *, of: float = 0.85) -> list[FoundLine]:
+    """Lines that read neither well nor badly."""
+    return [a_line("nothing else to be read", top=100 + 40 * n, confidence=of) for n in range(number)]
+
+
+def test_print_that_reads_badly_is_shown_to_it_only_where_that_is_wished_for() -> None:
+    receipt = worn(10) + [mixed_line(1, 2, doubt=0.6, top=600 + 40 * n) for n in range(20)]
+    never, second = answering(), answering()
+    read(receipt, never, image=empty_page().image)
+    assert never.pictures == []
+    read(receipt, second, image=empty_page().image, even_for_print=True)
+    assert len(second.pictures) == 1
+
+
+@pytest.mark.parametrize(
+    ("rest", "doubted", "is_print"),
+    [
+        (worn(10), (2, 1, 0.3), True),  # faint: one word of three is wrong
+        (worn(10), (1, 2, 0.49), False),  # a form: what was written into it is wrong
+        (worn(10), (1, 2, 0.51), True),
+        (worn(10, of=0.92), (1, 2, 0.6), True),
+        (worn(10, of=0.94), (1, 2, 0.6), False),  # a neat note: what is printed beside it has no faults
+        (worn(2), (1, 2, 0.6), False),  # too little to say, and read again in no time
+        (worn(10, of=0.6), (0, 3, 0.6), False),  # reads so badly that it may be anything
+    ],
+)
+def test_print_is_told_by_its_faults(rest: list[FoundLine], doubted: tuple[int, int, float], *, is_print: bool) -> None:
+    second = answering()
+    sure, unsure, doubt = doubted
+    page = rest + [mixed_line(sure, unsure, doubt=doubt, top=600 + 40 * n) for n in range(max(2, 2 * len(rest)))]
+    read(page, second, image=empty_page().image)
+    assert (len(second.pictures) == 0) is is_print
 
 
 @pytest.mark.parametrize(("ink", "calls"), [(30, 0), (330, 1)])
@@ -90,7 +134,7 @@ def test_two_bad_lines_call_it_where_they_are_a_good_part_of_what_is_to_be_seen(
         image.paste(0, (box[0], box[1], line.words[-1].box[2], box[3]))
     for top in range(1400, 1400 + ink, 20):
         image.paste(0, (100, top, 1000, top + 8))
-    note = [a_line("n0th1ng e1se t0", top=1400 + 40 * n, confidence=0.7) for n in range(2)]
+    note = [a_line("n0th1ng e1se t0", top=1400 + 40 * n, confidence=0.45) for n in range(2)]
     read([*many_good_lines(), *note], second, image=image)
     assert len(second.pictures) == calls
 
@@ -173,7 +217,7 @@ def test_only_a_page_full_of_text_that_reads_badly_is_painted_over_where_it_read
         sureness = (0.95, 0.6)[row % 2]
         lines.append(a_line("The meter counts each page exactly once", top=top, confidence=sureness, word_width=100))
     second = answering(a_line("The meter counts each page exactly once", top=160, word_width=100))
-    read(lines, second, image=image)
+    read(lines, second, image=image, even_for_print=True)
     shown = Image.frombytes("L", image.size, second.pictures[0].pixels)
     inked = [any(value < 128 for value in shown.crop((100, y, 700, y + 20)).tobytes()) for y in (105, 165)]
     assert inked == [not is_painted_over, True]
