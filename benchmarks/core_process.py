@@ -89,8 +89,7 @@ def _text(told: dict[str, object]) -> str:
 def _one_page(workers: int) -> list[tuple[str, str, str]]:
     """All pages one after the other, each by bare tesserocr and by the core; sums of the wall clock.
 
-    The core with the second engine reads two receipts among them better, and takes its time for it; with one engine
-    both read all pages the same way.
+    All of them are print, so the second engine is there and is not asked.
     """
     found = bench_set()
     bare = bare_tesserocr(1)

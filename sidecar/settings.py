@@ -296,10 +296,10 @@ class Settings:
     core_second_engine: str = _setting(
         "Core:SecondEngine", _choice("auto", "off", "required"), "auto", "a second engine for handwriting and photos"
     )
-    core_second_engine_for_print: str = _setting(
+    core_second_engine_for_print: bool = _setting(
         "Core:SecondEngineForPrint",
-        _choice("true", "false"),
-        "false",
+        _flag,
+        False,
         "the second engine reads receipts and poor typescript, too: better, in several times the time",
     )
     core_confinement: str = _setting(

@@ -15,6 +15,7 @@ from dataclasses import replace
 from itertools import groupby, pairwise
 
 from ocr_core.engine import FoundLine
+from ocr_core.languages import are_latin
 from ocr_core.pages import light, style
 from ocr_core.pages.columns import Box, box_of, in_columns, in_rows
 from ocr_core.pages.ideographs import ONE_CHARACTER_WORD
@@ -35,8 +36,8 @@ _FAULTY_CHARACTERS = 200
 """A page with less is read again in a tenth of a second or two, and says too little of what it is."""
 
 _LIKELY_WRONG = 0.5
-_WRONG_SHARE = 0.35  # poor print .14 to .34, handwriting .36 to 1
-_FAULTLESS = 0.93  # the better lines of poor print .83 to .92, of a form or beside a note .92 to .96
+_WRONG_SHARE = 0.35  # poor print .14 to .34, handwriting beside print .35 to .98
+_FAULTLESS = 0.93  # the better lines of poor print .83 to .92, those beside handwriting .90 to .96
 _DOUBTED_SHARE = 0.25
 _PARAGRAPH_LINES = 3
 _LEAST_BELIEVED = 0.5
@@ -71,17 +72,17 @@ def has_doubts(reading: Reading) -> bool:
 
 
 def is_faulty_print(reading: Reading) -> bool:
-    """Whether what reads badly on a page is print all the same: faint, small or worn.
+    """Whether what reads badly on a page is print all the same: faint, small or worn; in Latin letters alone.
 
     Such print has faults all over the page. In its worst lines some letters are doubtful and most words are not; in a
     line of handwriting, or of letters in a photo, the words are wrong, and what is printed beside it has no faults.
     """
-    if reading.is_weak or _letters(reading.lines) < _FAULTY_CHARACTERS:
+    rest = [line for line in reading.lines if not _is_doubted(line)]
+    if reading.is_weak or not rest or not are_latin(reading.models) or _letters(reading.lines) < _FAULTY_CHARACTERS:
         return False
     doubted = [line for line in reading.lines if _is_doubted(line)]
     wrong = sum(len(word.text) for line in doubted for word in line.words if word.confidence < _LIKELY_WRONG)
-    rest = _confidence([line for line in reading.lines if not _is_doubted(line)])
-    return wrong < _WRONG_SHARE * _letters(doubted) and rest < _FAULTLESS
+    return wrong < _WRONG_SHARE * _letters(doubted) and _confidence(rest) < _FAULTLESS
 
 
 def _is_doubted_in_part(reading: Reading) -> bool:

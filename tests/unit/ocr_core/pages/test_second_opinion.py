@@ -70,7 +70,7 @@ def many_good_lines() -> list[FoundLine]:
 
 def test_a_paragraph_that_reads_badly_calls_it_however_much_reads_well() -> None:
     second = answering()
-    note = [a_line("n0th1ng e1se t0 bo", top=1400 + 40 * n, confidence=0.45) for n in range(3)]
+    note = [a_line("n0th1ng e1se t0 bo", top=1400 + 40 * n, confidence=0.7) for n in range(3)]
     read([*many_good_lines(), *note], second, image=empty_page().image)
     assert len(second.pictures) == 1
 
@@ -79,7 +79,7 @@ def test_bad_lines_that_are_no_neighbours_do_not_call_it() -> None:
     second = answering()
     lines = many_good_lines()
     for number in (3, 9, 20):
-        lines[number] = a_line("n0th1ng e1se t0 bo", top=100 + 40 * number, confidence=0.45)
+        lines[number] = a_line("n0th1ng e1se t0 bo", top=100 + 40 * number, confidence=0.7)
     read(lines, second, image=empty_page().image)
     assert second.pictures == []
 
@@ -115,6 +115,7 @@ def test_print_that_reads_badly_is_shown_to_it_only_where_that_is_wished_for() -
         (worn(10, of=0.94), (1, 2, 0.6), False),  # a neat note: what is printed beside it has no faults
         (worn(2), (1, 2, 0.6), False),  # too little to say, and read again in no time
         (worn(10, of=0.6), (0, 3, 0.6), False),  # reads so badly that it may be anything
+        (worn(10, of=0.75), (0, 3, 0.7), False),  # a letter: no line of it reads well
     ],
 )
 def test_print_is_told_by_its_faults(rest: list[FoundLine], doubted: tuple[int, int, float], *, is_print: bool) -> None:
@@ -123,6 +124,14 @@ def test_print_is_told_by_its_faults(rest: list[FoundLine], doubted: tuple[int, 
     page = rest + [mixed_line(sure, unsure, doubt=doubt, top=600 + 40 * n) for n in range(max(2, 2 * len(rest)))]
     read(page, second, image=empty_page().image)
     assert (len(second.pictures) == 0) is is_print
+
+
+def test_what_reads_badly_in_ideographs_is_shown_to_it() -> None:
+    """A page of them holds more text in fewer characters, and the second engine knows them best."""
+    page = worn(10) + [mixed_line(1, 2, doubt=0.6, top=600 + 40 * n) for n in range(20)]
+    second = answering()
+    read(page, second, image=empty_page().image, models=("chi_sim",))
+    assert len(second.pictures) == 1
 
 
 @pytest.mark.parametrize(("ink", "calls"), [(30, 0), (330, 1)])
@@ -134,7 +143,7 @@ def test_two_bad_lines_call_it_where_they_are_a_good_part_of_what_is_to_be_seen(
         image.paste(0, (box[0], box[1], line.words[-1].box[2], box[3]))
     for top in range(1400, 1400 + ink, 20):
         image.paste(0, (100, top, 1000, top + 8))
-    note = [a_line("n0th1ng e1se t0", top=1400 + 40 * n, confidence=0.45) for n in range(2)]
+    note = [a_line("n0th1ng e1se t0", top=1400 + 40 * n, confidence=0.7) for n in range(2)]
     read([*many_good_lines(), *note], second, image=image)
     assert len(second.pictures) == calls
 
@@ -217,7 +226,7 @@ def test_only_a_page_full_of_text_that_reads_badly_is_painted_over_where_it_read
         sureness = (0.95, 0.6)[row % 2]
         lines.append(a_line("The meter counts each page exactly once", top=top, confidence=sureness, word_width=100))
     second = answering(a_line("The meter counts each page exactly once", top=160, word_width=100))
-    read(lines, second, image=image, even_for_print=True)
+    read(lines, second, image=image)
     shown = Image.frombytes("L", image.size, second.pictures[0].pixels)
     inked = [any(value < 128 for value in shown.crop((100, y, 700, y + 20)).tobytes()) for y in (105, 165)]
     assert inked == [not is_painted_over, True]
