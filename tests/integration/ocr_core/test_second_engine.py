@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
 from ocr_core import second_engine
 from ocr_core.engine import Picture
@@ -156,6 +158,19 @@ def test_a_core_that_is_told_to_do_without_has_none() -> None:
         assert core.get("/health")[1]["second_engine"] is None
         assert core.second_engine() == []
         assert "second engine: none, as Core:SecondEngine is off" in core.log_text()
+
+
+@installed
+@pytest.mark.parametrize(("words", "pictures"), [((), 0), (("Core:SecondEngineForPrint=true",), 1)])
+def test_small_print_that_reads_badly_is_read_by_it_only_where_that_is_wished_for(
+    words: tuple[str, ...], pictures: int
+) -> None:
+    page = pages.printed_page(pages.LINES, size=(1240, 700))
+    page = replace(page, image=page.image.resize((550, 310), Image.Resampling.LANCZOS))
+    with running_core(words=("Core:Workers=1", *words)) as core:
+        status, _ = core.page(core.put_document(pages.as_png(page)), 1)
+        assert status == 200
+        assert core.get("/health")[1]["second_engine"]["pictures"] == pictures  # type: ignore[index]
 
 
 # ---- where the extra is not installed
