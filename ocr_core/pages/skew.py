@@ -19,7 +19,7 @@ _FINE_ROWS = 1000
 _COARSE_STRIPS = 32
 _FINE_STRIPS = 64
 _SAMPLE = (-12.0, -9.0, -6.0, -4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0, 6.0, 9.0, 12.0)
-_PLAINLY_LEVEL = 5.5  # times the typical: level letters and receipts have 6, print 10 and more
+_PLAINLY_LEVEL = 5.5  # times the typical: level letters and receipts have 6, print 8 and more
 _STEEP = (-40.0, -20.0, 20.0, 40.0)
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from PIL import Image
 
@@ -31,17 +33,23 @@ def test_the_slope_of_steep_lines_is_found(degrees: float) -> None:
     assert skew.estimate_steep(turned(printed_page(), degrees).image).degrees == pytest.approx(degrees, abs=0.3)
 
 
+RECEIPT = {"size": (460, 1000), "points": 20}
+"""A few large words on a narrow page: its lines are told from others less plainly than those of a full one."""
+
+
+@pytest.mark.parametrize("kind", [{}, RECEIPT])
 @pytest.mark.parametrize("degrees", [0, 0.3, -0.4])
-def test_a_page_that_is_plainly_level_need_not_be_measured(degrees: float) -> None:
-    page = turned(printed_page(), degrees).image
+def test_a_page_that_is_plainly_level_need_not_be_measured(degrees: float, kind: dict[str, Any]) -> None:
+    page = turned(printed_page(**kind), degrees).image
     quick, measured = skew.estimate(page, exact=False), skew.estimate(page)
     assert quick == skew.Skew(degrees=0.0, contrast=measured.contrast, gain=1.0)
     assert abs(measured.degrees) < STRAIGHTENED_FROM_DEGREES
 
 
-@pytest.mark.parametrize("degrees", [-7, 3, 12])
-def test_a_slope_is_measured_in_any_case(degrees: float) -> None:
-    page = turned(printed_page(), degrees).image
+@pytest.mark.parametrize("kind", [{}, RECEIPT])
+@pytest.mark.parametrize("degrees", [-7, -1.5, 1, 3, 5, 7.5, 10.5, 12])
+def test_a_slope_is_measured_in_any_case(degrees: float, kind: dict[str, Any]) -> None:
+    page = turned(printed_page(**kind), degrees).image
     assert skew.estimate(page, exact=False) == skew.estimate(page)
 
 
