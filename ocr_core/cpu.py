@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ocr_core.forked_process import fork
+
 CPUINFO = Path("/proc/cpuinfo")
 MAX_CPUINFO_BYTES = 16 * 1024 * 1024
 
@@ -100,7 +102,7 @@ def _verdict(wait_status: int | None) -> Cpu:
 
 def _run_in_child(code: bytes) -> int | None:
     try:
-        pid = os.fork()
+        pid = fork()
     except OSError:
         return None
     if pid == 0:

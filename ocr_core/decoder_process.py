@@ -16,7 +16,6 @@ Invariants:
 
 import contextlib
 import dataclasses
-import gc
 import logging
 import os
 import resource
@@ -234,7 +233,7 @@ class DecoderProcess:
             return
         line.close()
         if self._owner == os.getpid():
-            self._reaped(_SECONDS_TO_END)
+            self._ended()
 
     # ---- the worker's end
 
@@ -290,7 +289,7 @@ class DecoderProcess:
                     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
                     opened.callback(ours.close)
                     opened.callback(theirs.close)
-                    self._pid = os.fork()
+                    self._pid = forked_process.fork()
                 except OSError as exc:
                     raise errors.DecoderLostError(f"The document cannot be decoded here: {exc.strerror}.") from exc
                 opened.pop_all()
@@ -305,7 +304,7 @@ class DecoderProcess:
         line, self._line = self._line, None
         if line is not None:
             line.close()
-        code, used = self._reaped(_SECONDS_TO_END)
+        code, used = self._ended()
         if code > 0:
             self._has_failed = True
             _log.error("a decoder failed beside its documents")
@@ -336,20 +335,33 @@ class DecoderProcess:
         _log.warning("a decoder failed on a document, by signal %d", number)
         return errors.InvalidImageError(FAILED)
 
-    def _reaped(self, seconds: float) -> tuple[int, resource.struct_rusage | None]:
-        """How the process ended, and what it had used.
+    def _ended(self) -> tuple[int, resource.struct_rusage | None]:
+        """How the process ended, whose line is closed, and what it had used; who does not end is killed.
 
         Returns:
             Its exit code; a signal's number, negative; 0 where it does not end, or somebody else was told.
         """
-        until = time.monotonic() + seconds
-        with contextlib.suppress(ChildProcessError):
-            while time.monotonic() < until:
-                pid, status, used = os.wait4(self._pid, os.WNOHANG)
-                if pid:
-                    return os.waitstatus_to_exitcode(status), used
-                time.sleep(_GLANCE_SECONDS)
+        with contextlib.suppress(ChildProcessError, PermissionError):  # a confined worker may not kill; it ends itself
+            if found := self._reaped(_SECONDS_TO_END):
+                return found
+            os.kill(self._pid, signal.SIGKILL)
+            if found := self._reaped(_SECONDS_TO_END):
+                return found
         return 0, None
+
+    def _reaped(self, seconds: float) -> tuple[int, resource.struct_rusage] | None:
+        """Its exit code, or a signal's number, negative, and what it had used; None if it does not end in time.
+
+        Raises:
+            ChildProcessError: Somebody else was told.
+        """
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            pid, status, used = os.wait4(self._pid, os.WNOHANG)
+            if pid:
+                return os.waitstatus_to_exitcode(status), used
+            time.sleep(_GLANCE_SECONDS)
+        return None
 
     def _nonsense(self) -> errors.CoreError:
         self.close()
@@ -404,7 +416,6 @@ def _serve_and_exit(line: socket.socket, worker: int, places: Places, on_start: 
         forked_process.fall_silent()  # libraries tell of every damaged document, at length
         memory = limits.OwnMemory()
         bounds.limit_data(memory.data_bytes() + MEMORY_BYTES)
-        gc.freeze()  # what the worker has stays shared with it
         on_start()
         memory.trim()  # else what the worker had freed would be filled without being seen to grow
         share = MemoryShare(places, memory, _give_up)

@@ -1,10 +1,14 @@
-"""What a process does first after it was forked from a larger one: a name of its own, silence, nothing open of others.
+"""How a process is forked from a larger one, and what it does first: a name of its own, silence, nothing left open.
 
-Invariant: nothing here can be taken back, and nothing here needs a library to be loaded.
+Invariants:
+
+* What the parent has forgotten is never collected in the child.
+* Nothing here can be taken back, and nothing here needs a library to be loaded.
 """
 
 import ctypes
 import fcntl
+import gc
 import os
 import resource
 from collections.abc import Iterable
@@ -14,6 +18,30 @@ _MOST_DESCRIPTORS = 4096
 _STANDARD = frozenset({0, 1, 2})
 _PR_SET_NAME = 15
 _libc = ctypes.CDLL(None)  # found now: a confined process can load nothing any more
+
+
+def fork() -> int:
+    """`os.fork`, with everything that is there left alone by the child's collector for ever, and so shared for longer.
+
+    The end of an object that owns threads waits for them, as an engine's session does. They do not come along: a child
+    that happened to collect such a thing of its parent's would stand still for good.
+
+    Returns:
+        The child's process id; 0 in the child.
+
+    Raises:
+        OSError: The operating system permits no other process.
+    """
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        pid = os.fork()
+        if not pid:
+            gc.freeze()
+        return pid
+    finally:
+        if was_collecting:
+            gc.enable()
 
 
 def be_known_as(name: str) -> None:

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from ocr_core.forked_process import fork
+
 
 def in_child(work: Callable[[], int]) -> int:
     """The exit code of a forked child; a signal's number, negative."""
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         code = 99
         try:

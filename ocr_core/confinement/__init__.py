@@ -25,6 +25,7 @@ from pathlib import Path
 import msgspec
 
 from ocr_core.confinement import landlock, privileges, seccomp, system_calls
+from ocr_core.forked_process import fork
 
 _log = logging.getLogger("ocr_core")
 
@@ -157,7 +158,7 @@ def probe(*, readable: Iterable[Path] = (), cpu_seconds: int | None = None) -> C
     with os.fdopen(told_at, "rb") as told:
         with os.fdopen(tell_at, "wb", buffering=0) as tell:
             try:
-                pid = os.fork()
+                pid = fork()
             except OSError:
                 return nothing
             if pid == 0:

@@ -25,6 +25,7 @@ from typing import Literal, cast
 
 from ocr_core.engine import FoundLine, FoundOrientation, Picture
 from ocr_core.errors import CoreError, EngineTimeoutError, FailedToProcessError
+from ocr_core.forked_process import fork
 from ocr_core.second_engine import process as second_process
 from ocr_core.second_engine import wire as second_wire
 from ocr_core.second_engine.keeper import Terms, keep
@@ -264,7 +265,7 @@ class SecondEngineHost:
         self._started_at = now
         self._alive, theirs = os.pipe()
         try:
-            self._keeper = os.fork()
+            self._keeper = fork()
         except OSError as exc:
             _log.error("second engine: no process for its keeper: %s", exc.strerror)
             os.close(theirs)

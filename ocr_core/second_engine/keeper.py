@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ocr_core import limits
-from ocr_core.forked_process import be_known_as
+from ocr_core.forked_process import be_known_as, fork
 from ocr_core.second_engine import process as second_process
 from ocr_core.second_engine import wire as second_wire
 from ocr_core.second_engine.process import EngineFactory
@@ -226,7 +226,7 @@ class Keeper:
         ours, theirs = second_wire.pair()
         keeper = os.getpid()
         try:
-            pid = os.fork()
+            pid = fork()
         except OSError as exc:
             ours.close()
             theirs.close()

@@ -22,6 +22,7 @@ from ocr_core import confinement, limits
 from ocr_core.confinement import Role, landlock, seccomp
 from ocr_core.confinement.kernel import system_call
 from ocr_core.confinement.seccomp import ALLOW, Policy, Rule, refuse
+from ocr_core.forked_process import fork
 from tests import pages
 from tests.integration.ocr_core.running_core import RunningCore, running_core
 
@@ -34,7 +35,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def in_reader(attempt: Callable[[], object], *readable: Path) -> str | signal.Signals:
     """What becomes of an attempt in a confined process: the name of its error, "done", or the signal it died of."""
     told_at, tell_at = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         outcome = "?"
         try:

@@ -1,6 +1,8 @@
 """The process beside the worker: it answers as the document room does, and its death or sloth costs one document."""
 
+import dataclasses
 import errno
+import gc
 import os
 import signal
 import tempfile
@@ -14,9 +16,10 @@ import psutil
 import pytest
 from PIL import Image, ImageChops
 
-from ocr_core import decoder_process, documents, errors, memory_share
+from ocr_core import decoder_process, documents, errors, forked_process, limits, memory_share
 from ocr_core.budget import Budget
 from ocr_core.decoder_process import DecoderProcess
+from ocr_core.forked_process import fork
 from ocr_core.limits import OwnMemory
 from ocr_core.memory_share import SHARE_BYTES, Places
 from tests import pages
@@ -313,7 +316,7 @@ def test_there_are_as_many_places_as_there_are_to_be_and_the_kernel_frees_those_
     children = []
     for _ in range(count):
         readable, writable = os.pipe()
-        if not (pid := os.fork()):
+        if not (pid := fork()):
             os.write(writable, b"x" if places.take() else b"-")
             time.sleep(60)
             os._exit(0)
@@ -362,9 +365,45 @@ def test_a_decoder_that_went_away_between_two_documents_is_replaced(decoder: Dec
         assert decoder.pid != first
 
 
+def test_what_the_worker_forgot_does_not_hold_up_a_decoder(
+    decoder: DecoderProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an engine's session: its end waits for threads that a fork leaves behind."""
+    worker, first = os.getpid(), limits.die_with_parent
+    monkeypatch.setattr(limits, "die_with_parent", lambda *some, **more: (gc.collect(), first(*some, **more)))
+
+    class Forgotten:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            while os.getpid() != worker:
+                time.sleep(1)
+
+    gc.disable()
+    try:
+        Forgotten()
+        with opened(pages.as_png(PAGE)) as file:
+            assert decoder.inspect(file, budget=dataclasses.replace(decoder_process.LOOK, wall_seconds=3)).pages == 1
+    finally:
+        gc.enable()
+
+
+def test_a_decoder_that_never_begins_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forked_process, "disconnect_all_but", lambda _: time.sleep(600))
+    decoder = DecoderProcess()
+    with opened(pages.as_png(PAGE)) as file:
+        decoder.start()
+        stuck = decoder.pid
+        with pytest.raises(errors.MachineBusyError):
+            decoder.inspect(file, budget=dataclasses.replace(decoder_process.LOOK, wall_seconds=0.1))
+    assert stuck is not None
+    assert not psutil.pid_exists(stuck)
+
+
 def test_a_decoder_ends_with_its_worker() -> None:
     readable, writable = os.pipe()
-    worker = os.fork()
+    worker = fork()
     if not worker:
         decoder = DecoderProcess()
         with opened(pages.as_png(PAGE)) as file:

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from ocr_core.forked_process import fork
 from sidecar.ledger import Ledger
 from tests.fakes import meter_life
 from tests.fakes.clock import NS, FakeClock
@@ -154,7 +155,7 @@ class Operator:
 
     def __init__(self) -> None:
         self._ours, theirs = socket.socketpair()
-        if os.fork() == 0:
+        if fork() == 0:
             self._ours.close()
             while command := theirs.recv(4096):
                 done = subprocess.run(command.decode(), shell=True, check=False)

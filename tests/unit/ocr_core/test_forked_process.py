@@ -34,7 +34,7 @@ def test_what_was_open_leads_nowhere_and_what_is_kept_leads_where_it_did(tmp_pat
 def test_the_other_end_of_what_was_open_sees_it_closed() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        pid = os.fork()
+        pid = forked_process.fork()
         if pid == 0:
             try:
                 forked_process.disconnect_all_but([])
@@ -91,3 +91,46 @@ def test_what_the_parent_forgot_does_not_close_what_is_opened_afterwards() -> No
                 end.close()
     finally:
         gc.enable()
+
+
+def test_what_the_parent_forgot_is_never_collected_in_the_child() -> None:
+    """As an engine's session, whose end waits for threads that a fork leaves behind."""
+    collected_by: list[int] = []
+
+    class Forgotten:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            collected_by.append(os.getpid())
+
+    def check() -> int:
+        kept = gc.isenabled()
+        gc.collect()
+        return 0 if kept and not collected_by else 1
+
+    Forgotten()
+    assert gc.isenabled()
+    assert in_child(check) == 0
+    assert gc.isenabled()
+    gc.collect()
+    assert collected_by == [os.getpid()]
+
+
+def test_a_collector_that_was_off_stays_off_in_both() -> None:
+    gc.disable()
+    try:
+        assert in_child(gc.isenabled) == 0
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_a_fork_that_is_refused_leaves_the_collector_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> int:
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "fork", refused)
+    with pytest.raises(BlockingIOError):
+        forked_process.fork()
+    assert gc.isenabled()

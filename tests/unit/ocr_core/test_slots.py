@@ -5,6 +5,7 @@ import uuid
 import pytest
 
 from ocr_core import limits
+from ocr_core.forked_process import fork
 from ocr_core.slots import Death, Slots, Task
 
 BOOK, LETTER = str(uuid.uuid4()), str(uuid.uuid4())
@@ -207,7 +208,7 @@ def test_slots_are_used_again(timer: Timer) -> None:
 def test_the_master_sees_what_a_forked_worker_does_and_died_of() -> None:
     slots = Slots(2, cores=1, arm=limits.arm_deadline, disarm=limits.disarm_deadline)
     number = slots.give()
-    pid = os.fork()
+    pid = fork()
     if not pid:
         slots.sit_down(number)
         with slots.request(60), slots.working_on(BOOK, 3, Task.DECODING, 0.1):

@@ -19,6 +19,7 @@ from licenses.authority import database as room
 from licenses.authority.database import Database, open_database, summed, whole_sum
 from licenses.authority.migrations import MIGRATIONS, Migration, append_only
 from licenses.errors import AuthorityError, BusyError, ConflictError, UnknownStateError
+from ocr_core.forked_process import fork
 from tests.fakes.disks import fill, mounted
 
 PROJECT = Path(__file__).parents[4]
@@ -364,7 +365,7 @@ def test_connections_of_threads_that_ended_are_closed(counters):
 
 def test_a_forked_process_has_connections_of_its_own(counters):
     assert names(counters) == []  # so that this process has one
-    child = os.fork()
+    child = fork()
     if child == 0:
         code = 1
         try:
