@@ -162,7 +162,7 @@ def test_no_child_is_left_after_stop() -> None:
         family = site.processes()
         assert len(family) >= 6
         assert site.stop() == 0
-        _, alive = psutil.wait_procs(family, timeout=3)
+        _, alive = psutil.wait_procs(family, timeout=15)
         assert alive == []
 
 

@@ -196,7 +196,8 @@ def test_a_look_that_takes_long_is_not_waited_for_at_the_end(looked_at: tuple[Ho
         wait_until(lambda: core.looks and core.inspecting == 0)
         time.sleep(0.2)
         reader.stop()
-        over, at_work = futures.wait(slow, timeout=2.0)
+        wait_until(lambda: sum(one.done() for one in slow) == 2)
+        over, at_work = futures.wait(slow, timeout=0)
         assert len(at_work) == 1
         assert all(isinstance(one.exception(), QueueFullError) for one in over)
         core.tickets.release(5)
