@@ -70,11 +70,11 @@ def test_what_does_not_end_is_killed_within_what_docker_stop_gives(
 ) -> None:
     limits = launcher._STOP_SECONDS
     assert limits["web"] + max(limits["meter"], limits["core"]) <= 8.5
-    monkeypatch.setattr(launcher, "_STOP_SECONDS", {name: seconds / 5 for name, seconds in limits.items()})
+    monkeypatch.setattr(launcher, "_STOP_SECONDS", {name: seconds / 2.5 for name, seconds in limits.items()})
     service = Service(tmp_path, dict.fromkeys(limits, ""))
     began = time.monotonic()
     service.launcher._drain()
     took = time.monotonic() - began
-    assert 8.5 / 5 <= took < 9.5 / 5
+    assert 8.5 / 2.5 <= took < 10 / 2.5
     assert service.codes() == dict.fromkeys(limits, -9)
     service.launcher._drain()  # of processes that are gone already

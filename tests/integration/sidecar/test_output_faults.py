@@ -475,11 +475,11 @@ def test_slow(tmp_path: Path, vendor: FakeVendor) -> None:
     failure, took = played.all("failure")[0]
     assert str(tmp_path / "site" / "output") in failure
     assert "does not answer" in failure
-    assert limit <= took < limit + 1.5, "the cycle gave up in time"
+    assert limit <= took < seconds, "the cycle gave up in time"
     again, took = played.all("again")[0]
     assert "does not answer" in again
-    assert took < limit + 1.5
-    assert played.last("slowest use") < 0.5, "clients do not wait for the output mount"
+    assert took < seconds
+    assert played.last("slowest use") < seconds / 2, "clients do not wait for the output mount"
     assert played.last("delivers") is True
 
 
@@ -488,5 +488,5 @@ def test_shutdown_behind_a_slow_disk(tmp_path: Path, vendor: FakeVendor) -> None
     played = played_slowly(tmp_path, vendor, closing_behind_a_slow_disk, 3.0, 1)
     failed, took = played.all("closed")[0]
     assert failed == -1, "no cycle was due, so none is counted"
-    assert took < 2.5
+    assert took < 3.0
     assert played.last("delivers") is True

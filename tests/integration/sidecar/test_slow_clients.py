@@ -153,12 +153,12 @@ def test_who_does_not_hang_up_keeps_nobody_waiting(server: Server, kind: str) ->
     with crowd(server, LAST_REQUESTS[kind]) as ones:
         status, text, seconds = server.ask()
         assert (status, text) == (200, "ok")
-        assert seconds < 1
+        assert seconds < 3
         began = time.monotonic()
         for one in ones:
             while one.recv(65536):
                 pass
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 8
 
 
 def test_a_client_that_sends_before_it_listens_reads_its_refusal(server: Server) -> None:

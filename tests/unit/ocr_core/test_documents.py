@@ -96,10 +96,10 @@ def test_a_bad_file_that_was_never_inspected_is_read_or_refused_with_its_code(na
 
 
 def test_a_declared_bomb_costs_nothing() -> None:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(CoreError):
         inspected(pages.declared_png(100_000, 100_000))
-    assert time.monotonic() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize(
@@ -533,28 +533,28 @@ def test_a_picture_that_is_cut_off_is_refused(blob: bytes, part: float) -> None:
     ],
 )  # fmt: skip
 def test_a_picture_whose_header_is_at_fault_costs_nothing(blob: bytes, code: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert refused_widely(blob) == code
     with pytest.raises(CoreError), opened(blob) as file:
         documents.load_page(file, 1, max_pixels=CAP)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_thousands_of_frames_cost_nothing() -> None:
     first = pages.as_gif([SMALL])
     frame = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
     blob = first[:-1] + frame * 400_000 + b";"
-    started = time.monotonic()
+    started = time.process_time()
     assert inspected_widely(blob).pages == 1
     assert loaded(blob).width == SMALL.image.width
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_gif_of_ever_more_tiny_blocks_is_given_up() -> None:
     blob = b"GIF89a" + struct.pack("<HHBBB", 100, 100, 0, 0, 0) + b"!\xfe" + b"\x01a" * 3_000_000 + b"\0;"
-    started = time.monotonic()
+    started = time.process_time()
     assert refused_widely(blob) == "InvalidImage"
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_progressive_jpeg_that_would_not_fit_into_memory_is_refused_as_too_large(
