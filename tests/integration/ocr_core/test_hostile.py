@@ -16,6 +16,7 @@ from tests.integration.ocr_core.running_core import RunningCore
 # clock and wants a machine of its own; the other one by the processors' work, which other tests do not disturb.
 SECONDS = 10
 MEMORY_BYTES = 2**30
+TRIES = 4
 
 FOREIGN = Path(__file__).parents[4] / "shared" / "hostile"
 IS_LONG = os.environ.get("HOSTILE") == "full"
@@ -63,16 +64,25 @@ def samples() -> Iterator[hostile.Sample]:
 
 
 def asked(core: RunningCore, blob: bytes) -> str:
-    """What became of a document."""
+    """What became of a document; beside other tests the machine may be too busy to tell, and is asked again."""
     document = core.put_document(blob)
+    for _ in range(1 if IS_LONG else TRIES):
+        status, answer = read(core, document)
+        if status != 503:
+            break
+    assert status in (200, 400), answer
+    return "read" if status == 200 else str(answer["error"]["code"])  # type: ignore[index]
+
+
+def read(core: RunningCore, document: str) -> tuple[int, dict[str, object]]:
+    """What the core says of a document, of its first page and of its last."""
     status, answer = core.inspect(document, formats=FORMATS, max_side=15_999, min_side=50)
     if status == 200:
         count = int(str(answer["pages"]))
         status, answer = core.page(document, 1)
         if status == 200 and count > 1:
             status, answer = core.page(document, count)
-    assert status in (200, 400), answer
-    return "read" if status == 200 else str(answer["error"]["code"])  # type: ignore[index]
+    return status, answer
 
 
 def test_every_quick_sample_is_there() -> None:
